@@ -1,0 +1,25 @@
+# Short names for the README's commands.
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Install everything that development needs
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[dev]'
+
+run: ## Install, and train the default agent
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . && .venv/bin/python run.py
+
+test: ## Install, and run the tests
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' && .venv/bin/python -m pytest
+
+lint: ## Check the format, the code and the types (after make install)
+	.venv/bin/ruff format --check && .venv/bin/ruff check && .venv/bin/mypy
+
+format: ## Format the code (after make install)
+	.venv/bin/ruff format && .venv/bin/ruff check --fix
+
+clean: ## Delete caches and build files; outputs/ and .venv/ stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -path ./.venv -prune -o -path ./outputs -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

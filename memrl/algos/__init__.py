@@ -1,0 +1,1 @@
+"""Algorithms: what to do with a memory's states."""

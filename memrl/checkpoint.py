@@ -1,0 +1,88 @@
+"""Files that are whole or absent: checkpoints, weights and every small text of a run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NEWEST, PREVIOUS, WEIGHTS = "checkpoint.pt", "checkpoint.prev.pt", "agent.pt"
+
+
+def write_whole(path: Path, content: bytes, keep_as: Path | None = None) -> None:
+    """Write a file so that a reader, or a crash, finds the old content or the new.
+
+    With ``keep_as`` the old file gets that name.
+
+    Raises:
+        OSError: names the path; what was there is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            os.replace(path, keep_as)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that died while writing."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> None:
+    """Save a checkpoint; the one before it is kept."""
+    write_whole(folder / NEWEST, _to_bytes(state), keep_as=folder / PREVIOUS)
+
+
+def load(folder: Path) -> tuple[dict[str, Any], str] | None:
+    """Return the newest checkpoint that can be read and its file's name; None if there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and none can be read.
+    """
+    import torch
+
+    problems = []
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), name
+        except Exception as error:  # torch raises many kinds for a torn file
+            problems.append(f"{path}: {str(error).splitlines()[0]}")
+    if problems:
+        raise ValueError(f"no readable checkpoint ({'; '.join(problems)})")
+    return None
+
+
+def save_weights(folder: Path, weights: Mapping[str, Any]) -> None:
+    """Save what acting needs, and nothing else."""
+    write_whole(folder / WEIGHTS, _to_bytes(weights))
+
+
+def remove(folder: Path) -> None:
+    """Remove the checkpoints of a run that is done."""
+    for name in (NEWEST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _to_bytes(state: Mapping[str, Any]) -> bytes:
+    # Through memory: torch turns a full disk into a RuntimeError that does not say so.
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,191 @@
+"""The command line: Hydra composes, ``experiment.run`` works, every failure is one line.
+
+Exit status: 0 done; 1 failed; 2 bad config, nothing created; 3 the run is going on elsewhere;
+75, 130, 143 stopped by SIGUSR2, SIGINT, SIGTERM, to be continued by the same command.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import traceback
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import (
+    CompactHydraException,
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+)
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from memrl.experiment import CONF, compose_config, run
+from memrl.interrupt import Stopped
+from memrl.run_folder import Busy, flatten
+from memrl.schema import LABELS, ConfigError, suggest
+
+FAILED, BAD_CONFIG, BUSY = 1, 2, 3
+GROUPS = {
+    "env": "the task; env.length is its one number: how long the agent must remember",
+    "algo": "the algorithm",
+    "seq_model": "the memory; seq_model.n_layer and more, mlp has none",
+    "budget": "how long to train; smoke is 20 episodes, quick a minute at length 10",
+    "encoder": "what embeds observations; the env chooses it",
+    "logger": "besides csv files and the console",
+}
+HELP = """\
+memrl: memory-based reinforcement learning, one run or a sweep
+
+  python run.py [group=option ...] [key=value ...]
+
+Groups, with their options (the default stands first):
+
+{groups}
+
+Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_envs=N
+  budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
+  python run.py --cfg job      shows every key and its value, with any of these
+
+Examples:
+
+  python run.py                                                   length 10, LSTM: a minute
+  python run.py seq_model=mlp                                     the same without memory
+  python run.py env=tmaze_passive env.length=1500 seq_model=gpt   a run of the paper
+  python run.py env=tmaze_active env.length=20 seq_model=gpt seq_model.n_layer=2
+  python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
+
+Results go to outputs/<sweep>/<run>/. The same command again continues a run that was
+interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 2 bad config,
+3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, to be continued.
+
+  python run.py --hydra-help   shows the flags of Hydra, which composes the config
+"""
+failures: list[str] = []  # of a multirun, one line each
+
+log = logging.getLogger("memrl")
+
+
+class RunFailed(CompactHydraException):
+    """One run of a multirun failed; the launcher goes on with the next."""
+
+
+def main() -> None:
+    """Run the command line of ``run.py``."""
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    logging.raiseExceptions = False  # a full disk must not bury its own message
+    if {"-h", "--help"} & set(sys.argv[1:]):  # Hydra's own takes a second
+        print(help_text())
+        return
+    console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO)
+    log.addHandler(console)
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
+    try:
+        hydra.main(str(CONF), "config", version_base="1.3")(task)()
+    except RunFailed:
+        pass
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if wants_traceback:
+            raise
+        sys.exit(_complain(explain(error), BAD_CONFIG))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted", 130))
+    if failures:
+        print(f"{len(failures)} of the runs failed:", *failures, sep="\n  ", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def task(cfg: DictConfig) -> None:
+    """Do one run; in a multirun a failure is noted and raised, else it ends the process."""
+    try:
+        run(cfg)
+        return
+    except ConfigError as error:
+        line, code = str(error), BAD_CONFIG
+    except Busy as error:
+        line, code = str(error), BUSY
+    except Stopped as error:
+        print(f"{error}; the same command continues this run", file=sys.stderr)
+        error.leave()
+    except FloatingPointError as error:
+        line, code = str(error), FAILED
+    except OSError as error:
+        line, code = f"{error.strerror or error}: {error.filename or '?'}", FAILED
+    except Exception as error:
+        traceback.print_exc()
+        line, code = f"{type(error).__name__}: {error}", FAILED
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        failures.append(f"{overrides}: {line}")
+        _complain(line, code)
+        raise RunFailed(line)
+    sys.exit(_complain(line, code))
+
+
+def _complain(line: str, code: int) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def help_text() -> str:
+    """Return what ``--help`` prints."""
+    defaults: dict[str, str] = {}
+    for entry in OmegaConf.load(CONF / "config.yaml").defaults:
+        defaults |= entry if OmegaConf.is_dict(entry) else {}
+    lines = []
+    for group, meaning in GROUPS.items():
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        options.sort(key=lambda option: option != defaults[group])
+        lines += [f"  {group + '=':<11}{' | '.join(options)}", f"             {meaning}"]
+    return HELP.format(groups="\n".join(lines))
+
+
+# --- what Hydra refuses --------------------------------------------------------------------------
+
+
+def explain(error: Exception) -> str:
+    """Say in one line which key of the command line was refused, and what is allowed."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
+    unknown = re.match(r"Could not override '([^']*)'", text)
+    if isinstance(error, ConfigCompositionException) and unknown:
+        return (
+            f"{_as_given(unknown[1])}: no such key; {suggest(unknown[1], _known_keys(unknown[1]))}"
+        )
+    several = re.match(r"Ambiguous value for argument '([^']*)'", text)
+    if several:
+        return f"{several[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
+    lines = [text, str(error.__cause__)] if error.__cause__ else [text]
+    return " ".join(" ".join(lines).split())
+
+
+def _as_given(key: str) -> str:
+    given = (a for a in sys.argv[1:] if a.lstrip("+~").partition("=")[0].partition("@")[0] == key)
+    return next(given, key)
+
+
+def _known_keys(key: str) -> list[str]:
+    """Return the keys beside this one, for the groups' options that were chosen."""
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    chosen = []
+    for argument in sys.argv[1:]:
+        group, _, option = argument.partition("=")
+        if group in groups and (CONF / group / f"{option}.yaml").exists():
+            chosen.append(argument)
+    section = key.rpartition(".")[0]
+    known = [
+        name
+        for name in flatten(dict(compose_config(chosen)))
+        if name.rpartition(".")[2] not in LABELS
+    ]
+    beside = [name for name in known if name.rpartition(".")[0] == section]
+    return (beside or known) + ([] if section else groups)

@@ -1,0 +1,86 @@
+"""One environment out of a vector environment: the same rules, without the batch dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+from numpy.typing import NDArray
+
+
+class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
+    """A native vector environment of one environment, seen through Gymnasium's single interface.
+
+    Observations have ``observation_space``'s shape and dtype, rewards are ``float``, the two ends
+    ``bool``, entries of ``info`` the vector environment's without their batch dimension. The
+    random generator is the vector environment's own.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, vec: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+        """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset.
+
+        Raises:
+            ValueError: ``vec`` has more than one environment.
+        """
+        if vec.num_envs != 1:
+            raise ValueError(f"num_envs must be 1, got {vec.num_envs}")
+        self.vec = vec
+        self.observation_space = vec.single_observation_space
+        self.action_space = vec.single_action_space
+        self.horizon: int = vec.horizon  # type: ignore[attr-defined]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start an episode; options are the vector environment's without the batch dimension."""
+        batched = {key: np.asarray(value)[None] for key, value in (options or {}).items()}
+        obs, info = self.vec.reset(seed=seed, options=batched)
+        return obs[0], _first(info)
+
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """Do one step. Errors are the vector environment's."""
+        obs, reward, terminated, truncated, info = self.vec.step(np.asarray(action)[None])
+        return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
+
+    def close(self) -> None:
+        """Close the vector environment."""
+        self.vec.close()
+
+    # Gymnasium's public ``np_random`` and ``np_random_seed`` read and write these two, and so does
+    # its environment checker: delegating here keeps one generator, whoever asks for it.
+    @property
+    def _np_random(self) -> np.random.Generator | None:
+        return self.vec._np_random
+
+    @_np_random.setter
+    def _np_random(self, value: np.random.Generator | None) -> None:
+        self.vec._np_random = value
+
+    @property
+    def _np_random_seed(self) -> int | None:
+        return self.vec._np_random_seed
+
+    @_np_random_seed.setter
+    def _np_random_seed(self, value: int | None) -> None:
+        self.vec._np_random_seed = value
+
+
+def make_single(vector: str, *, render_mode: None = None, **kwargs: Any) -> SingleEnv:
+    """Build the vector environment named ``module:Class`` with one environment, and wrap it.
+
+    Raises:
+        ValueError: ``render_mode`` is not None, or what the vector environment's constructor says.
+    """
+    if render_mode is not None:
+        raise ValueError(f"render_mode must be None, got {render_mode!r}")
+    vec: Any = load_env_creator(vector)(num_envs=1, **kwargs)
+    return SingleEnv(vec)
+
+
+def _first(info: dict[str, Any]) -> dict[str, Any]:
+    # Gymnasium's vector infos hold, beside each entry, a mask with an underscore before its name.
+    return {key: value[0] for key, value in info.items() if not key.startswith("_")}

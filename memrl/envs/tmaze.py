@@ -1,0 +1,327 @@
+"""The T-Maze: remember, at the end of a corridor, what was seen at its beginning.
+
+Cells are integer pairs. The corridor is (x, 0) for x from 0 to the junction J = oracle length +
+corridor length; the two arms are (J, -1) and (J, +1). The oracle, cell (0, 0), shows the goal's
+side once per episode, at the first observation made there. The agent starts ``oracle_length`` cells
+to its right and is paid for standing in the goal's arm when the episode ends.
+
+The task, its Passive and its Active variant are those of Ni et al. 2023 ("When Do Transformers
+Shine in RL? Decoupling Memory from Credit Assignment"). Letters: B environments, D width of an
+observation, T horizon.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Obs = NDArray[np.float32]
+Rewards = NDArray[np.float64]
+
+# Actions: 0 right, 1 up, 2 left, 3 down.
+_DX = np.array([1, 0, -1, 0])
+_DY = np.array([0, 1, 0, -1])
+
+
+class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
+    """B T-Mazes in lock-step, without autoreset: every episode has ``horizon`` steps.
+
+    Actions are integers (B,): 0 right, 1 up, 2 left, 3 down; a move into a wall does nothing.
+
+    Observations are float32 (B, D). With ``ambiguous_position``, ``(0, e)`` at the oracle,
+    ``(0, 0)`` in the corridor and ``(1, y)`` at the junction and in the arms, where the exposure
+    ``e`` is the goal's side (-1 or +1) the first time the agent is observed at the oracle, else 0.
+    Otherwise ``(x, y, e)``, or with ``expose_goal`` ``(x, y, g)``, g being the goal's side from
+    that first time on. ``add_timestep`` appends the number of steps made.
+
+    Rewards are float64 (B,). The last step pays ``goal_reward`` in the goal's arm, else 0. Every
+    other step pays ``distract_reward`` at the oracle, plus ``penalty`` by ``penalty_rule``: "late"
+    when the agent is behind the pace of one cell a step, x < t - oracle_length, t counting this
+    step; "not_right" for any action but 0 once t > oracle_length, wherever the agent stands.
+
+    The state is in the arrays ``x``, ``y``, ``t``, ``goal`` (int64) and ``oracle_visited`` (bool),
+    all (B,): to be read, not written.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "autoreset_mode": AutoresetMode.DISABLED,
+        "render_modes": [],
+    }
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 10,
+        oracle_length: int = 0,
+        episode_length: int | None = None,
+        goal_reward: float = 1.0,
+        penalty: float | None = 0.0,
+        penalty_rule: Literal["late", "not_right"] = "late",
+        distract_reward: float = 0.0,
+        ambiguous_position: bool = False,
+        expose_goal: bool = False,
+        add_timestep: bool = False,
+    ) -> None:
+        """Build the general form.
+
+        Args:
+            num_envs: B.
+            length: Corridor length, from the start cell to the junction.
+            oracle_length: Cells between the oracle and the start cell.
+            episode_length: The horizon; None for ``length + 2 * oracle_length + 1``, just enough.
+            goal_reward: Reward of ending in the goal's arm.
+            penalty: What a penalised step is paid, at most 0; None for ``-1 / length``.
+            penalty_rule: Which steps are penalised.
+            distract_reward: Reward of standing at the oracle; only with the rule "late".
+            ambiguous_position: Hide where in the corridor the agent is.
+            expose_goal: Keep showing the goal once seen; only with ``ambiguous_position`` off.
+            add_timestep: Append the step counter to the observation.
+
+        Raises ValueError, whose message begins with the name of what is out of range.
+        """
+        _check_integer("num_envs", num_envs, 1)
+        _check_integer("length", length, 1)
+        _check_integer("oracle_length", oracle_length, 0)
+        if episode_length is None:
+            episode_length = length + 2 * oracle_length + 1
+        _check_integer("episode_length", episode_length, 1)
+        if penalty is None:
+            penalty = -1 / length
+        _check_rewards(goal_reward, penalty, penalty_rule, distract_reward)
+        if expose_goal and ambiguous_position:
+            raise ValueError("expose_goal must be False with ambiguous_position, got True")
+
+        self.num_envs = num_envs
+        self.horizon = episode_length
+        self.length = length
+        self.oracle_length = oracle_length
+        self.goal_reward = goal_reward
+        self.penalty = penalty
+        self.penalty_rule = penalty_rule
+        self.distract_reward = distract_reward
+        self.ambiguous_position = ambiguous_position
+        self.expose_goal = expose_goal
+        self.add_timestep = add_timestep
+        self._junction = oracle_length + length
+        self._set_up()
+
+    def _set_up(self) -> None:
+        low, high = [-1, -1], [1, 1]
+        if not self.ambiguous_position:
+            low, high = [0, -1, -1], [self._junction, 1, 1]
+        if self.add_timestep:
+            low, high = [*low, 0], [*high, self.horizon]
+        self.single_observation_space = gymnasium.spaces.Box(
+            np.array(low, np.float32), np.array(high, np.float32)
+        )
+        self._obs_shape = (self.num_envs, len(low))  # (B, D)
+        self.single_action_space = gymnasium.spaces.Discrete(4)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.x: Ints = np.full(self.num_envs, self.oracle_length)
+        self.y: Ints = np.zeros(self.num_envs, np.int64)
+        self.t: Ints = np.full(self.num_envs, self.horizon)  # as after an episode: reset first
+        self.goal: Ints = np.zeros(self.num_envs, np.int64)
+        self.oracle_visited: Bools = np.zeros(self.num_envs, np.bool_)
+        self._exposure: Ints = np.zeros(self.num_envs, np.int64)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Obs, dict[str, Any]]:
+        """Start an episode in every environment, or in those that ``reset_mask`` names.
+
+        Every call draws B sides from ``np_random`` whatever the options are, so that fixing some
+        leaves the later ones as they were.
+
+        Args:
+            seed: Makes a new generator; None goes on with the present one.
+            options: ``goal``: the goal's side, -1 or +1, as one number or (B,).
+                ``reset_mask``: bool (B,), at least one True; the other environments stay as they
+                are, and so do their observations.
+
+        Returns:
+            The observations, float32 (B, D), and an empty ``info``.
+
+        Raises:
+            ValueError: An option is unknown or its value bad; the message names it.
+        """
+        goal, mask = self._read_options(options or {})
+        super().reset(seed=seed)
+        drawn = 2 * self.np_random.integers(2, size=self.num_envs) - 1
+        self.goal = np.where(mask, drawn if goal is None else goal, self.goal)
+        self.x = np.where(mask, self.oracle_length, self.x)
+        self.y = np.where(mask, 0, self.y)
+        self.t = np.where(mask, 0, self.t)
+        self.oracle_visited = self.oracle_visited & ~mask
+        self._exposure = np.where(mask, self._expose(), self._exposure)
+        return self._observe(), {}
+
+    def step(self, actions: Ints) -> tuple[Obs, Rewards, Bools, Bools, dict[str, Any]]:
+        """Do one step in every environment.
+
+        Args:
+            actions: Integers (B,) from 0 to 3.
+
+        Returns:
+            Observations float32 (B, D), rewards float64 (B,), terminated and truncated bool (B,),
+            an empty ``info``. The last step of an episode is terminated; nothing is truncated.
+
+        Raises:
+            gymnasium.error.ResetNeeded: An environment's episode is over, or never began.
+            ValueError: The actions are not integers from 0 to 3, one per environment.
+        """
+        action = np.asarray(actions)
+        if action.shape != (self.num_envs,) or action.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions must be integers of shape ({self.num_envs},), "
+                f"got {action.dtype} of shape {action.shape}"
+            )
+        if action.min() < 0 or action.max() > 3:
+            raise ValueError(f"actions must be 0, 1, 2 or 3, got {action}")
+        if self.t.max() >= self.horizon:
+            ended = np.flatnonzero(self.t >= self.horizon)
+            raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
+
+        self.t = self.t + 1
+        # An action moves along x or along y, never both; x moves off the arms, y at the junction.
+        self.x = self.x + _DX[action] * (self.y == 0)
+        self.x = np.minimum(np.maximum(self.x, 0), self._junction)
+        self.y = self.y + _DY[action] * (self.x == self._junction)
+        self.y = np.minimum(np.maximum(self.y, -1), 1)
+
+        terminated: Bools = self.t >= self.horizon
+        reward = self._reward(action, terminated)
+        self._exposure = self._expose()
+        return self._observe(), reward, terminated, np.zeros(self.num_envs, np.bool_), {}
+
+    def _reward(self, action: NDArray[Any], last: Bools) -> Rewards:
+        if self.penalty_rule == "late":
+            penalised = self.x < self.t - self.oracle_length
+        else:
+            penalised = (action != 0) & (self.t > self.oracle_length)
+        before = np.where(penalised, self.penalty, 0.0) + self.distract_reward * (self.x == 0)
+        reward: Rewards = np.where(last, self.goal_reward * (self.y == self.goal), before)
+        return reward
+
+    def _expose(self) -> Ints:
+        """Return what the oracle shows (B,), and remember that it did."""
+        at_oracle = self.x == 0
+        exposure = np.where(at_oracle & ~self.oracle_visited, self.goal, 0)
+        self.oracle_visited = self.oracle_visited | at_oracle
+        return exposure
+
+    def _observe(self) -> Obs:
+        obs = np.empty(self._obs_shape, np.float32)
+        if self.ambiguous_position:
+            obs[:, 0] = self.x == self._junction
+            obs[:, 1] = self.y + self._exposure  # y is 0 except at x = J, the exposure at x = 0
+        else:
+            obs[:, 0] = self.x
+            obs[:, 1] = self.y
+            obs[:, 2] = self.goal * self.oracle_visited if self.expose_goal else self._exposure
+        if self.add_timestep:
+            obs[:, -1] = self.t
+        return obs
+
+    def _read_options(self, options: dict[str, Any]) -> tuple[NDArray[Any] | None, Bools]:
+        """Return the given goals, if any, and which environments to reset (B,)."""
+        shape = (self.num_envs,)
+        for name in options:
+            if name not in ("goal", "reset_mask"):
+                raise ValueError(f"options must be among 'goal' and 'reset_mask', got {name!r}")
+        mask = np.asarray(options.get("reset_mask", np.ones(shape, np.bool_)))
+        if mask.dtype != np.bool_ or mask.shape != shape or not mask.any():
+            raise ValueError(
+                f"reset_mask must be bool of shape {shape} with at least one True, got {mask}"
+            )
+        if "goal" not in options:
+            return None, mask
+        goal = np.asarray(options["goal"])
+        if (
+            goal.dtype.kind not in "iuf"
+            or goal.shape not in ((), shape)
+            or not np.isin(goal, (-1, 1)).all()
+        ):
+            raise ValueError(f"goal must be -1 or 1, one or an array of shape {shape}, got {goal}")
+        return goal.astype(np.int64), mask
+
+
+class Variant(TMazeVec):
+    """What the named variants share: their defaults, and that the oracle's place is fixed."""
+
+    variant_oracle_length: int
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 10,
+        goal_reward: float = 1.0,
+        penalty: float | None = None,
+        penalty_rule: Literal["late", "not_right"] = "late",
+        distract_reward: float = 0.0,
+        ambiguous_position: bool = True,
+        expose_goal: bool = False,
+        add_timestep: bool = False,
+    ) -> None:
+        """Build it; arguments and errors are those of :class:`TMazeVec`."""
+        super().__init__(
+            num_envs=num_envs,
+            length=length,
+            oracle_length=self.variant_oracle_length,
+            goal_reward=goal_reward,
+            penalty=penalty,
+            penalty_rule=penalty_rule,
+            distract_reward=distract_reward,
+            ambiguous_position=ambiguous_position,
+            expose_goal=expose_goal,
+            add_timestep=add_timestep,
+        )
+
+
+class TMazePassiveVec(Variant):
+    """The Passive T-Maze: the agent starts at the oracle, and has to remember.
+
+    The horizon is ``length + 1``: the goal is in the first observation and needed at the last step.
+    """
+
+    variant_oracle_length = 0
+
+
+class TMazeActiveVec(Variant):
+    """The Active T-Maze: the oracle is one cell to the left, and looking pays only at the end.
+
+    The horizon is ``length + 3``: a step to the oracle, ``length + 1`` to the junction, the arm.
+    """
+
+    variant_oracle_length = 1
+
+
+def _check_integer(name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_rewards(goal: float, penalty: float, rule: str, distract: float) -> None:
+    named = {"goal_reward": goal, "penalty": penalty, "distract_reward": distract}
+    for name, value in named.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+    if penalty > 0:
+        raise ValueError(f"penalty must be at most 0, got {penalty}")
+    if rule not in ("late", "not_right"):
+        raise ValueError(f"penalty_rule must be 'late' or 'not_right', got {rule!r}")
+    if rule == "not_right" and distract != 0:
+        raise ValueError(f"distract_reward must be 0 with penalty_rule 'not_right', got {distract}")

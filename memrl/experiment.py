@@ -1,0 +1,259 @@
+"""One run: compose -> validate -> build -> fit. Nothing below this module sees a config."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import logging
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+import memrl
+from memrl import run_folder, session
+from memrl.interfaces import Logger
+from memrl.schema import LABELS, RANGES, ConfigError, check_ranges, check_types, show
+
+if TYPE_CHECKING:
+    from memrl.trainer import Trainer
+
+Config = dict[str, Any]
+CONF = Path(__file__).parent.parent / "conf"
+OUTPUTS = Path("outputs")
+
+log = logging.getLogger("memrl")
+
+
+# --- compose and validate ------------------------------------------------------------------------
+
+
+def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
+    """Resolve ``${lookup:{...},key,...}``: walk nested tables; ``other`` stands for any key."""
+    for depth, key in enumerate(keys):
+        if key not in table and "other" not in table:
+            known = ", ".join(map(str, table))
+            raise ValueError(f"no entry for {' '.join(map(str, keys[: depth + 1]))}, only {known}")
+        table = table.get(key, table.get("other"))
+    return table
+
+
+OmegaConf.register_new_resolver("lookup", lookup, replace=True)
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose ``conf/config.yaml`` with overrides as they are written on the command line."""
+    if GlobalHydra.instance().is_initialized():  # keeps the search path of the command line
+        return compose("config", overrides=list(overrides))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def resolve(cfg: DictConfig) -> Config:
+    """Return the config as plain resolved values, checked as far as possible without torch.
+
+    Raises:
+        ConfigError: one line with the key, its value and what is allowed.
+    """
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(raw, dict)
+    config: Config = dict(raw)  # type: ignore[arg-type]
+    check_types(config)
+    for section in ("env", "algo", "seq_model", "encoder", "budget", "logger"):
+        if not isinstance(config.get(section), dict):
+            raise ConfigError(f"{section}={show(config.get(section))}: must be a group's option")
+    for section in ("env", "algo", "seq_model"):
+        if not isinstance(config[section].get("name"), str):
+            raise ConfigError(f"{section}.name is missing")
+    check_ranges(config)
+    make_env(config | {"env": dict(_leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
+    config = dict(_leaves(cfg, ""))
+    check_types(config)
+    return config
+
+
+def _leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
+    for key in node:
+        name = f"{path}.{key!s}" if path else str(key)
+        try:
+            value = node[key]
+        except InterpolationResolutionError as error:
+            if strict:
+                text = str(error).splitlines()[0].split("resolving interpolation: ")[-1]
+                raise ConfigError(f"{name}: {text}; give it as {name}=...") from None
+            continue
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
+        if isinstance(value, DictConfig):
+            yield str(key), dict(_leaves(value, name, strict))
+        else:
+            yield str(key), OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+def folder_of(config: Config) -> Path:
+    """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist."""
+    overrides = [f"{group}={config[group]['name']}" for group in ("env", "algo", "seq_model")]
+    if "length" in config["env"]:
+        overrides.append(f"env.length={config['env']['length']}")
+    default = dict(_leaves(compose_config(overrides), "", strict=False))
+    return OUTPUTS / str(config["sweep"]) / run_folder.run_name(config, default)
+
+
+# --- build ---------------------------------------------------------------------------------------
+
+
+def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
+    """Construct a section's ``_target_`` from its keys and from what it asks for by name.
+
+    Args:
+        path: the section's dotted name, for messages.
+        section: ``_target_`` and the arguments it gives.
+        available: arguments that are passed on if the constructor has a parameter of that name.
+
+    Raises:
+        ConfigError: a missing key, or whatever the constructor refused.
+    """
+    target = get_object(section["_target_"])
+    parameters = inspect.signature(target).parameters
+    arguments = {key: value for key, value in section.items() if key not in LABELS}
+    given = {key: value for key, value in available.items() if key in parameters}
+    try:
+        inspect.signature(target).bind(**(given | arguments))
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        return target(**(given | arguments))
+    except ValueError as error:
+        first = str(error).split(" ")[0]
+        prefix = f"{path}." if first in arguments else "" if first in RANGES else f"{path}: "
+        raise ConfigError(prefix + str(error)) from error
+
+
+def make_env(config: Config, num_envs: int) -> Any:
+    """Build the task's vector environment."""
+    return make("env", config["env"], num_envs=num_envs)
+
+
+def build(config: Config) -> Trainer:
+    """Build everything a run needs from a resolved config; nothing is written."""
+    import torch
+
+    from memrl.interfaces import TaskSpec
+    from memrl.memory import Memory, action_width
+    from memrl.replay import Replay
+
+    torch.set_num_threads(config["threads"])
+    torch.manual_seed(config["seed"])
+    if config["device"] == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: there is no CUDA device here; auto and cpu are allowed")
+    cuda = config["device"] != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+
+    env = make_env(config, 1)
+    spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
+    window = config["context_len"] or spec.horizon
+    n_action = action_width(spec.action_space)
+    encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
+    seq_model = make(
+        "seq_model",
+        config["seq_model"],
+        input_dim=encoder.output_dim,
+        context_len=window,
+        dropout=config["dropout"],
+        attention_dropout=config["attention_dropout"],
+    )
+    budget = config["budget"]
+    agent = make(
+        "algo",
+        config["algo"],
+        memory=Memory(encoder, seq_model, n_action).to(device),
+        horizon=spec.horizon,
+        train_steps=budget["train_episodes"] * spec.horizon,
+    )
+    capacity = config["replay_capacity"]
+    if capacity is None:  # the published program's, less what this run can never fill
+        episodes = budget["warmup_episodes"] + budget["train_episodes"] + config["num_envs"]
+        slots = max(episodes, 1) * (spec.horizon + 1)
+        capacity = min(max(10**6, 1000 * spec.horizon), slots)
+    try:
+        replay = Replay(spec, window, capacity, device)
+    except ValueError as error:
+        raise ConfigError(f"replay_{error}") from None
+    return make(  # type: ignore[no-any-return]
+        "budget",
+        {"_target_": "memrl.trainer.Trainer", **budget},
+        make_env=lambda num_envs: make_env(config, num_envs),
+        agent=agent,
+        replay=replay,
+        device=device,
+        horizon=spec.horizon,
+        **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
+    )
+
+
+def versions(config: Config, device: str) -> dict[str, Any]:
+    """Return what may change the results of the same config: software, machine, threads."""
+    import torch
+
+    cpu = platform.processor()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        cpu = next((x.split(": ")[1].strip() for x in file if x.startswith("model name")), cpu)
+    machine = torch.cuda.get_device_name() if device == "cuda" else cpu
+    found: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "gymnasium"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found | {"machine": f"{platform.machine()} {machine}", "threads": config["threads"]}
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+def run(cfg: DictConfig) -> Path:
+    """Train one run to its end, continuing it if it was interrupted.
+
+    Args:
+        cfg: a composed config, as ``compose_config`` gives.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: nothing was created.
+        run_folder.Busy: another process works on this run.
+        Stopped: a signal was obeyed; all is saved.
+    """
+    config = resolve(cfg)
+    folder = folder_of(config)
+    if session.is_done(folder, config):
+        log.info(f"already done: {folder}")
+        return folder
+    trainer = build(config)
+
+    def open_logger(env_steps: int) -> Logger | None:
+        if config["logger"]["_target_"] is None:
+            return None
+        run_id = hashlib.sha256("/".join(folder.parts[-2:]).encode()).hexdigest()[:16]
+        given = {"folder": folder, "run_id": run_id, "config": config, "env_steps": env_steps}
+        try:
+            return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"logger: {error}; pip install -e '.[{error.name}]'") from None
+
+    session.work(
+        folder,
+        trainer,
+        config,
+        versions(config, trainer.device.type),
+        config["checkpoint_minutes"],
+        open_logger,
+    )
+    return folder

@@ -1,0 +1,91 @@
+"""The nouns everything else is built from. No logic, and nothing of ours is imported here.
+
+Shape letters, used in every file that handles tensors:
+T transitions (an episode or window has T + 1 observations), B batch, D width, A actions,
+H heads, K width of a head. Tensors are time-major: (T, B, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import gymnasium
+    from torch import Tensor
+
+State = Any
+"""A recurrent state: opaque, born at an episode's start, threaded by the caller, dead at its end.
+
+All its rows are at the same time step, and no update of the weights happens while it lives.
+"""
+
+
+class TaskSpec(NamedTuple):
+    """What an agent has to know of a task."""
+
+    observation_space: gymnasium.Space[Any]  # of one environment
+    action_space: gymnasium.Space[Any]  # of one environment
+    horizon: int  # longest possible episode, in steps
+
+
+class Episodes(NamedTuple):
+    """B episodes, or windows of episodes; index t is the step from ``obs[t]`` to ``obs[t + 1]``."""
+
+    obs: Tensor  # (T + 1, B, *obs_shape), the environment's dtype
+    action: Tensor  # (T, B) int64 if discrete, else (T, B, *action_shape) float32
+    reward: Tensor  # (T, B) float32; float64 as it comes from an environment
+    terminated: Tensor  # (T, B) bool; no bootstrapping past this step
+    mask: Tensor  # (T, B) bool; True inside the episode, False in the padding
+
+
+class SequenceModel(Protocol):
+    """A causal map from a history to a state, with one law.
+
+    A history fed whole or in pieces gives the same outputs (evaluation mode).
+    """
+
+    output_dim: int
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state of ``batch_size`` empty histories."""
+
+    def __call__(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Map (T, B, D) to (T, B, output_dim), continuing from ``state``.
+
+        Without a state the inputs are whole histories, and the returned state is None.
+        """
+
+
+class Agent(Protocol):
+    """Acts and learns; sees no environment and no buffer."""
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state of ``batch_size`` episodes about to begin."""
+
+    def act(
+        self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
+    ) -> tuple[Tensor, State]:
+        """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,)."""
+
+    def update(self, batch: Episodes) -> dict[str, Tensor]:
+        """Do one gradient step; its metrics stay on the device until the caller wants them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next ``act`` and ``update`` depend on, random generators aside."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what acting alone needs, by name."""
+
+
+class Logger(Protocol):
+    """Receives the rows of the tables ``train`` and ``eval``."""
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        """Append one row; every row of a table has the same keys in the same order."""
+
+    def close(self, exit_code: int) -> None:
+        """Finish; a non-zero exit code marks the run as failed."""

@@ -1,0 +1,61 @@
+"""Signals ask a run to stop; it does so at its next boundary, once it has saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, NoReturn
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+CONTINUE_ME = 75  # exit status after SIGUSR2, if nobody else wants to handle it
+
+
+class Stopped(Exception):
+    """A signal was obeyed: everything is saved, and the same command continues the run."""
+
+    def __init__(self, signum: int, previous: Any) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.previous = previous
+
+    def leave(self) -> NoReturn:
+        """End the process as whoever sent the signal expects.
+
+        After SIGUSR2 the handler that stood before is called (submitit's requeues the job);
+        without one the exit status is 75. SIGINT gives 130, SIGTERM 143.
+        """
+        if self.signum == signal.SIGUSR2:
+            if callable(self.previous):
+                self.previous(self.signum, None)
+            raise SystemExit(CONTINUE_ME)
+        raise SystemExit(128 + self.signum)
+
+
+class Signals:
+    """Notes the first signal that arrives; a second Ctrl-C does not wait.
+
+    Handlers can be set in the main thread only; elsewhere nothing is noted.
+    """
+
+    def __enter__(self) -> Signals:
+        self.caught: int | None = None
+        self.previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {s: signal.signal(s, self._note) for s in HANDLED}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+
+    def stopped(self) -> Stopped | None:
+        """Return what to raise, if a signal has arrived."""
+        if self.caught is None:
+            return None
+        return Stopped(self.caught, self.previous.get(self.caught))
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT == self.caught:
+            raise KeyboardInterrupt
+        self.caught = signum

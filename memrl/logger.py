@@ -1,0 +1,157 @@
+"""Where rows go: csv files always; TensorBoard and Weights & Biases if asked."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from memrl.interfaces import Logger
+
+TABLES = ("train", "eval")
+
+
+class CsvTables:
+    """``train.csv`` and ``eval.csv`` in a run's folder; every row is on disk once written.
+
+    A run that continues cuts both where its checkpoint was taken, by ``sizes``.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
+        self.paths = {table: folder / f"{table}.csv" for table in TABLES}
+        for table, path in self.paths.items():
+            size = sizes.get(table, 0)
+            have = path.stat().st_size if path.exists() else 0
+            if have < size:
+                raise ValueError(f"{path} has {have} bytes, its checkpoint counts {size}")
+            with open(path, "ab") as file:
+                file.truncate(size)
+        self.sizes = {table: sizes.get(table, 0) for table in TABLES}
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        """Append one row, the header first if the file is empty."""
+        path = self.paths[table]
+        text = "" if self.sizes[table] else ",".join(row) + "\n"
+        text += ",".join(_cell(value) for value in row.values()) + "\n"
+        data = text.encode()
+        try:
+            with open(path, "ab") as file:
+                file.write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        self.sizes[table] += len(data)
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk itself, so that no checkpoint is ahead of them."""
+        for path in self.paths.values():
+            with open(path, "ab") as file:
+                os.fsync(file.fileno())
+
+    def close(self, exit_code: int) -> None:
+        """Nothing is left to write."""
+
+
+def _cell(value: float) -> str:
+    return repr(value) if isinstance(value, int) else repr(float(value))
+
+
+class Loggers:
+    """Sends every row to several loggers, in order."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = loggers
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        """Append one row everywhere."""
+        for logger in self.loggers:
+            logger.write(table, row)
+
+    def close(self, exit_code: int) -> None:
+        """Close all."""
+        for logger in self.loggers:
+            logger.close(exit_code)
+
+
+class TensorBoard:
+    """Scalars over ``env_steps``, in ``<run>/tensorboard``.
+
+    Args:
+        folder: the run's folder.
+        env_steps: where the run continues; what an interrupted process wrote past it is hidden.
+
+    Raises:
+        ModuleNotFoundError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, env_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=env_steps + 1)
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        """Add each finite value of the row as a scalar."""
+        for key, value in row.items():
+            if "/" in key and not math.isnan(value):
+                self.writer.add_scalar(key, value, int(row["env_steps"]))
+        self.writer.flush()
+
+    def close(self, exit_code: int) -> None:
+        """Write what is buffered."""
+        self.writer.close()
+
+
+class WandB:
+    """One W&B run per memrl run, whatever number of times it was interrupted.
+
+    The id is fixed by the run's identity. The axis is ``env_steps``, not W&B's own step, which
+    would refuse the rows that a continued run repeats.
+
+    Args:
+        folder: the run's folder.
+        run_id: letters and digits, the same for the same sweep and run.
+        config: the resolved config.
+        project: W&B project.
+        entity: W&B entity; None is the user's default.
+        mode: "offline" keeps everything on disk, for ``wandb sync``.
+
+    Raises:
+        ModuleNotFoundError: wandb is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        config: Mapping[str, Any],
+        project: str,
+        entity: str | None,
+        mode: Literal["online", "offline"],
+    ) -> None:
+        import wandb
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self.run = wandb.init(
+            id=run_id,
+            resume="allow",
+            name=folder.name,
+            group=folder.parent.name,
+            dir=str(folder),
+            config=dict(config),
+            project=project,
+            entity=entity,
+            mode=mode,
+        )
+        self.run.define_metric("env_steps")
+        for table in TABLES:
+            self.run.define_metric(f"{table}/*", step_metric="env_steps")
+        self.run.define_metric("time/*", step_metric="env_steps")
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        """Log the row; NaN cells are left out."""
+        self.run.log({key: value for key, value in row.items() if not math.isnan(value)})
+
+    def close(self, exit_code: int) -> None:
+        """Finish; a non-zero exit code marks the W&B run as failed."""
+        self.run.finish(exit_code=exit_code)

@@ -1,0 +1,82 @@
+"""Memory = encoder -> sequence model; the one place where actions and rewards are shifted.
+
+The state h_t depends on observations o_0..o_t and on the actions and rewards before o_t:
+the first input of an episode or window carries a zero action vector and a zero reward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memrl.interfaces import State
+
+
+def action_width(space: gymnasium.Space[Any]) -> int:
+    """Return the width of an action as networks see it: one-hot if discrete."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(space.n)
+    raise ValueError(f"action spaces other than Discrete are not supported, got {space}")
+
+
+class Memory(nn.Module):
+    """Summarise histories: (observations, actions, rewards) -> states of width ``output_dim``."""
+
+    def __init__(self, encoder: nn.Module, seq_model: nn.Module, n_action: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.seq_model = seq_model
+        self.n_action = n_action
+        self.output_dim: int = seq_model.output_dim  # type: ignore[assignment]
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the sequence model's state of ``batch_size`` empty histories."""
+        return self.seq_model.initial_state(batch_size)  # type: ignore[operator]
+
+    def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+        """Return the states of whole windows.
+
+        Args:
+            obs: (T + 1, B, *obs_shape).
+            action: (T, B), int64; entry t was taken after seeing ``obs[t]``.
+            reward: (T, B), float32; entry t followed it.
+
+        Returns:
+            (T + 1, B, output_dim); entry t depends on nothing after ``obs[t]``.
+        """
+        prev_action = F.pad(action, (0, 0, 1, 0), value=-1)
+        prev_reward = F.pad(reward, (0, 0, 1, 0))
+        x = self.encoder(obs, self.one_hot(prev_action), prev_reward)
+        return self.seq_model(x)[0]  # type: ignore[no-any-return]
+
+    def step(
+        self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Continue B histories by one step.
+
+        Args:
+            obs: (B, *obs_shape).
+            prev_action: (B,), int64; -1 at an episode's start.
+            prev_reward: (B,), float32; 0 at an episode's start.
+            state: what ``initial_state`` or the last step returned.
+
+        Returns:
+            Outputs (B, output_dim) and the next state.
+        """
+        x = self.encoder(obs, self.one_hot(prev_action), prev_reward)
+        y, state = self.seq_model(x.unsqueeze(0), state)
+        return y[0], state
+
+    def one_hot(self, action: Tensor) -> Tensor:
+        """Map (...) indices to (..., A) float32; -1 stands for no action and gives zeros."""
+        actions = torch.arange(self.n_action, device=action.device)
+        return (action.unsqueeze(-1) == actions).float()
+
+    @property
+    def has_dropout(self) -> bool:
+        """True if two forward passes in training mode may differ."""
+        return any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.modules())

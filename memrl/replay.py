@@ -1,0 +1,142 @@
+"""Replay: a ring of slots (Ni et al. 2023).
+
+An episode of n steps takes n + 1 consecutive slots. Slot i holds an observation and what was done
+there: action, reward, end of the task. The extra slot holds the final observation and ends the
+episode. S is the window's length in transitions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from memrl.interfaces import Episodes, TaskSpec
+
+TORCH_DTYPE = {np.dtype(np.uint8): torch.uint8}  # pixels stay bytes; all else becomes float32
+
+
+class Replay:
+    """Stores episodes, samples windows uniformly over all valid starts, with replacement.
+
+    An episode of n steps has max(1, n - S + 1) valid starts. Slots are overwritten one by one:
+    an episode whose first slot is gone loses that start only.
+
+    Args:
+        spec: the task.
+        window: S, transitions of a sampled window, at least 1.
+        capacity: slots of the ring; at least one longest episode.
+        device: where the ring lives.
+
+    Raises:
+        ValueError: the capacity is too small, or reserves more memory than is free.
+    """
+
+    def __init__(self, spec: TaskSpec, window: int, capacity: int, device: torch.device) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        if capacity < spec.horizon + 1:
+            raise ValueError(
+                f"capacity must be at least one episode, {spec.horizon + 1} slots, got {capacity}"
+            )
+        shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
+        assert shape is not None and dtype is not None
+        obs_dtype = TORCH_DTYPE.get(np.dtype(dtype), torch.float32)
+        slot_bytes = math.prod(shape) * obs_dtype.itemsize + 8 + 4 + 1 + 1
+        self.nbytes = capacity * slot_bytes
+        free = free_bytes(device)
+        if self.nbytes > free:
+            raise ValueError(
+                f"capacity must fit into {device} memory: {capacity} slots of {slot_bytes} bytes "
+                f"are {self.nbytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+            )
+        self.window = window
+        self.capacity = capacity
+        self.device = device
+        self.obs = torch.zeros(capacity, *shape, dtype=obs_dtype, device=device)
+        self.action = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.reward = torch.zeros(capacity, dtype=torch.float32, device=device)
+        self.terminated = torch.zeros(capacity, dtype=torch.bool, device=device)
+        self.end = torch.zeros(capacity, dtype=torch.bool, device=device)
+        self.is_start = np.zeros(capacity, dtype=bool)  # on the host: read only to list starts
+        self.starts = torch.zeros(0, dtype=torch.int64, device=device)
+        self.top = 0  # the next slot to write
+        self.size = 0  # slots filled
+
+    def add(self, episodes: Episodes) -> None:
+        """Append every episode, (T, B, ...) padded with mask False, in the order of B."""
+        mask = episodes.mask.cpu()
+        T, B = mask.shape
+        lengths = mask.sum(0)  # (B,)
+        if not bool((lengths > 0).all()):
+            raise ValueError("an episode without a step cannot be stored")
+        if T + 1 > self.capacity:
+            raise ValueError(f"an episode of {T} steps exceeds the {self.capacity} slots")
+        used = torch.arange(T + 1).unsqueeze(1) <= lengths  # (T + 1, B): steps and the end slot
+        for b in range(B):
+            n = int(lengths[b])
+            slots = (self.top + np.arange(n + 1)) % self.capacity
+            where = torch.from_numpy(slots).to(self.device)
+            self.obs[where] = episodes.obs[used[:, b], b].to(self.device, self.obs.dtype)
+            for ring, values in (
+                (self.action, episodes.action),
+                (self.reward, episodes.reward),
+                (self.terminated, episodes.terminated),
+            ):
+                ring[where[:-1]] = values[:n, b].to(self.device, ring.dtype)
+            self.end[where] = torch.arange(n + 1, device=self.device) == n
+            self.is_start[slots] = np.arange(n + 1) < max(1, n - self.window + 1)
+            self.top = int((self.top + n + 1) % self.capacity)
+            self.size = min(self.size + n + 1, self.capacity)
+        self._list_starts()
+
+    def sample(self, batch_size: int) -> Episodes:
+        """Return ``batch_size`` windows of S transitions, drawn with torch's generator."""
+        pick = torch.randint(len(self.starts), (batch_size,), device=self.device)
+        return self.windows(self.starts[pick])
+
+    def windows(self, starts: Tensor) -> Episodes:
+        """Return the windows from these slots (B,) on; mask is False past an episode's end."""
+        steps = torch.arange(self.window + 1, device=self.device).unsqueeze(1)
+        slots = (starts + steps) % self.capacity  # (S + 1, B)
+        inside = slots[:-1]
+        return Episodes(
+            obs=self.obs[slots],
+            action=self.action[inside],
+            reward=self.reward[inside],
+            terminated=self.terminated[inside],
+            mask=self.end[inside].cumsum(0) == 0,
+        )
+
+    def _list_starts(self) -> None:
+        self.starts = torch.from_numpy(np.flatnonzero(self.is_start)).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the filled slots and the ring's position."""
+        rings = {name: getattr(self, name)[: self.size] for name in self._rings()}
+        # A view would be saved with the whole ring behind it.
+        state: dict[str, Any] = {name: ring.cpu().clone() for name, ring in rings.items()}
+        is_start = torch.from_numpy(self.is_start[: self.size].copy())
+        return state | {"is_start": is_start, "top": self.top, "size": self.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned, of a ring of the same capacity."""
+        self.top, self.size = state["top"], state["size"]
+        for name in self._rings():
+            getattr(self, name)[: self.size] = state[name].to(self.device)
+        self.is_start[: self.size] = state["is_start"].numpy()
+        self._list_starts()
+
+    def _rings(self) -> tuple[str, ...]:
+        return ("obs", "action", "reward", "terminated", "end")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that can still be reserved on a device, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

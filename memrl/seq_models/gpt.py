@@ -1,0 +1,186 @@
+"""GPT: a pre-norm Transformer decoder over embedded steps (GPT-2 style, no token table).
+
+T inputs of this call, B batch, D width, H heads, K = D / H, P inputs seen before this call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memrl.interfaces import State
+
+
+class Cache(NamedTuple):
+    """What acting remembers: room for a whole window, filled in place."""
+
+    keys: Tensor  # (n_layer, B, H, window, K)
+    values: Tensor  # (n_layer, B, H, window, K)
+    inputs: Tensor  # (window, B, D): a window that slides is computed anew from these
+    length: int  # inputs seen since the episode began
+
+
+class Block(nn.Module):
+    """Causal self-attention, then a two-layer MLP, each added to its input."""
+
+    def __init__(self, width: int, n_head: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Map (B, T, D) to (B, T, D).
+
+        ``past`` is the room for keys and values up to and including this call's inputs,
+        (B, H, P + T, K) each; this call's are written into its last T places.
+        """
+        B, T, D = x.shape
+        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.n_head, D // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # (B, H, T, K) each
+        mask = None
+        if past is not None:
+            past[0][:, :, -T:], past[1][:, :, -T:] = k, v
+            k, v = past
+            if T > 1:  # query i sees the P inputs before this call and i + 1 of this one
+                mask = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
+                mask = mask.tril(k.shape[2] - T)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.attention_dropout.p if self.training else 0.0,
+            is_causal=past is None,
+        )  # (B, H, T, K)
+        x = x + self.dropout(self.attention_out(y.transpose(1, 2).reshape(B, T, D)))
+        out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
+        return out
+
+
+class GPT(nn.Module):
+    """The Transformer of Ni et al. 2023: input plus position code, blocks, a final LayerNorm.
+
+    Up to ``context_len`` + 1 inputs it attends to the whole history. From then on, step by step,
+    it computes the last ``context_len`` + 1 inputs anew, at positions 0, 1, ...
+
+    Args:
+        input_dim: width of the inputs, of every layer and of the output.
+        n_layer: number of blocks, at least 1.
+        n_head: attention heads; must divide ``input_dim``.
+        position: "sine" (fixed) or "learned" (a table, standard normal at first).
+        context_len: longest training window, in transitions; at least 1.
+        dropout: on the embedded input and on both outputs of a block.
+        attention_dropout: on the attention weights.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        n_layer: int,
+        n_head: int,
+        position: Literal["sine", "learned"],
+        context_len: int,
+        dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        if n_layer < 1:
+            raise ValueError(f"n_layer must be at least 1, got {n_layer}")
+        if n_head < 1 or input_dim % n_head:
+            raise ValueError(f"n_head must divide the width {input_dim}, got {n_head}")
+        if context_len < 1:
+            raise ValueError(f"context_len must be at least 1, got {context_len}")
+        for name, p in (("dropout", dropout), ("attention_dropout", attention_dropout)):
+            if not 0 <= p < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {p}")
+        self.output_dim = input_dim
+        self.n_head = n_head
+        self.window = context_len + 1
+        rows = context_len + 3  # as the published program; two rows are never read
+        if position == "learned":
+            self.position = nn.Parameter(torch.randn(rows, input_dim))
+        elif position == "sine":
+            self.register_buffer("position", sine_table(rows, input_dim), persistent=False)
+        else:
+            raise ValueError(f"position must be one of sine, learned, got {position}")
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(input_dim, n_head, dropout, attention_dropout) for _ in range(n_layer)
+        )
+        self.norm = nn.LayerNorm(input_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return an empty cache for ``batch_size`` episodes."""
+        weight = self.norm.weight
+        width = self.output_dim // self.n_head
+        room = (len(self.blocks), batch_size, self.n_head, self.window, width)
+        inputs = weight.new_empty(self.window, batch_size, self.output_dim)
+        return Cache(weight.new_empty(room), weight.new_empty(room), inputs, 0)
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Map (T, B, D) to (T, B, D); with a state no gradient flows."""
+        if state is None:
+            if len(x) > self.window:
+                raise ValueError(f"{len(x)} inputs exceed the window of {self.window}")
+            return self._forward(x), None
+        with torch.no_grad():
+            fits = min(len(x), max(0, self.window - state.length))
+            outputs = []
+            if fits:
+                outputs.append(self._extend(x[:fits], state))
+                state = state._replace(length=state.length + fits)
+            for row in x[fits:].unbind():
+                outputs.append(self._slide(row, state))
+                state = state._replace(length=state.length + 1)
+            return torch.cat(outputs), state
+
+    def _forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(x + self.position[: len(x), None]).transpose(0, 1)
+        for block in self.blocks:
+            y = block(y)
+        y = self.norm(y)
+        return y.transpose(0, 1)
+
+    def _extend(self, x: Tensor, cache: Cache) -> Tensor:
+        end = cache.length + len(x)
+        cache.inputs[cache.length : end] = x
+        y: Tensor = self.dropout(x + self.position[cache.length : end, None]).transpose(0, 1)
+        for i, block in enumerate(self.blocks):
+            y = block(y, (cache.keys[i, :, :, :end], cache.values[i, :, :, :end]))
+        y = self.norm(y)
+        return y.transpose(0, 1)
+
+    def _slide(self, x: Tensor, cache: Cache) -> Tensor:
+        # Positions are absolute in the window, so every key changes when it moves by one step.
+        oldest = cache.length % self.window
+        cache.inputs[oldest] = x
+        return self._forward(cache.inputs.roll(-oldest - 1, dims=0))[-1:]
+
+
+def sine_table(rows: int, width: int) -> Tensor:
+    """Return the fixed position code (rows, width): sine at even, cosine at odd columns.
+
+    Vaswani et al. 2017, section 3.5, with frequencies 10000^(-2k / width).
+    """
+    frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = torch.arange(rows).unsqueeze(1) * frequency
+    table = torch.empty(rows, width)
+    table[:, 0::2] = angle.sin()
+    table[:, 1::2] = angle.cos()[:, : width // 2]
+    return table

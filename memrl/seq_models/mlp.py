@@ -1,0 +1,36 @@
+"""No memory: each output depends on the input of its own step alone."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from memrl.interfaces import State
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU, step by step: the Markov baseline.
+
+    Args:
+        input_dim: width of the inputs.
+        hidden_dim: width of every layer and of the output, at least 1.
+        n_layer: number of layers, at least 1.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, n_layer: int) -> None:
+        super().__init__()
+        for name, value in (("hidden_dim", hidden_dim), ("n_layer", n_layer)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.output_dim = hidden_dim
+        layers: list[nn.Module] = []
+        for width in [input_dim] + [hidden_dim] * (n_layer - 1):
+            layers += [nn.Linear(width, hidden_dim), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the empty state: there is nothing to remember."""
+        return ()
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Map (T, B, D) to (T, B, hidden_dim)."""
+        return self.layers(x), state

@@ -1,0 +1,206 @@
+"""One process's work on one run: lock, continue or begin, save, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from memrl import checkpoint
+from memrl.interfaces import Logger
+from memrl.interrupt import Signals, Stopped
+from memrl.logger import CsvTables, Loggers
+from memrl.run_folder import Status, differences, locked, state_of
+from memrl.schema import ConfigError
+
+if TYPE_CHECKING:
+    from memrl.trainer import Trainer
+
+log = logging.getLogger("memrl")
+
+LoggerOpener = Callable[[int], Logger | None]  # from the env steps at which the run continues
+
+
+def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return True if the folder holds this run, finished.
+
+    Raises:
+        ConfigError: it holds another one.
+    """
+    refuse_other_config(folder, config)
+    done = state_of(folder) == "done"
+    if done:  # it may have been killed just before its last step
+        checkpoint.remove(folder)
+    return done
+
+
+def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the folder holds a run whose identity differs."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return
+    changed = differences(OmegaConf.to_container(OmegaConf.load(path)), config)  # type: ignore[arg-type]
+    if changed:
+        lines = "\n  ".join(changed)
+        raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
+
+
+def work(
+    folder: Path,
+    trainer: Trainer,
+    config: Mapping[str, Any],
+    versions: Mapping[str, Any],
+    checkpoint_minutes: float,
+    open_logger: LoggerOpener,
+) -> None:
+    """Train in the run's folder, which this process alone holds, to the end.
+
+    Raises:
+        run_folder.Busy: another process holds it.
+        Stopped: a signal was obeyed; all is saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), log_file(folder / "run.log"):
+        try:
+            refuse_other_config(folder, config)
+            checkpoint.remove_leftovers(folder)
+            text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+            checkpoint.write_whole(folder / "config.yaml", text.encode())
+            with Status(folder, versions) as status, Signals() as signals:
+                process = Process(folder, trainer, status, signals, checkpoint_minutes)
+                process.work(open_logger)
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except BaseException:
+            log.debug("failed", exc_info=True)  # for run.log; the console shows one line
+            raise
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Copy what is logged into a file, with times, debugging lines and tracebacks."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+class Process:
+    """What happens around a trainer, at its boundaries, between a start and an end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        status: Status,
+        signals: Signals,
+        checkpoint_minutes: float,
+    ) -> None:
+        from memrl.progress import Progress
+
+        self.folder = folder
+        self.trainer = trainer
+        self.status = status
+        self.signals = signals
+        self.interval_s = checkpoint_minutes * 60
+        sizes = self.restore()
+        self.tables = CsvTables(folder, sizes)
+        self.progress = Progress(trainer)
+        self.next_save = time.monotonic() + self.interval_s
+
+    def restore(self) -> dict[str, int]:
+        """Load the newest readable checkpoint; return the sizes its csv files had."""
+        found = checkpoint.load(self.folder)
+        if found is None:
+            return {}
+        state, name = found
+        if name != checkpoint.NEWEST:
+            log.warning(f"{checkpoint.NEWEST} is missing or torn; continuing from {name}")
+        self.trainer.load_state_dict(state["trainer"])
+        return dict(state["csv_sizes"])
+
+    def work(self, open_logger: LoggerOpener) -> None:
+        """Train to the end, and leave the run done, stopped or failed."""
+        trainer = self.trainer
+        extra = None
+        try:
+            extra = open_logger(trainer.env_steps)
+            trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
+            self.describe()
+            trainer.fit(self.boundary)
+            self.finish()
+        except BaseException as error:
+            self.progress.end()
+            stopped = isinstance(error, Stopped | KeyboardInterrupt)
+            with contextlib.suppress(OSError):  # a full disk: the error at hand says so
+                self.status.write(
+                    state="stopped" if stopped else "failed",
+                    cause=" ".join(str(error).split()) or type(error).__name__,
+                    **self.progress.fields(),
+                )
+            if extra:
+                extra.close(1)
+            raise
+        if extra:
+            extra.close(0)
+
+    def describe(self) -> None:
+        """Log what is about to run, and on what."""
+        trainer, fields = self.trainer, self.status.fields
+        replay, weights = trainer.replay, trainer.agent.weights().values()
+        log.info(f"run: {self.folder}")
+        log.info(
+            f"{sum(w.numel() for w in weights):,} parameters on {trainer.device}; "
+            f"replay {replay.capacity:,} slots, {replay.nbytes / 2**20:.1f} MiB; "
+            f"{trainer.total_steps:,} env steps"
+        )
+        log.debug(f"process {fields['pid']} on {fields['host']}; {fields['versions']}")
+        if trainer.env_steps:
+            log.info(f"continuing at env step {trainer.env_steps:,}, update {trainer.updates:,}")
+        if self.status.changed:
+            log.warning(f"since this run began: {'; '.join(self.status.changed)}")
+
+    def boundary(self) -> None:
+        """Save if it is time, or obey a signal; show where the run is."""
+        stopped = self.signals.stopped()
+        if stopped or time.monotonic() >= self.next_save:
+            self.save()
+        if stopped:
+            raise stopped
+        if self.progress():
+            self.status.update(**self.progress.fields())
+
+    def save(self) -> None:
+        """Save a checkpoint that the csv files on disk agree with."""
+        self.trainer.check_finite()  # a broken network must not replace a sound one
+        self.tables.sync()
+        state = {"trainer": self.trainer.state_dict(), "csv_sizes": self.tables.sizes}
+        checkpoint.save(self.folder, state)
+        self.next_save = time.monotonic() + self.interval_s
+
+    def finish(self) -> None:
+        """Write the weights and the picture; the run is done once its status says so."""
+        from memrl.plot import learning_curve
+        from memrl.progress import clock
+
+        trainer = self.trainer
+        checkpoint.save_weights(self.folder, trainer.agent.weights())
+        picture = learning_curve(self.folder)
+        self.progress.end()
+        self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
+        checkpoint.remove(self.folder)
+        last = trainer.last_return
+        log.info(
+            f"done: return {'-' if last is None else f'{last:.2f}'} "
+            f"after {trainer.episodes:,} episodes, {trainer.env_steps:,} env steps, "
+            f"{trainer.updates:,} updates in {clock(trainer.seconds())}; curve: {picture}"
+        )

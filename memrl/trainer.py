@@ -1,0 +1,258 @@
+"""The loop: collect whole episodes, pay the updates they owe, evaluate (Ni et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from memrl.interfaces import Agent, Logger
+from memrl.replay import Replay
+from memrl.rollout import UniformActor, rollout
+
+EVAL_SEED_OFFSET = 42  # the evaluation environment has its own generator
+COUNTERS = (
+    "env_steps",
+    "episodes",
+    "updates",
+    "owed",
+    "in_cycle",
+    "cycle_return",
+    "cycle_updates",
+    "cycle_metrics",
+    "eval_block",
+    "last_return",
+)  # the trainer's own state
+
+
+class Trainer:
+    """Trains an agent in cycles: collect, update, log a row, evaluate if due.
+
+    The first cycle plays ``warmup_episodes`` uniformly random episodes. Its whole state is one
+    ``state_dict``, which may be taken at every boundary: between any two updates, and before and
+    after every collection.
+
+    Args:
+        make_env: builds the task's vector environment for a number of rows.
+        agent: learns, on ``device``.
+        replay: holds what was collected, on ``device``.
+        device: where acting happens.
+        horizon: longest episode of the task, in steps.
+        seed: of the environments.
+        num_envs: episodes collected in lock-step, at least 1.
+        batch_size: windows per update, at least 1.
+        updates_per_step: gradient updates per environment step, above 0.
+        train_episodes: budget, in episodes of ``horizon`` steps, warm-up aside; at least 1.
+        warmup_episodes: random episodes before the first update, at least 1.
+        eval_every: episodes' worth of steps between evaluations, at least 1.
+        eval_episodes: episodes of one evaluation, played as one batch; at least 1.
+        stop_at_return: end once an evaluation's mean return reaches it; None never does.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[int], gymnasium.vector.VectorEnv[Any, Any, Any]],
+        agent: Agent,
+        replay: Replay,
+        device: torch.device,
+        horizon: int,
+        seed: int,
+        num_envs: int,
+        batch_size: int,
+        updates_per_step: float,
+        train_episodes: int,
+        warmup_episodes: int,
+        eval_every: int,
+        eval_episodes: int,
+        stop_at_return: float | None,
+    ) -> None:
+        for name, value in (
+            ("num_envs", num_envs),
+            ("batch_size", batch_size),
+            ("train_episodes", train_episodes),
+            ("warmup_episodes", warmup_episodes),
+            ("eval_every", eval_every),
+            ("eval_episodes", eval_episodes),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 < updates_per_step < math.inf:
+            raise ValueError(f"updates_per_step must be above 0, got {updates_per_step}")
+        self.env = make_env(num_envs)
+        self.eval_env = make_env(eval_episodes)
+        self.env.reset(seed=seed)
+        self.eval_env.reset(seed=seed + EVAL_SEED_OFFSET)
+        self.agent = agent
+        self.replay = replay
+        self.logger: Logger | None = None  # set before fit
+        self.device = device
+        self.horizon = horizon
+        self.batch_size = batch_size
+        self.updates_per_step = updates_per_step
+        self.warmup_episodes = warmup_episodes
+        self.eval_every = eval_every
+        self.stop_at_return = stop_at_return
+        self.total_steps = (warmup_episodes + train_episodes) * horizon
+        self.env_steps = self.episodes = self.updates = 0
+        self.owed = 0  # updates still to do before the next collection
+        self.in_cycle = False  # collected, and its row not yet written
+        self.cycle_return = 0.0
+        self.cycle_updates = 0
+        self.cycle_metrics: dict[str, Tensor] = {}  # sums over the cycle's updates
+        self.eval_block: int | None = None  # multiples of eval_every reached at the last cycle
+        self.last_return: float | None = None
+        self.elapsed = 0.0  # seconds in earlier processes
+        self._since = time.perf_counter()
+        self._cycle_since = (self._since, 0)
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def fit(self, boundary: Callable[[], None]) -> None:
+        """Train to the end of the budget, or until solved.
+
+        Args:
+            boundary: called wherever the state is whole; it may raise to stop.
+
+        Raises:
+            FloatingPointError: a training metric is not finite.
+        """
+        self._since = time.perf_counter()
+        self._cycle_since = (self._since, self.updates)
+        while True:
+            while self.owed:
+                self._update()
+                boundary()
+            if self.in_cycle:
+                self._end_cycle()
+            if self.finished:
+                return
+            boundary()
+            self._collect()
+            boundary()
+
+    @property
+    def finished(self) -> bool:
+        """True if nothing is left to do."""
+        return not self.in_cycle and (self.env_steps >= self.total_steps or self.solved)
+
+    @property
+    def solved(self) -> bool:
+        """True if the last evaluation reached ``stop_at_return``."""
+        if self.stop_at_return is None or self.last_return is None:
+            return False
+        return self.last_return >= self.stop_at_return
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, 0 to 1; owed updates count as unspent steps."""
+        done = self.env_steps - self.owed / self.updates_per_step
+        return 1.0 if self.finished else min(max(done / self.total_steps, 0.0), 1.0)
+
+    def seconds(self) -> float:
+        """Return the time spent training, earlier processes included."""
+        return self.elapsed + time.perf_counter() - self._since
+
+    def _collect(self) -> None:
+        self._cycle_since = (time.perf_counter(), self.updates)
+        before, returns = self.env_steps, []
+        warmup = self.env_steps == 0
+        while True:
+            space = self.env.single_action_space
+            assert isinstance(space, gymnasium.spaces.Discrete)
+            actor = UniformActor(int(space.n)) if warmup else self.agent
+            episodes, _ = rollout(self.env, actor, explore=True, device=self.device)
+            self.replay.add(episodes)
+            self.env_steps += int(episodes.mask.sum())
+            self.episodes += episodes.mask.shape[1]
+            returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
+            if not warmup or self.episodes >= self.warmup_episodes:
+                break
+        # Rounded first: 0.1 x 30 is a little more than 3 in floating point.
+        owed = round(self.updates_per_step * (self.env_steps - before), 6)
+        self.owed = math.floor(owed) if warmup else math.ceil(owed)
+        self.cycle_return = float(np.mean(returns))
+        self.in_cycle = True
+
+    def _update(self) -> None:
+        metrics = self.agent.update(self.replay.sample(self.batch_size))
+        self.owed -= 1
+        self.updates += 1
+        self.cycle_updates += 1
+        sums = self.cycle_metrics
+        for key, value in metrics.items():
+            sums[key] = sums[key] + value if key in sums else value
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if an update of this cycle gave a metric that is not finite."""
+        for key, value in self.cycle_metrics.items():
+            if not math.isfinite(value.item()):
+                raise FloatingPointError(
+                    f"train/{key} is {value.item()} at env step {self.env_steps}, "
+                    f"by update {self.updates}"
+                )
+
+    def _end_cycle(self) -> None:
+        self.check_finite()
+        now, (since, updates) = time.perf_counter(), self._cycle_since
+        if self.cycle_updates:
+            row = self._counters() | {"train/return": self.cycle_return}
+            for key, value in self.cycle_metrics.items():
+                row[f"train/{key}"] = value.item() / self.cycle_updates
+            row["time/updates_per_s"] = (self.updates - updates) / (now - since)
+            self._write("train", row)
+        block = self.env_steps // self.horizon // self.eval_every
+        due = self.eval_block is not None and block > self.eval_block  # never after the warm-up
+        self.eval_block = block
+        self.in_cycle, self.cycle_updates, self.cycle_metrics = False, 0, {}
+        if due or self.env_steps >= self.total_steps:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        episodes, success = rollout(self.eval_env, self.agent, explore=False, device=self.device)
+        self.last_return = float((episodes.reward * episodes.mask).sum(0).mean())
+        row = self._counters() | {
+            "eval/return": self.last_return,
+            "eval/success": math.nan if success is None else float(success.mean()),
+            "eval/length": float(episodes.mask.sum(0).double().mean()),
+        }
+        self._write("eval", row)
+
+    def _counters(self) -> dict[str, float]:
+        return {"env_steps": self.env_steps, "episodes": self.episodes, "updates": self.updates}
+
+    def _write(self, table: str, row: dict[str, float]) -> None:
+        assert self.logger is not None
+        self.logger.write(table, row | {"time/seconds": self.seconds()})
+
+    # --- interruption ----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the run depends on, random generators included."""
+        rng: dict[str, Any] = {"torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        for name, env in (("env", self.env), ("eval_env", self.eval_env)):
+            rng[name] = env.np_random.bit_generator.state
+        parts = {"agent": self.agent.state_dict(), "replay": self.replay.state_dict(), "rng": rng}
+        return {key: getattr(self, key) for key in COUNTERS} | parts | {"elapsed": self.seconds()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        for key in COUNTERS:
+            setattr(self, key, state[key])
+        self.cycle_metrics = {k: v.to(self.device) for k, v in self.cycle_metrics.items()}
+        self.elapsed = state["elapsed"]
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        rng = state["rng"]
+        for name, env in (("env", self.env), ("eval_env", self.eval_env)):
+            env.np_random.bit_generator.state = rng[name]
+        torch.set_rng_state(rng["torch"])
+        if self.device.type == "cuda" and "cuda" in rng:  # a run may move between devices
+            torch.cuda.set_rng_state(rng["cuda"], self.device)

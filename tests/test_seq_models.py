@@ -1,0 +1,158 @@
+"""One law for every sequence model: a history fed whole or in pieces gives the same outputs.
+
+A new model is held to it by one line in ``MODELS``.
+"""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memrl.seq_models.gpt import GPT, sine_table
+from memrl.seq_models.mlp import MLP
+from memrl.seq_models.rnn import Recurrent
+
+WIDTH, CONTEXT = 12, 9
+NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
+DROPOUT = {"dropout": 0.3, "attention_dropout": 0.3}
+MODELS = {
+    "rnn": lambda: Recurrent(WIDTH, "rnn", 7, 1),
+    "gru": lambda: Recurrent(WIDTH, "gru", 7, 2),
+    "lstm": lambda: Recurrent(WIDTH, "lstm", 7, 1),
+    "lstm 2 layers": lambda: Recurrent(WIDTH, "lstm", 7, 2),
+    "gpt": lambda: GPT(WIDTH, 1, 1, "sine", CONTEXT, **DROPOUT),
+    "gpt 2x3": lambda: GPT(WIDTH, 2, 3, "sine", CONTEXT, **DROPOUT),
+    "gpt learned": lambda: GPT(WIDTH, 2, 2, "learned", CONTEXT, **DROPOUT),
+    "mlp": lambda: MLP(WIDTH, 7, 2),
+}
+GPTS = [name for name in MODELS if name.startswith("gpt")]
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    torch.manual_seed(0)
+    model = MODELS[request.param]().eval()
+    for parameter in model.parameters():  # at its initial weights a Transformer hardly attends
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def in_pieces(model, x, pieces):
+    state = model.initial_state(x.shape[1])
+    outputs = []
+    for part in x.split(pieces):
+        y, state = model(part, state)
+        outputs.append(y)
+    return torch.cat(outputs)
+
+
+@torch.no_grad()
+def test_whole_equals_pieces_equals_steps(model):
+    @settings(max_examples=25, deadline=None, derandomize=True)
+    @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(1, 3))
+    def check(pieces, batch):
+        while sum(pieces) > CONTEXT + 1:
+            pieces.pop()
+        x = torch.randn(sum(pieces), batch, WIDTH)
+        whole, state = model(x)
+        assert state is None
+        assert whole.shape == (len(x), batch, model.output_dim)
+        for split in (pieces, [1] * len(x), [len(x)]):
+            torch.testing.assert_close(in_pieces(model, x, split), whole, atol=1e-5, rtol=1e-5)
+
+    check()
+
+
+def test_causal_by_gradient(model):
+    x = torch.randn(CONTEXT + 1, 2, WIDTH, requires_grad=True)
+    for t in range(len(x)):
+        (grad,) = torch.autograd.grad(model(x)[0][t].square().sum(), x)
+        assert (grad[t + 1 :] == 0).all(), f"output {t} depends on a later input"
+        assert (grad[t] != 0).any(), f"output {t} ignores its own input"
+        if not isinstance(model, MLP) and t:
+            assert (grad[0] != 0).any(), f"output {t} has forgotten the first input"
+
+
+@torch.no_grad()
+def test_batch_rows_are_independent(model):
+    x = torch.randn(CONTEXT + 1, 4, WIDTH)
+    whole = model(x)[0]
+    for b in range(4):
+        torch.testing.assert_close(model(x[:, b : b + 1])[0], whole[:, b : b + 1])
+    other = x.clone()
+    other[:, 1:] = torch.randn_like(other[:, 1:])
+    torch.testing.assert_close(model(other)[0][:, 0], whole[:, 0])
+
+
+@pytest.mark.parametrize("name", GPTS)
+@torch.no_grad()
+def test_gpt_recomputes_its_window_when_it_slides(name):
+    model = MODELS[name]().eval()
+    x = torch.randn(3 * CONTEXT, 2, WIDTH)
+    stepped = in_pieces(model, x, [1] * len(x))
+    for t in range(len(x)):
+        window = x[max(0, t - CONTEXT) : t + 1]
+        torch.testing.assert_close(stepped[t], model(window)[0][-1], atol=1e-5, rtol=1e-5)
+    for pieces in ([CONTEXT - 1, 4, 15], [len(x)]):
+        torch.testing.assert_close(in_pieces(model, x, pieces), stepped, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_gpt_caches_in_place():
+    model = MODELS["gpt 2x3"]().eval()
+    state = model.initial_state(2)
+    room = [tensor.data_ptr() for tensor in state[:3]]
+    for _ in range(2 * CONTEXT):
+        state = model(torch.randn(1, 2, WIDTH), state)[1]
+        assert [tensor.data_ptr() for tensor in state[:3]] == room
+
+
+def test_gpt_refuses_more_than_its_window():
+    with pytest.raises(ValueError, match="11 inputs exceed the window of 10"):
+        MODELS["gpt"]()(torch.zeros(CONTEXT + 2, 1, WIDTH))
+
+
+@pytest.mark.parametrize("name", GPTS)
+def test_gpt_dropout_is_random_in_training_only(name):
+    model, x = MODELS[name](), torch.randn(5, 2, WIDTH)
+    assert not torch.equal(model(x)[0], model(x)[0])
+    model.eval()
+    assert torch.equal(model(x)[0], model(x)[0])
+
+
+def test_each_dropout_acts_by_itself():
+    x = torch.randn(5, 2, WIDTH)
+    for changes in ({"dropout": 0.3}, {"attention_dropout": 0.3}):
+        model = GPT(WIDTH, 1, 1, "sine", CONTEXT, **(NO_DROPOUT | changes))
+        assert not torch.equal(model(x)[0], model(x)[0]), changes
+
+
+def test_gpt_position_table_has_context_plus_three_rows():
+    for name in GPTS:
+        assert MODELS[name]().position.shape == (CONTEXT + 3, WIDTH)
+    table = sine_table(4, 5)
+    assert table[3, 0] == pytest.approx(torch.tensor(3.0).sin().item())
+    assert table[3, 1] == pytest.approx(torch.tensor(3.0).cos().item())
+    assert table[3, 2] == pytest.approx(torch.tensor(3 * 10000 ** (-2 / 5)).sin().item())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Recurrent(8, "elman", 7, 1), "cell must be one of rnn, gru, lstm, got elman"),
+        (lambda: Recurrent(8, "lstm", 0, 1), "hidden_dim must be at least 1, got 0"),
+        (lambda: Recurrent(8, "lstm", 7, 0), "n_layer must be at least 1, got 0"),
+        (lambda: MLP(8, 7, 0), "n_layer must be at least 1, got 0"),
+        (lambda: MLP(8, 0, 1), "hidden_dim must be at least 1, got 0"),
+        (lambda: GPT(8, 0, 1, "sine", 5, 0, 0), "n_layer must be at least 1, got 0"),
+        (lambda: GPT(8, 1, 3, "sine", 5, 0, 0), "n_head must divide the width 8, got 3"),
+        (lambda: GPT(8, 1, 0, "sine", 5, 0, 0), "n_head must divide the width 8, got 0"),
+        (lambda: GPT(8, 1, 1, "sine", 0, 0, 0), "context_len must be at least 1, got 0"),
+        (lambda: GPT(8, 1, 1, "sine", 5, 1.0, 0), r"dropout must be in \[0, 1\), got 1.0"),
+        (lambda: GPT(8, 1, 1, "sine", 5, 0, -0.1), r"attention_dropout must be in \[0, 1\)"),
+        (lambda: GPT(8, 1, 1, "rope", 5, 0, 0), "position must be one of sine, learned, got rope"),
+    ],
+)
+def test_refusals_name_the_argument(build, message):
+    with pytest.raises(ValueError, match="^" + message):
+        build()
