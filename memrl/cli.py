@@ -65,7 +65,7 @@ interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 
 
   python run.py --hydra-help   shows the flags of Hydra, which composes the config
 """
-failures: list[str] = []  # of a multirun, one line each
+results: list[str | None] = []  # of this process's runs: why it failed, or None
 
 log = logging.getLogger("memrl")
 
@@ -97,8 +97,10 @@ def main() -> None:
         sys.exit(_complain(explain(error), BAD_CONFIG))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
+    failures = [line for line in results if line]
     if failures:
-        print(f"{len(failures)} of the runs failed:", *failures, sep="\n  ", file=sys.stderr)
+        total = f"{len(failures)} of {len(results)} runs failed:"
+        print(total, *failures, sep="\n  ", file=sys.stderr)
         sys.exit(FAILED)
 
 
@@ -106,6 +108,7 @@ def task(cfg: DictConfig) -> None:
     """Do one run; in a multirun a failure is noted and raised, else it ends the process."""
     try:
         run(cfg)
+        results.append(None)
         return
     except ConfigError as error:
         line, code = str(error), BAD_CONFIG
@@ -117,13 +120,14 @@ def task(cfg: DictConfig) -> None:
     except FloatingPointError as error:
         line, code = str(error), FAILED
     except OSError as error:
-        line, code = f"{error.strerror or error}: {error.filename or '?'}", FAILED
+        named = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        line, code = named, FAILED
     except Exception as error:
         traceback.print_exc()
         line, code = f"{type(error).__name__}: {error}", FAILED
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         overrides = " ".join(HydraConfig.get().overrides.task)
-        failures.append(f"{overrides}: {line}")
+        results.append(f"{overrides}: {line}")
         _complain(line, code)
         raise RunFailed(line)
     sys.exit(_complain(line, code))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import inspect
 import logging
 import platform
@@ -21,6 +22,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 import memrl
 from memrl import run_folder, session
 from memrl.interfaces import Logger
+from memrl.logger import PACKAGES
 from memrl.schema import LABELS, RANGES, ConfigError, check_ranges, check_types, show
 
 if TYPE_CHECKING:
@@ -74,6 +76,9 @@ def resolve(cfg: DictConfig) -> Config:
         if not isinstance(config[section].get("name"), str):
             raise ConfigError(f"{section}.name is missing")
     check_ranges(config)
+    needed = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
+    if needed and importlib.util.find_spec(needed) is None:
+        raise ConfigError(f"logger={needed}: not installed; pip install -e '.[{needed}]'")
     make_env(config | {"env": dict(_leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
     config = dict(_leaves(cfg, ""))
     check_types(config)
@@ -243,10 +248,7 @@ def run(cfg: DictConfig) -> Path:
             return None
         run_id = hashlib.sha256("/".join(folder.parts[-2:]).encode()).hexdigest()[:16]
         given = {"folder": folder, "run_id": run_id, "config": config, "env_steps": env_steps}
-        try:
-            return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"logger: {error}; pip install -e '.[{error.name}]'") from None
+        return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
 
     session.work(
         folder,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from memrl.interfaces import Logger
 
 TABLES = ("train", "eval")
+PACKAGES = {"TensorBoard": "tensorboard", "WandB": "wandb"}  # an extra of that name installs it
 
 
 class CsvTables:
@@ -80,9 +81,6 @@ class TensorBoard:
     Args:
         folder: the run's folder.
         env_steps: where the run continues; what an interrupted process wrote past it is hidden.
-
-    Raises:
-        ModuleNotFoundError: tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, env_steps: int) -> None:
@@ -117,7 +115,7 @@ class WandB:
         mode: "offline" keeps everything on disk, for ``wandb sync``.
 
     Raises:
-        ModuleNotFoundError: wandb is not installed.
+        ConnectionError: W&B cannot be reached, or nobody is logged in.
     """
 
     def __init__(
@@ -132,17 +130,20 @@ class WandB:
         import wandb
 
         os.environ.setdefault("WANDB_SILENT", "true")
-        self.run = wandb.init(
-            id=run_id,
-            resume="allow",
-            name=folder.name,
-            group=folder.parent.name,
-            dir=str(folder),
-            config=dict(config),
-            project=project,
-            entity=entity,
-            mode=mode,
-        )
+        try:
+            self.run = wandb.init(
+                id=run_id,
+                resume="allow",
+                name=folder.name,
+                group=folder.parent.name,
+                dir=str(folder),
+                config=dict(config),
+                project=project,
+                entity=entity,
+                mode=mode,
+            )
+        except wandb.errors.Error as error:
+            raise ConnectionError(f"W&B: {error}; logger.mode=offline needs no account") from error
         self.run.define_metric("env_steps")
         for table in TABLES:
             self.run.define_metric(f"{table}/*", step_metric="env_steps")

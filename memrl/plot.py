@@ -9,16 +9,15 @@ from pathlib import Path
 from memrl.checkpoint import write_whole
 
 
-def learning_curve(folder: Path) -> Path | None:
-    """Draw a run's evaluation returns over environment steps, from its ``eval.csv``.
-
-    Returns:
-        The PNG's path, or None if there is nothing to draw.
-    """
+def evaluations(folder: Path) -> tuple[list[int], list[float]]:
+    """Return the env steps and the returns of a run's evaluations, from its ``eval.csv``."""
     with open(folder / "eval.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows:
-        return None
+    return [int(row["env_steps"]) for row in rows], [float(row["eval/return"]) for row in rows]
+
+
+def learning_curve(folder: Path) -> Path:
+    """Draw a run's evaluation returns over environment steps; return the PNG's path."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,8 +25,7 @@ def learning_curve(folder: Path) -> Path | None:
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    steps = [int(row["env_steps"]) for row in rows]
-    axes.plot(steps, [float(row["eval/return"]) for row in rows], marker=".", linewidth=1)
+    axes.plot(*evaluations(folder), marker=".", linewidth=1)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("mean return of an evaluation")
     axes.set_title(folder.name, fontsize="small", wrap=True)

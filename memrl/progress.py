@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import shutil
 import sys
 import time
 from typing import Any
@@ -29,13 +29,15 @@ class Progress:
         self.start_progress = trainer.progress
         self.next = self.start + (LIVE_S if self.live else PLAIN_S)
         self.shown = False
+        self.loss: float | None = None  # of the last cycle that had an update
 
     def __call__(self) -> bool:
         """Write a line if it is time; return True if one was written."""
         if time.perf_counter() < self.next:
             return False
         if self.live:
-            sys.stdout.write("\r\x1b[2K" + self.line())
+            width = shutil.get_terminal_size().columns
+            sys.stdout.write("\r\x1b[2K" + self.line()[: width - 1])
             sys.stdout.flush()
             self.shown = True
         else:
@@ -68,16 +70,15 @@ class Progress:
         """Return episode, speed, loss, last return and remaining time."""
         t, fields = self.trainer, self.fields()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        loss = math.nan
         if t.cycle_updates:
-            loss = t.cycle_metrics["loss"].item() / t.cycle_updates
+            self.loss = t.cycle_metrics["loss"].item() / t.cycle_updates
         last, eta = fields["last_return"], fields["eta_s"]
         parts = [
             f"{fields['progress']:4.0%}",
             f"episode {t.episodes:,}",
             f"{fields['env_steps_per_s']:,.0f} env steps/s",
             f"{(t.updates - self.start_updates) / seconds:,.1f} updates/s",
-            f"loss {loss:.2g}",
+            "loss -" if self.loss is None else f"loss {self.loss:.2g}",
             "return -" if last is None else f"return {last:.2f}",
             "ETA -" if eta is None else f"ETA {clock(eta)}",
         ]

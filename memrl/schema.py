@@ -112,9 +112,10 @@ def _check_section(prefix: str, values: Mapping[str, Any], signature: Checks) ->
 
 
 def suggest(key: str, known: Collection[str]) -> str:
-    """Name the known key that is most like this one, or all."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+    """Name the known key whose last part is most like this one's, or all keys."""
+    ends = {name.rpartition(".")[2]: name for name in known}
+    close = difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
+    return f"did you mean {ends[close[0]]}?" if close else f"there are {', '.join(sorted(known))}"
 
 
 def show(value: Any) -> str:

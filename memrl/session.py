@@ -189,7 +189,7 @@ class Process:
 
     def finish(self) -> None:
         """Write the weights and the picture; the run is done once its status says so."""
-        from memrl.plot import learning_curve
+        from memrl.plot import evaluations, learning_curve
         from memrl.progress import clock
 
         trainer = self.trainer
@@ -198,9 +198,10 @@ class Process:
         self.progress.end()
         self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
         checkpoint.remove(self.folder)
-        last = trainer.last_return
+        recent = evaluations(self.folder)[1][-10:]
         log.info(
-            f"done: return {'-' if last is None else f'{last:.2f}'} "
-            f"after {trainer.episodes:,} episodes, {trainer.env_steps:,} env steps, "
-            f"{trainer.updates:,} updates in {clock(trainer.seconds())}; curve: {picture}"
+            f"done: return {recent[-1]:.2f} (last {len(recent)} evaluations: "
+            f"{sum(recent) / len(recent):.2f}) after {trainer.episodes:,} episodes, "
+            f"{trainer.env_steps:,} env steps, {trainer.updates:,} updates "
+            f"in {clock(trainer.seconds())}; curve: {picture}"
         )

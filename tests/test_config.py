@@ -1,0 +1,337 @@
+"""The config: what composes, what is refused and how, what a run is called."""
+
+import ast
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from memrl import cli, run_folder, schema
+from memrl.experiment import CONF, build, compose_config, folder_of, lookup, resolve
+from memrl.schema import ConfigError, check_types
+
+
+def config(*overrides):
+    return resolve(compose_config(overrides))
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+# --- what composes -------------------------------------------------------------------------------
+
+PAPER = {  # Ni et al. 2023, the published program's settings
+    "tmaze_passive": {
+        **{50: 20000, 100: 20000, 250: 16000, 500: 8000},
+        **{750: 8000, 1000: 8000, 1250: 8000, 1500: 6700},
+    },
+    "tmaze_active": {20: 40000, 50: 40000, 100: 40000, 250: 32000, 500: 16000},
+}
+
+
+@pytest.mark.parametrize(("env", "length"), [(e, n) for e, table in PAPER.items() for n in table])
+def test_paper_budget(env, length):
+    budget = config(f"env={env}", f"env.length={length}")["budget"]
+    assert budget == {
+        "train_episodes": PAPER[env][length],
+        "warmup_episodes": 10,
+        "eval_every": 10,
+        "eval_episodes": 10,
+        "stop_at_return": None,
+    }
+
+
+def test_paper_defaults():
+    c = config("env.length=50")
+    expected = {
+        "batch_size": 64,
+        "num_envs": 1,
+        "updates_per_step": 0.25,
+        "context_len": None,
+        "dropout": 0.1,
+        "attention_dropout": 0.1,
+        "threads": 1,
+    }
+    assert {key: c[key] for key in expected} == expected
+    assert {key: c["algo"][key] for key in ("gamma", "tau", "lr", "hidden_dims")} == {
+        "gamma": 0.99,
+        "tau": 0.005,
+        "lr": 3e-4,
+        "hidden_dims": [256, 256],
+    }
+    assert c["algo"]["dropout_scope"] == "everywhere"
+    assert c["algo"]["shared_forward"] is False
+
+
+ORIGINAL_EXAMPLES = [  # the original program's example commands whose tasks are here
+    ("env=tmaze_passive env.length=50 seq_model=lstm", 191_156, 51),
+    ("env=tmaze_passive env.length=1500 seq_model=gpt", 298_884, 1501),
+    ("env=tmaze_active env.length=20 seq_model=gpt seq_model.n_layer=2", 497_156, 23),
+]
+
+
+@pytest.mark.parametrize(("command", "parameters", "horizon"), ORIGINAL_EXAMPLES)
+def test_original_examples_build_and_stand_in_the_readme(command, parameters, horizon):
+    trainer = build(config(*command.split()))
+    assert sum(w.numel() for w in trainer.agent.weights().values()) == parameters
+    assert trainer.horizon == horizon
+    assert f"python run.py {command}" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("group", ["env", "algo", "seq_model"])
+def test_an_option_is_named_after_its_file(group):
+    for option in options(group):
+        assert OmegaConf.load(CONF / group / f"{option}.yaml").name == option
+
+
+@pytest.mark.parametrize("env", options("env"))
+@pytest.mark.parametrize("seq_model", options("seq_model"))
+def test_every_combination_builds(env, seq_model):
+    c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", "env.length=5")
+    if env != "tmaze":  # the general form has five keys more
+        assert len(run_folder.flatten(c)) <= 45
+    build(c)
+
+
+def test_every_key_is_read_by_somebody():
+    """A constructor takes it (the schema sees to that), and something uses it by name."""
+    read = set()
+    for path in (ROOT / "memrl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+            elif isinstance(node, ast.Constant):
+                read.add(node.value)
+    for group in ("env", "seq_model", "logger", "encoder", "algo"):
+        for option in options(group):
+            for key in run_folder.flatten(config(f"{group}={option}", "budget=smoke")):
+                assert key.rpartition(".")[2] in read, f"nobody reads {key}"
+
+
+def test_heads_follow_layers():
+    assert config("seq_model=gpt", "seq_model.n_layer=4")["seq_model"]["n_head"] == 4
+    assert config("seq_model=gpt", "seq_model.n_head=2")["seq_model"]["n_head"] == 2
+
+
+@given(st.dictionaries(st.integers(0, 5), st.integers(), min_size=1), st.integers(0, 5))
+def test_lookup_takes_an_entry_or_other_or_fails(table, key):
+    if key in table:
+        assert lookup(table, key) == table[key]
+    else:
+        with pytest.raises(ValueError, match=f"no entry for {key}, only "):
+            lookup(table, key)
+        assert lookup(table | {"other": 7}, key) == 7
+
+
+GPT_SMOKE = config("seq_model=gpt", "budget=smoke")
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+REFUSED = {
+    "env.length=-3": "env.length must be at least 1, got -3",
+    "env.length=0": "env.length must be at least 1, got 0",
+    "env.length=abc": "env.length=abc: must be an integer",
+    "env.length=1.5": "env.length=1.5: must be an integer",
+    "env.length=7": "budget.train_episodes: no entry for tmaze_passive 7, only 5, 10, 20, 50, "
+    "100, 250, 500, 750, 1000, 1250, 1500; give it as budget.train_episodes=...",
+    "env.penalty=0.1": "env.penalty must be at most 0, got 0.1",
+    "env.penalty_rule=early": "env.penalty_rule=early: must be one of late, not_right",
+    "algo.gamma=2": "algo.gamma must be in [0, 1], got 2",
+    "algo.gamma=high": "algo.gamma=high: must be a finite number",
+    "algo.tau=0": "algo.tau must be in (0, 1], got 0",
+    "algo.lr=nan": "algo.lr=nan: must be a finite number",
+    "algo.lr=true": "algo.lr=true: must be a finite number",
+    "algo.lr=-1": "algo.lr must be above 0, got -1",
+    "algo.shared_forward=1": "algo.shared_forward=1: must be true or false",
+    "algo.hidden_dims=3": "algo.hidden_dims=3: must be a list",
+    "algo.hidden_dims=[a]": "algo.hidden_dims=[a]: must be a list, each an integer",
+    "algo.hidden_dims=[]": "algo.hidden_dims must be widths of at least 1, got []",
+    "batch_size=0": "batch_size must be at least 1, got 0",
+    "batch_size=null": "batch_size=null: must be an integer",
+    "num_envs=0": "num_envs must be at least 1, got 0",
+    "threads=0": "threads must be at least 1, got 0",
+    "seed=-1": "seed must be at least 0 and below 2**32, got -1",
+    "seed=abc": "seed=abc: must be an integer",
+    "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
+    "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
+    "updates_per_step=0": "updates_per_step must be above 0, got 0",
+    "context_len=1": "context_len must be null (the whole episode) or at least 2, got 1",
+    "dropout=1": "dropout must be in [0, 1), got 1",
+    "attention_dropout=-1": "attention_dropout must be in [0, 1), got -1",
+    "checkpoint_minutes=0": "checkpoint_minutes must be above 0, got 0",
+    "sweep=../up": "sweep must be the name of one folder, got ../up",
+    "replay_capacity=5": "replay_capacity must be at least one episode, 12 slots, got 5",
+    "budget.train_episodes=0": "budget.train_episodes must be at least 1, got 0",
+    "budget.eval_every=often": "budget.eval_every=often: must be an integer",
+    "budget.stop_at_return=x": "budget.stop_at_return=x: must be a finite number or null",
+    "seq_model=gpt seq_model.n_head=3": "seq_model.n_head must divide the width 128, got 3",
+    "seq_model.n_layer=0": "seq_model.n_layer must be at least 1, got 0",
+    "seq_model._target_=memrl.seq_models.rnn.Elman": "seq_model._target_="
+    "memrl.seq_models.rnn.Elman: no class Elman there; it has Recurrent",
+    "seq_model._target_=nowhere.Model": "seq_model._target_=nowhere.Model: no module nowhere",
+    "encoder.obs_dim=0": "encoder.obs_dim must be at least 1, got 0",
+    "+speed=3": "speed=3: no such key; ",
+    "+algo.gama=0.9": "algo.gama=0.9: no such key; did you mean algo.gamma?",
+    "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.dropout_scope, ",
+    "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
+    "~algo.gamma": "algo: missing a required argument: 'gamma'",
+    "~seed": "seed is missing",
+    "~env": "env=null: must be a group's option",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_bad_values_are_refused_in_one_line(overrides):
+    import torch
+
+    if overrides == "device=cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError) as caught:
+        build(config(*overrides.split()))
+    line = str(caught.value)
+    assert line.startswith(REFUSED[overrides])
+    assert "\n" not in line
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_no_wrong_type_ever_passes(data):
+    """Replace any value by one of another kind: the key is named, before anything is built."""
+    c = copy.deepcopy(GPT_SMOKE)
+    path = data.draw(st.sampled_from(sorted(run_folder.flatten(c))))
+    if path.endswith(("name", "_target_")):
+        return
+    section, _, key = path.rpartition(".")
+    holder = c[section] if section else c
+    wrong = {"an": "object"} if section else [[1]]
+    holder[key] = data.draw(st.sampled_from([wrong, [["x"]], b"bytes"]))
+    with pytest.raises(ConfigError, match=key if section else None):
+        check_types(c)
+
+
+COMMAND_LINE = {  # what Hydra itself refuses
+    "seq_model=foo": "seq_model=foo: no such option; choose from gpt, gru, lstm, mlp, rnn",
+    "env=": "env=: no such option; choose from tmaze, tmaze_active, tmaze_passive",
+    "env.lenght=3": "env.lenght=3: no such key; did you mean env.length?",
+    "seq_model.n_head=2": "seq_model.n_head=2: no such key; there are seq_model.cell, ",
+    "envs=tmaze": "envs=tmaze: no such key; did you mean env?",
+    "seed=1,2": "seed=1,2: several values are a sweep; add -m, or quote a list as [1,2]",
+    "seed": "Error parsing override 'seed' missing EQUAL",
+}
+
+
+def run_py(*arguments, cwd, **environ):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | environ,
+    )
+
+
+@pytest.mark.parametrize("overrides", [*COMMAND_LINE, "algo.gamma=x"])
+def test_command_line_is_refused_with_status_2_and_creates_nothing(overrides, tmp_path):
+    expected = COMMAND_LINE.get(overrides, "algo.gamma=x: must be a finite number")
+    done = run_py(*overrides.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {expected}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_sweep_is_refused(tmp_path):
+    done = run_py("-m", "seq_model=lstm,foo", "budget=smoke", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "seq_model=foo: no such option" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unreadable_annotations_are_left_to_the_constructor(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "class Model:\n    def __init__(self, a: 'np.ndarray', b=1, c: Custom = None): ...\n"
+        "class Any:\n    def __init__(self, **anything): ...\n"
+        "class Child(Model): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(schema._signature("mine.Model")) == {"a", "b", "c"}
+    assert set(schema._signature("mine.Child")) == {"a", "b", "c"}
+    assert schema._signature("mine.Any") is None
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+
+def test_help_names_every_group_option_and_only_commands_that_compose(tmp_path):
+    text = cli.help_text()
+    for group in (path.name for path in CONF.iterdir() if path.is_dir()):
+        for option in options(group):
+            assert option in text
+    commands = [x for x in text.splitlines() if x.startswith("  python run.py ") and "[" not in x]
+    assert len([x for x in commands if "--" not in x]) == 5
+    for line in commands:
+        words = line.split("   ")[0].split()[2:]
+        if "-m" not in words and not any(word.startswith("--") for word in words):
+            resolve(compose_config(words))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["env.length=abc"]])
+def test_answers_before_importing_torch(arguments, tmp_path):
+    done = run_py(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert "torch" not in imported
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
+        ("seed=7 sweep=mine", "mine/tmaze_passive-10,dqn,lstm,seed=7"),
+        ("env.length=1500 seq_model=gpt", "runs/tmaze_passive-1500,dqn,gpt,seed=0"),
+        ("algo.gamma=0.9", "runs/tmaze_passive-10,dqn,lstm,algo.gamma=0.9,seed=0"),
+        ("dropout=0 algo.tau=1", "runs/tmaze_passive-10,dqn,lstm,algo.tau=1,dropout=0,seed=0"),
+        ("device=cpu checkpoint_minutes=1", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
+        ("logger=tensorboard", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
+        ("env.penalty_rule=not_right",
+         "runs/tmaze_passive-10,dqn,lstm,env.penalty_rule=not_right,seed=0"),
+        ("env.length=7 budget.train_episodes=50",
+         "runs/tmaze_passive-7,dqn,lstm,budget.train_episodes=50,seed=0"),
+        ("algo.hidden_dims=[8]", "runs/tmaze_passive-10,dqn,lstm,algo.hidden_dims=[8],seed=0"),
+        ("seq_model=gpt seq_model.n_layer=2",
+         "runs/tmaze_passive-10,dqn,gpt,seq_model.n_head=2,seq_model.n_layer=2,seed=0"),
+    ],
+)  # fmt: skip
+def test_run_is_named_after_what_distinguishes_it(overrides, name):
+    assert folder_of(config(*overrides.split())) == Path("outputs") / name
+
+
+def test_long_names_are_shortened_and_stay_distinct():
+    many = "batch_size=32 num_envs=2 dropout=0 attention_dropout=0 algo.gamma=0.9 algo.tau=0.01 "
+    many += "algo.explore_fraction=0.2 env.penalty=-0.2 env.goal_reward=2"
+    names = {folder_of(config(*many.split(), x)).name for x in ("algo.lr=0.01", "algo.lr=0.02")}
+    assert len(names) == 2
+    for name in names:
+        head, digest, tail = name.rsplit(",", 2)
+        assert head == "tmaze_passive-10,dqn,lstm"
+        assert len(digest) == 8 and set(digest) <= set("0123456789abcdef")
+        assert tail == "seed=0"
+
+
+def test_identity_is_every_key_but_five():
+    c = config()
+    left_out = set(run_folder.flatten(c)) - set(run_folder.identity(c))
+    assert left_out == {"sweep", "device", "logger._target_", "checkpoint_minutes"}

@@ -1,0 +1,106 @@
+"""What the README says works, word for word."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import gymnasium
+import pytest
+import torch
+from conftest import ROOT
+
+from memrl.experiment import compose_config, resolve
+
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+COMMANDS = sorted(set(re.findall(r"(?:^    |`)python run\.py([^`#\n]*)", README, re.M)))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "-cd" not in c and "ema" not in c])
+def test_every_command_composes(command):
+    words = shlex.split(command)
+    if "--help" in words:
+        return
+    if words[:1] == ["-m"]:
+        words = [word.split(",")[0].replace("range(3)", "0") for word in words[1:]]
+    resolve(compose_config([word for word in words if word not in ("--cfg", "job")]))
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 8
+
+
+def block(language, containing):
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    return next(text for text in blocks if containing in text)
+
+
+def test_your_own_sequence_model(tmp_path):
+    (tmp_path / "ema.py").write_text(block("python", "class Ema"))
+    conf = tmp_path / "my_conf" / "seq_model"
+    conf.mkdir(parents=True)
+    (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models.ema", "ema"))
+
+    def run(*overrides):
+        tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2", "env.length=5"]
+        return subprocess.run(
+            [sys.executable, ROOT / "run.py", "-cd", "my_conf", *overrides, *tiny],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+
+    done = run("seq_model=ema", "seq_model.decay=0.8")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert folder.name.startswith("tmaze_passive-5,dqn,ema,")
+    assert "seq_model.decay=0.8" in folder.name
+    assert (folder / "agent.pt").exists()
+
+    refused = run("seq_model=ema", "seq_model.decay=often")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: seq_model.decay=often: must be a finite number\n"
+    refused = run("seq_model=ema", "seq_model.decay=2")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: seq_model.decay must be in [0, 1), got 2\n"
+
+
+def test_your_own_sequence_model_obeys_the_law():
+    namespace = {}
+    exec(block("python", "class Ema"), namespace)
+    model, x = namespace["Ema"](input_dim=3, decay=0.8), torch.randn(6, 2, 3)
+    state, outputs = model.initial_state(2), []
+    for part in x.split([1, 3, 2]):
+        y, state = model(part, state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs), model(x)[0])
+
+
+def test_gymnasium_lines():
+    namespace = {}
+    exec(block("python", "gymnasium.make("), namespace)
+    assert namespace["env"].unwrapped.horizon == 51
+    assert isinstance(namespace["envs"], gymnasium.vector.VectorEnv)
+    assert (namespace["obs"] == 0).all()  # an Active T-Maze begins beside its oracle
+
+
+def test_the_two_commands_are_one_line_each_and_make_and_ci_repeat_them():
+    lines = [line.strip() for line in README.splitlines() if line.startswith("    python3 -m venv")]
+    assert lines == [
+        "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . "
+        "&& .venv/bin/python run.py",
+        "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' "
+        "&& .venv/bin/python -m pytest",
+    ]
+    assert "constraints.txt -e '.[test]'" in MAKEFILE
+    assert "-m pytest" in MAKEFILE and "-m pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_map_of_the_code_names_files_that_exist():
+    names = re.findall(r"^    ([\w./, ]+?)  +\S", README.split("## A map of the code")[1], re.M)
+    assert names
+    for name in ", ".join(names).split(", "):
+        assert (ROOT / name).exists(), name
