@@ -243,11 +243,11 @@ def run(cfg: DictConfig) -> Path:
         return folder
     trainer = build(config)
 
-    def open_logger(env_steps: int) -> Logger | None:
+    def open_logger(next_step: int) -> Logger | None:
         if config["logger"]["_target_"] is None:
             return None
         run_id = hashlib.sha256("/".join(folder.parts[-2:]).encode()).hexdigest()[:16]
-        given = {"folder": folder, "run_id": run_id, "config": config, "env_steps": env_steps}
+        given = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
         return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
 
     session.work(

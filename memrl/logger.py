@@ -80,13 +80,14 @@ class TensorBoard:
 
     Args:
         folder: the run's folder.
-        env_steps: where the run continues; what an interrupted process wrote past it is hidden.
+        next_step: least ``env_steps`` of a row to come; what an interrupted process wrote from
+            there on is hidden.
     """
 
-    def __init__(self, folder: Path, env_steps: int) -> None:
+    def __init__(self, folder: Path, next_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=env_steps + 1)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
         """Add each finite value of the row as a scalar."""

@@ -54,7 +54,7 @@ PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # sections whose reader is
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 BUILT = {  # parameters that are no keys of a section: memrl computes them, or they are top-level
     *TopLevel.__annotations__,
-    *("action_width", "agent", "config", "env_steps", "folder", "horizon", "input_dim"),
+    *("action_width", "agent", "config", "folder", "horizon", "input_dim", "next_step"),
     *("make_env", "memory", "replay", "run_id", "spec", "train_steps"),
 }
 

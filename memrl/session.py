@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("memrl")
 
-LoggerOpener = Callable[[int], Logger | None]  # from the env steps at which the run continues
+LoggerOpener = Callable[[int], Logger | None]  # from the least env steps of a row to come
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -133,7 +133,8 @@ class Process:
         trainer = self.trainer
         extra = None
         try:
-            extra = open_logger(trainer.env_steps)
+            # Within a cycle the row of the present step is still to be written.
+            extra = open_logger(trainer.env_steps + (not trainer.in_cycle))
             trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
             self.describe()
             trainer.fit(self.boundary)
