@@ -1,10 +1,12 @@
 """What the README says works, word for word."""
 
+import csv
 import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 
 import gymnasium
 import pytest
@@ -38,22 +40,24 @@ def block(language, containing):
     return next(text for text in blocks if containing in text)
 
 
+def run_py(cwd, *overrides):
+    tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2"]
+    return subprocess.run(
+        [sys.executable, ROOT / "run.py", "-cd", "my_conf", *overrides, *tiny],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(cwd)},
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_your_own_sequence_model(tmp_path):
     (tmp_path / "ema.py").write_text(block("python", "class Ema"))
     conf = tmp_path / "my_conf" / "seq_model"
     conf.mkdir(parents=True)
     (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models.ema", "ema"))
 
-    def run(*overrides):
-        tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2", "env.length=5"]
-        return subprocess.run(
-            [sys.executable, ROOT / "run.py", "-cd", "my_conf", *overrides, *tiny],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-
+    run = partial(run_py, tmp_path, "env.length=5")
     done = run("seq_model=ema", "seq_model.decay=0.8")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
@@ -69,6 +73,25 @@ def test_your_own_sequence_model(tmp_path):
     assert refused.stderr == "error: seq_model.decay must be in [0, 1), got 2\n"
 
 
+def test_your_own_task(tmp_path):
+    (tmp_path / "recall.py").write_text(block("python", "class RecallVec"))
+    conf = tmp_path / "my_conf" / "env"
+    conf.mkdir(parents=True)
+    (conf / "recall.yaml").write_text(block("yaml", "RecallVec").replace("memrl.envs.", ""))
+    run = partial(run_py, tmp_path, "env=recall")
+    done = run("env.length=6", "num_envs=2")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert folder.name.startswith("recall-6,dqn,lstm,")
+    with open(folder / "eval.csv") as file:
+        for row in csv.DictReader(file):
+            assert row["eval/success"] == row["eval/return"]
+            assert float(row["eval/length"]) == 6
+    refused = run("env.length=1")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: env.length must be at least 2, got 1\n"
+
+
 def test_your_own_sequence_model_obeys_the_law():
     namespace = {}
     exec(block("python", "class Ema"), namespace)
@@ -82,7 +105,7 @@ def test_your_own_sequence_model_obeys_the_law():
 
 def test_gymnasium_lines():
     namespace = {}
-    exec(block("python", "gymnasium.make("), namespace)
+    exec(block("python", "import memrl.envs"), namespace)
     assert namespace["env"].unwrapped.horizon == 51
     assert isinstance(namespace["envs"], gymnasium.vector.VectorEnv)
     assert (namespace["obs"] == 0).all()  # an Active T-Maze begins beside its oracle

@@ -2,23 +2,23 @@
 
 ``gymnasium.make`` gives one environment, ``gymnasium.make_vec`` the native vector environment;
 both take the keyword arguments of the vector environment's constructor.
+
+A module here that defines ``GYMNASIUM_NAMES``, from name to vector class, is registered by that.
 """
 
 from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
 
 import gymnasium
 
 from memrl.envs.single import make_single
 
-_TASKS = {
-    "TMaze": "memrl.envs.tmaze:TMazeVec",
-    "TMazePassive": "memrl.envs.tmaze:TMazePassiveVec",
-    "TMazeActive": "memrl.envs.tmaze:TMazeActiveVec",
-}
-
-for _name, _vector in _TASKS.items():
-    _id = f"memrl/{_name}-v0"
-    if _id not in gymnasium.registry:  # a second import must not warn of overriding
-        gymnasium.register(
-            _id, entry_point=partial(make_single, _vector), vector_entry_point=_vector
-        )
+for _module in iter_modules(__path__, f"{__name__}."):
+    _names = getattr(import_module(_module.name), "GYMNASIUM_NAMES", {})
+    for _name, _class in _names.items():
+        _id, _vector = f"memrl/{_name}-v0", f"{_module.name}:{_class}"
+        if _id not in gymnasium.registry:  # a second import must not warn of overriding
+            gymnasium.register(
+                _id, entry_point=partial(make_single, _vector), vector_entry_point=_vector
+            )

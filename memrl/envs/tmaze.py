@@ -27,6 +27,12 @@ Ints = NDArray[np.int64]
 Obs = NDArray[np.float32]
 Rewards = NDArray[np.float64]
 
+GYMNASIUM_NAMES = {
+    "TMaze": "TMazeVec",
+    "TMazePassive": "TMazePassiveVec",
+    "TMazeActive": "TMazeActiveVec",
+}
+
 # Actions: 0 right, 1 up, 2 left, 3 down.
 _DX = np.array([1, 0, -1, 0])
 _DY = np.array([0, 1, 0, -1])
