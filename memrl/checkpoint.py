@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NEWEST, PREVIOUS, WEIGHTS = "checkpoint.pt", "checkpoint.prev.pt", "agent.pt"
+UNFINISHED = NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
+WEIGHTS = "agent.pt"
+
+
+class CannotContinue(Exception):
+    """What is on disk does not suffice to continue the run; nothing of it was changed."""
 
 
 def write_whole(path: Path, content: bytes, keep_as: Path | None = None) -> None:
@@ -36,9 +41,13 @@ def write_whole(path: Path, content: bytes, keep_as: Path | None = None) -> None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that died while writing."""
+    """Remove temporary files of processes that died while writing.
+
+    Except locks that another process may just be looking at.
+    """
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if not path.name.startswith(".lock."):
+            path.unlink(missing_ok=True)
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
@@ -49,22 +58,28 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
 def load(folder: Path) -> tuple[dict[str, Any], str] | None:
     """Return the newest checkpoint that can be read and its file's name; None if there is none.
 
+    A newest one that cannot be read is removed, lest it take the place of the sound one before.
+
     Raises:
-        ValueError: there are checkpoints, and none can be read.
+        CannotContinue: there are checkpoints, and none can be read.
     """
     import torch
 
     problems = []
-    for name in (NEWEST, PREVIOUS):
+    for name in UNFINISHED:
         path = folder / name
         if not path.exists():
             continue
         try:
-            return torch.load(path, map_location="cpu", weights_only=True), name
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a torn file
-            problems.append(f"{path}: {str(error).splitlines()[0]}")
+            problems.append(f"{path} ({(str(error).splitlines() or ['?'])[0]})")
+            continue
+        if problems:
+            (folder / NEWEST).unlink()
+        return state, name
     if problems:
-        raise ValueError(f"no readable checkpoint ({'; '.join(problems)})")
+        raise CannotContinue(f"no readable checkpoint: {', '.join(problems)}")
     return None
 
 
@@ -74,9 +89,9 @@ def save_weights(folder: Path, weights: Mapping[str, Any]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoints of a run that is done."""
-    for name in (NEWEST, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)
+    """Remove the checkpoints of a run that is done, and all that dead processes left."""
+    for path in [folder / name for name in UNFINISHED] + list(folder.glob(".*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def _to_bytes(state: Mapping[str, Any]) -> bytes:

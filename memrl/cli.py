@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from memrl.checkpoint import CannotContinue
 from memrl.experiment import CONF, compose_config, run
 from memrl.interrupt import Stopped
 from memrl.run_folder import Busy, flatten
@@ -117,7 +118,7 @@ def task(cfg: DictConfig) -> None:
     except Stopped as error:
         print(f"{error}; the same command continues this run", file=sys.stderr)
         error.leave()
-    except FloatingPointError as error:
+    except (FloatingPointError, CannotContinue) as error:
         line, code = str(error), FAILED
     except OSError as error:
         named = f"{error.strerror}: {error.filename}" if error.filename else str(error)

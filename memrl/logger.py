@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from memrl.checkpoint import CannotContinue
 from memrl.interfaces import Logger
 
 TABLES = ("train", "eval")
@@ -18,6 +19,9 @@ class CsvTables:
     """``train.csv`` and ``eval.csv`` in a run's folder; every row is on disk once written.
 
     A run that continues cuts both where its checkpoint was taken, by ``sizes``.
+
+    Raises:
+        CannotContinue: a file is shorter than that.
     """
 
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
@@ -26,7 +30,9 @@ class CsvTables:
             size = sizes.get(table, 0)
             have = path.stat().st_size if path.exists() else 0
             if have < size:
-                raise ValueError(f"{path} has {have} bytes, its checkpoint counts {size}")
+                raise CannotContinue(f"{path} has {have} bytes, the checkpoint counts {size}")
+        for table, path in self.paths.items():
+            size = sizes.get(table, 0)
             with open(path, "ab") as file:
                 file.truncate(size)
         self.sizes = {table: sizes.get(table, 0) for table in TABLES}

@@ -24,12 +24,17 @@ class Progress:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.live = sys.stdout.isatty()
+        self.shown = False
+        self.loss: float | None = None  # of the last cycle that had an update
+        self.begin()
+
+    def begin(self) -> None:
+        """Measure from where the trainer stands now."""
+        trainer = self.trainer
         self.start = time.perf_counter()
         self.start_steps, self.start_updates = trainer.env_steps, trainer.updates
         self.start_progress = trainer.progress
         self.next = self.start + (LIVE_S if self.live else PLAIN_S)
-        self.shown = False
-        self.loss: float | None = None  # of the last cycle that had an update
 
     def __call__(self) -> bool:
         """Write a line if it is time; return True if one was written."""

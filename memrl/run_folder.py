@@ -153,7 +153,7 @@ def _remove_if_stale(path: Path) -> None:
     if _read(aside) != holder:
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
-    aside.unlink()
+    aside.unlink(missing_ok=True)
 
 
 def _alive(path: Path, holder: dict[str, Any]) -> str | None:

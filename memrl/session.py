@@ -15,7 +15,7 @@ from memrl import checkpoint
 from memrl.interfaces import Logger
 from memrl.interrupt import Signals, Stopped
 from memrl.logger import CsvTables, Loggers
-from memrl.run_folder import Status, differences, locked, state_of
+from memrl.run_folder import Busy, Status, differences, locked, state_of
 from memrl.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -27,15 +27,16 @@ LoggerOpener = Callable[[int], Logger | None]  # from the least env steps of a r
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Return True if the folder holds this run, finished.
+    """Return True if the folder holds this run, finished; tidy what its last moment left.
 
     Raises:
         ConfigError: it holds another one.
     """
     refuse_other_config(folder, config)
     done = state_of(folder) == "done"
-    if done:  # it may have been killed just before its last step
-        checkpoint.remove(folder)
+    if done and any((folder / name).exists() for name in ("lock", *checkpoint.UNFINISHED)):
+        with contextlib.suppress(Busy), locked(folder):  # busy: it is just about to tidy up itself
+            checkpoint.remove(folder)
     return done
 
 
@@ -68,6 +69,8 @@ def work(
     with locked(folder), log_file(folder / "run.log"):
         try:
             refuse_other_config(folder, config)
+            if state_of(folder) == "done":  # by another process, since this one looked
+                return
             checkpoint.remove_leftovers(folder)
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             checkpoint.write_whole(folder / "config.yaml", text.encode())
@@ -91,7 +94,8 @@ def log_file(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # a full disk, which must not hide what it did before
+            handler.close()
 
 
 class Process:
@@ -112,8 +116,6 @@ class Process:
         self.status = status
         self.signals = signals
         self.interval_s = checkpoint_minutes * 60
-        sizes = self.restore()
-        self.tables = CsvTables(folder, sizes)
         self.progress = Progress(trainer)
         self.next_save = time.monotonic() + self.interval_s
 
@@ -133,6 +135,8 @@ class Process:
         trainer = self.trainer
         extra = None
         try:
+            self.tables = CsvTables(self.folder, self.restore())
+            self.progress.begin()
             # Within a cycle the row of the present step is still to be written.
             extra = open_logger(trainer.env_steps + (not trainer.in_cycle))
             trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
