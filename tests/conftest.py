@@ -1,6 +1,241 @@
 """What several test files need."""
 
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # forks of a process that used a GPU cannot differentiate
+
+import torch
+
+torch.set_num_threads(1)  # a fork has none of the other threads
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+DEADLINE_S = 60.0  # of every wait; far more than needed
+
+
+# --- the command line in a process of its own ----------------------------------------------------
+
+
+class Process:
+    """The command line, running in a fork of this process: no import to wait for.
+
+    Args:
+        arguments: what stands after ``run.py``.
+        cwd: where it runs, and so where its ``outputs`` are.
+        first: called in the new process before anything else.
+    """
+
+    def __init__(
+        self, arguments: tuple[str, ...], cwd: Path, first: Callable[[], object] | None = None
+    ) -> None:
+        _warm_up()
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._code: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+            self.pid = os.fork()
+        if self.pid == 0:
+            _be_the_command_line(arguments, cwd, first, self._out.fileno(), self._err.fileno())
+
+    @property
+    def out(self) -> str:
+        """What it wrote to its standard output so far."""
+        return os.pread(self._out.fileno(), 2**20, 0).decode()
+
+    @property
+    def err(self) -> str:
+        """What it wrote to its standard error so far."""
+        return os.pread(self._err.fileno(), 2**20, 0).decode()
+
+    @property
+    def output(self) -> str:
+        """Both."""
+        return self.out + self.err
+
+    def poll(self) -> int | None:
+        """Return its exit status, minus the signal that killed it, or None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self) -> int:
+        """Return its exit status once it has ended."""
+        wait_until(lambda: self.poll() is not None, self)
+        assert self._code is not None
+        return self._code
+
+    def wait_paused(self) -> None:
+        """Return once SIGSTOP has stopped it."""
+
+        def paused() -> bool:
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+            if pid and not os.WIFSTOPPED(status):
+                self._code = os.waitstatus_to_exitcode(status)
+                pytest.fail(f"ended with {self._code} before its pause\n{self.output}")
+            return bool(pid)
+
+        wait_until(paused, self)
+
+    def send(self, *signals: int) -> None:
+        """Send it signals, in order."""
+        for signum in signals:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> int:
+        """Kill it if it runs; return its exit status, in any case."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        assert self._code is not None
+        return self._code
+
+
+def wait_until(condition: Callable[[], object], process: Process | None = None) -> None:
+    """Poll until the condition holds; at the deadline kill the process and fail."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            if process is not None:
+                process.kill()
+            pytest.fail(f"nothing within {DEADLINE_S} s\n{process.output if process else ''}")
+        time.sleep(0.002)
+
+
+@functools.cache
+def _warm_up() -> None:
+    """Do a run in this process, so that no fork of it has to import and to set up what a run uses.
+
+    An optimiser's first step alone imports for seconds.
+    """
+    from memrl.experiment import compose_config, run
+
+    overrides = ["device=cpu", "env.length=2", "budget=smoke", "budget.train_episodes=1"]
+    with tempfile.TemporaryDirectory() as cwd, contextlib.chdir(cwd), torch.random.fork_rng():
+        run(compose_config(overrides))
+
+
+def _be_the_command_line(
+    arguments: tuple[str, ...], cwd: Path, first: Callable[[], object] | None, out: int, err: int
+) -> NoReturn:
+    code = 1
+    gc.freeze()  # what the parent imported need not be searched for garbage
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM):
+            signal.signal(signum, signal.SIG_DFL)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
+        os.chdir(cwd)
+        sys.argv = [str(ROOT / "run.py"), *arguments]
+        code = _exit_status(first)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _exit_status(first: Callable[[], object] | None) -> int:
+    """Run the command line; return what Python would make of the way it ends."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from memrl.cli import main
+
+    GlobalHydra.instance().clear()
+    logging.getLogger("memrl").handlers.clear()
+    try:
+        if first is not None:
+            first()
+        main()
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start the command line: ``launch(*arguments, cwd=tmp_path, first=None) -> Process``."""
+    processes: list[Process] = []
+
+    def start(*arguments: str, cwd: Path = tmp_path, **options: Any) -> Process:
+        processes.append(Process(arguments, cwd, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+
+
+# --- moments of a run, exact ones ----------------------------------------------------------------
+
+
+def file_events(do: Callable[[str], object]) -> Callable[[], None]:
+    """Return a ``first`` that has ``do`` called just before each operation on a run's files.
+
+    Operations are named like "open train.csv", "rename checkpoint.prev.pt" (the new name),
+    "remove lock", "mkdir runs", "link lock"; a temporary file is named without its process id.
+    """
+    # After the prefix: the argument that says which file is meant.
+    kinds = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.link": 1}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in kinds and isinstance(path := arguments[kinds[event]], str | os.PathLike):
+            if "outputs/" in str(path):
+                name = re.sub(r"\.\d+\.tmp$", ".tmp", Path(path).name)
+                do(f"{event.removeprefix('os.')} {name}")
+
+    return lambda: sys.addaudithook(hook)
+
+
+def at(event: str, signum: int, nth: int = 1) -> Callable[[], None]:
+    """Return a ``first`` by which the process sends itself a signal before the n-th such event."""
+    seen = 0
+
+    def count(name: str) -> None:
+        nonlocal seen
+        seen += name == event
+        if name == event and seen == nth:
+            os.kill(os.getpid(), signum)
+
+    return file_events(count)
+
+
+def after(events: int, signum: int) -> Callable[[], None]:
+    """Return a ``first`` by which the process sends itself a signal after so many events."""
+    seen = 0
+
+    def count(name: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > events:
+            os.kill(os.getpid(), signum)
+
+    return file_events(count)

@@ -1,0 +1,405 @@
+"""Where rows go: what the csv files, TensorBoard's and W&B's hold, also after an interruption."""
+
+import csv
+import errno
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from memrl import experiment, session
+from memrl.checkpoint import CannotContinue
+from memrl.logger import CsvTables, Loggers, TensorBoard, WandB
+from memrl.schema import ConfigError
+
+TINY = ["device=cpu", "env.length=5", "batch_size=4", "seq_model.hidden_dim=8"]
+TINY += ["algo.hidden_dims=[8]", "budget=smoke"]
+
+
+def read(path):
+    """Rows of a csv file, as floats."""
+    with open(path, newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+# --- csv -----------------------------------------------------------------------------------------
+
+
+def test_both_files_are_there_from_the_start(tmp_path):
+    CsvTables(tmp_path, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"train.csv", "eval.csv"}
+    assert (tmp_path / "train.csv").read_bytes() == b""
+
+
+def test_the_header_stands_once_and_the_tables_apart(tmp_path):
+    tables = CsvTables(tmp_path, {})
+    tables.write("train", {"env_steps": 4, "train/loss": 0.5})
+    tables.write("eval", {"env_steps": 4, "eval/return": 1.0})
+    tables.write("train", {"env_steps": 8, "train/loss": 0.25})
+    assert (tmp_path / "train.csv").read_text() == "env_steps,train/loss\n4,0.5\n8,0.25\n"
+    assert (tmp_path / "eval.csv").read_text() == "env_steps,eval/return\n4,1.0\n"
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-300, -2.5e17, 5e-324, math.pi, math.inf, -0.0])
+def test_floats_come_back_exactly(tmp_path, value):
+    CsvTables(tmp_path, {}).write("train", {"x": value})
+    (row,) = read(tmp_path / "train.csv")
+    assert row["x"] == value
+    assert math.copysign(1, row["x"]) == math.copysign(1, value)
+
+
+def test_integers_stay_integers_and_nan_is_written(tmp_path):
+    CsvTables(tmp_path, {}).write("train", {"env_steps": 10**15, "eval/success": math.nan})
+    assert (tmp_path / "train.csv").read_text() == "env_steps,eval/success\n1000000000000000,nan\n"
+
+
+def test_a_row_is_on_disk_once_written(tmp_path):
+    tables = CsvTables(tmp_path, {})
+    for n in range(1, 4):
+        tables.write("train", {"x": n})
+        assert len(read(tmp_path / "train.csv")) == n
+        assert tables.sizes["train"] == (tmp_path / "train.csv").stat().st_size
+    assert tables.sizes["eval"] == 0
+    tables.sync()
+    tables.close(0)
+    assert len(read(tmp_path / "train.csv")) == 3
+
+
+def test_a_continued_run_is_cut_at_its_checkpoint(tmp_path):
+    tables = CsvTables(tmp_path, {})
+    tables.write("train", {"x": 1})
+    sizes = dict(tables.sizes)
+    tables.write("train", {"x": 2})
+    tables.write("eval", {"y": 3})
+    with open(tmp_path / "train.csv", "a") as file:
+        file.write("4")  # torn
+    again = CsvTables(tmp_path, sizes)
+    assert (tmp_path / "train.csv").read_text() == "x\n1\n"
+    assert (tmp_path / "eval.csv").read_text() == ""
+    again.write("train", {"x": 5})
+    again.write("eval", {"y": 6})
+    assert (tmp_path / "train.csv").read_text() == "x\n1\n5\n"
+    assert (tmp_path / "eval.csv").read_text() == "y\n6\n"
+
+
+def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
+    CsvTables(tmp_path, {}).write("train", {"x": 1})
+    CsvTables(tmp_path, {}).write("train", {"x": 2})
+    assert (tmp_path / "train.csv").read_text() == "x\n2\n"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_file_shorter_than_its_checkpoint_is_an_error_and_is_left_alone(tmp_path, exists):
+    if exists:
+        (tmp_path / "train.csv").write_text("x\n")
+    have = 2 if exists else 0
+    with pytest.raises(CannotContinue) as error:
+        CsvTables(tmp_path, {"train": 7})
+    path = tmp_path / "train.csv"
+    assert str(error.value) == f"{path} has {have} bytes, the checkpoint counts 7"
+    assert path.exists() == exists
+    assert not exists or path.read_text() == "x\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    tables = CsvTables(tmp_path, {})
+    (tmp_path / "train.csv").unlink()
+    (tmp_path / "train.csv").symlink_to("/dev/full")
+    with pytest.raises(OSError) as error:
+        tables.write("train", {"x": 1})
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(tmp_path / "train.csv")
+    assert tables.sizes["train"] == 0
+
+
+def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
+    tables = CsvTables(tmp_path, {})
+    for path in tmp_path.iterdir():
+        path.unlink()
+    tmp_path.rmdir()
+    with pytest.raises(FileNotFoundError) as error:
+        tables.write("eval", {"x": 1})
+    assert error.value.filename == str(tmp_path / "eval.csv")
+
+
+def test_loggers_hand_everything_to_each_in_order():
+    heard = []
+
+    class Noting:
+        def __init__(self, name):
+            self.name = name
+
+        def write(self, table, row):
+            heard.append((self.name, table, row))
+
+        def close(self, exit_code):
+            heard.append((self.name, exit_code))
+
+    loggers = Loggers([Noting("a"), Noting("b")])
+    loggers.write("train", {"x": 1})
+    loggers.close(1)
+    rows = [(name, "train", {"x": 1}) for name in "ab"]
+    assert heard == [*rows, ("a", 1), ("b", 1)]
+
+
+# --- a package that is not there -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_package_is_a_config_error_before_anything_is_created(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    cfg = experiment.compose_config([*TINY, f"logger={name}"])
+    with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{name}\]'"):
+        experiment.run(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- TensorBoard ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scalars(monkeypatch):
+    """A reader of event files: ``scalars(folder) -> {tag: [(step, value), ...]}``."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
+
+    # Files of one second are read in the order of their names, which end with this counter.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+    def read(folder):
+        events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
+
+    return read
+
+
+def test_tensorboard_has_each_metric_over_env_steps(tmp_path, scalars):
+    board = TensorBoard(tmp_path, 1)
+    counters = {"episodes": 2, "updates": 3}
+    board.write("train", {"env_steps": 4, **counters, "train/loss": 0.5, "time/seconds": 1.5})
+    board.write("eval", {"env_steps": 4, "eval/return": 1.0, "eval/success": math.nan})
+    board.write("train", {"env_steps": 8, **counters, "train/loss": 0.25, "time/seconds": 2.5})
+    shown = scalars(tmp_path)  # without a close: each row is flushed
+    board.close(0)
+    assert shown == {
+        "train/loss": [(4, 0.5), (8, 0.25)],
+        "time/seconds": [(4, 1.5), (8, 2.5)],
+        "eval/return": [(4, 1.0)],
+    }
+
+
+def test_tensorboard_hides_what_an_interrupted_process_wrote_past_the_checkpoint(tmp_path, scalars):
+    dead = TensorBoard(tmp_path, 1)
+    for step in (4, 8, 12, 16):
+        dead.write("train", {"env_steps": step, "train/loss": step})
+    alive = TensorBoard(tmp_path, 12)  # the next row is the one of env step 12
+    alive.write("train", {"env_steps": 12, "train/loss": 0.5})
+    shown = scalars(tmp_path)
+    dead.close(1)
+    alive.close(0)
+    assert shown == {"train/loss": [(4, 4), (8, 8), (12, 0.5)]}
+
+
+def run(overrides):
+    return experiment.run(experiment.compose_config([*TINY, *overrides]))
+
+
+def assert_shows_the_csv_files(shown, folder):
+    for table, column in (("train", "train/loss"), ("train", "train/q"), ("eval", "eval/return")):
+        rows = read(folder / f"{table}.csv")
+        steps = [step for step, _ in shown[column]]
+        assert steps == [row["env_steps"] for row in rows], column
+        values = [value for _, value in shown[column]]
+        assert values == pytest.approx([row[column] for row in rows], rel=1e-6), column
+
+
+def test_a_run_with_tensorboard(tmp_path, monkeypatch, scalars):
+    monkeypatch.chdir(tmp_path)
+    folder = run(["logger=tensorboard"])
+    shown = scalars(folder)
+    assert_shows_the_csv_files(shown, folder)
+    assert len(shown["eval/return"]) == 4
+    assert "eval/success" not in shown  # never a number
+    assert not any(tag in shown for tag in ("env_steps", "episodes", "updates"))
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("in_cycle", [True, False], ids=["within a cycle", "between cycles"])
+def test_rows_repeated_after_a_crash_stand_once_in_tensorboard(
+    in_cycle, tmp_path, monkeypatch, scalars
+):
+    monkeypatch.chdir(tmp_path)
+    boundary, seen = session.Process.boundary, []
+
+    def crash_later(process):
+        """Save once, at env step 90 or a little later; crash four cycles on."""
+        trainer = process.trainer
+        if trainer.env_steps >= 90 and trainer.in_cycle == in_cycle and not seen:
+            process.save()
+            seen.append(trainer.env_steps)
+        if trainer.env_steps > 110:
+            raise Crash
+        boundary(process)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Process, "boundary", crash_later)
+        with pytest.raises(Crash):
+            run(["logger=tensorboard"])
+    assert seen == [90]
+    folder = run(["logger=tensorboard"])
+    assert [row["env_steps"] for row in read(folder / "train.csv")] == list(range(60, 181, 6))
+    assert_shows_the_csv_files(scalars(folder), folder)
+
+
+# --- Weights & Biases ----------------------------------------------------------------------------
+
+
+def records(path):
+    """The records of a ``.wandb`` file: what ``wandb sync`` would send.
+
+    Blocks of 32 KiB after a header of 7 bytes, as LevelDB's log: checksum (4), length (2), whole
+    (1) or first, middle or last part (2, 3, 4), content.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, parts = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if at % 32768 > 32768 - 7:
+            at += -at % 32768
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def begun_runs(folder):
+    """What W&B was told of a memrl run, one entry for each time it was begun or continued."""
+    entries = []
+    files = folder.glob("wandb/offline-run-*/*.wandb")
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        entry = {"file": str(path), "rows": [], "axes": {}}
+        for record in records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                run = record.run
+                entry |= {"id": run.run_id, "name": run.display_name, "group": run.run_group}
+                entry["project"] = run.project
+                entry["config"] = {u.key: json.loads(u.value_json) for u in run.config.update}
+            elif kind == "history":
+                items = {i.key or i.nested_key[0]: i.value_json for i in record.history.item}
+                entry["rows"].append({k: json.loads(v) for k, v in items.items() if k[0] != "_"})
+            elif kind == "metric":
+                metric = record.metric
+                entry["axes"][metric.name or metric.glob_name] = metric.step_metric
+            elif kind == "exit":
+                entry["exit"] = record.exit.exit_code
+        entries.append(entry)
+    return entries
+
+
+def use_wandb(cwd):
+    """Begin and continue one run by hand, then train another one; write down what was told."""
+    screen = os.open(cwd / "screen.txt", os.O_CREAT | os.O_WRONLY)
+    os.dup2(screen, 1)
+    os.dup2(screen, 2)
+    os.chdir(cwd)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    for name in ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY"):
+        os.environ[name] = "http://127.0.0.1:9"  # nobody there: any use of the network fails
+    os.environ["HOME"] = str(cwd)
+    import wandb
+
+    folder = Path("outputs", "some", "unit")
+    folder.mkdir(parents=True)
+    config = {"seed": 3, "env": {"length": 5}}
+    for step, exit_code in ((4, 1), (8, 0)):
+        logger = WandB(folder, "abc0123", config, "maze", None, "offline")
+        logger.write("train", {"env_steps": step, "train/loss": 0.5, "time/seconds": 1.5})
+        logger.write("eval", {"env_steps": step, "eval/return": 1.0, "eval/success": math.nan})
+        logger.close(exit_code)
+    trained = run(["logger=wandb", "logger.mode=offline"])
+    wandb.teardown()
+    told = {"unit": begun_runs(folder), "run": begun_runs(trained), "folder": str(trained)}
+    (cwd / "told.json").write_text(json.dumps(told))
+
+
+@pytest.fixture(scope="module")
+def wandb(tmp_path_factory):
+    """What W&B was told, in a process of its own: it starts threads and a service."""
+    if importlib.util.find_spec("wandb") is None:
+        pytest.skip("wandb is not installed")
+    cwd = tmp_path_factory.mktemp("wandb")
+    process = multiprocessing.get_context("fork").Process(
+        target=use_wandb, args=(cwd,), daemon=True
+    )
+    process.start()
+    process.join()
+    screen = (cwd / "screen.txt").read_text()
+    assert process.exitcode == 0, screen
+    return json.loads((cwd / "told.json").read_text()) | {"cwd": cwd, "screen": screen}
+
+
+def test_wandb_continues_one_run_by_its_fixed_id(wandb):
+    first, second = wandb["unit"]
+    for begun in (first, second):
+        assert begun["file"].startswith("outputs/some/unit/wandb/offline-run-")
+        names = [begun[key] for key in ("id", "name", "group", "project")]
+        assert names == ["abc0123", "unit", "some", "maze"]
+        assert begun["config"]["seed"] == 3
+        assert begun["config"]["env"] == {"length": 5}
+    assert first["file"] != second["file"]
+
+
+def test_wandb_is_told_how_the_run_ended(wandb):
+    assert [begun["exit"] for begun in wandb["unit"]] == [1, 0]
+    assert [begun["exit"] for begun in wandb["run"]] == [0]
+
+
+def test_wandb_has_rows_over_env_steps_without_nan(wandb):
+    assert [begun["rows"] for begun in wandb["unit"]] == [
+        [
+            {"env_steps": step, "train/loss": 0.5, "time/seconds": 1.5},
+            {"env_steps": step, "eval/return": 1.0},
+        ]
+        for step in (4, 8)
+    ]
+    axes = {"env_steps": "", "train/*": "env_steps", "eval/*": "env_steps", "time/*": "env_steps"}
+    assert wandb["unit"][0]["axes"] == axes
+
+
+def test_a_run_with_wandb_offline(wandb):
+    (begun,) = wandb["run"]
+    folder = wandb["cwd"] / wandb["folder"]
+    assert (folder / "agent.pt").exists()
+    assert [begun["group"], begun["name"]] == ["runs", folder.name]
+    assert len(begun["id"]) == 16 and begun["id"].isalnum()
+    assert begun["config"]["env"]["length"] == 5
+    for table, column in (("train", "train/loss"), ("eval", "eval/return")):
+        rows = read(folder / f"{table}.csv")
+        told = [row for row in begun["rows"] if column in row]
+        assert [row["env_steps"] for row in told] == [row["env_steps"] for row in rows]
+        assert [row[column] for row in told] == [row[column] for row in rows]
+
+
+def test_wandb_writes_into_the_runs_folder_alone_and_nothing_on_the_screen(wandb):
+    assert "wandb" not in wandb["screen"]
+    assert not (wandb["cwd"] / "wandb").exists()

@@ -1,0 +1,790 @@
+"""Laws of a run and its folder, held by real processes, real signals and a real full disk.
+
+The first of all: a run that is interrupted anywhere, any number of times, and continued by the
+same command ends bit for bit like one that is not. Only columns named ``time/...`` may differ.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, Process, after, at, file_events, wait_until
+from omegaconf import OmegaConf
+
+from memrl import run_folder
+from memrl.experiment import build
+from memrl.rollout import rollout
+
+SEQ_MODELS = sorted(path.stem for path in (ROOT / "conf" / "seq_model").glob("*.yaml"))
+FILES = {
+    "agent.pt",
+    "config.yaml",
+    "eval.csv",
+    "learning_curve.png",
+    "run.log",
+    "status.json",
+    "train.csv",
+}
+ALWAYS = "checkpoint_minutes=1e-9"  # a checkpoint at every boundary
+OFTEN = "checkpoint_minutes=0.0005"  # at some
+SELDOM = "checkpoint_minutes=5"  # only at a signal
+
+Launch = Callable[..., Process]
+Reference = Callable[[tuple[str, ...]], Path]
+
+
+def tiny(seq_model: str, *more: str) -> tuple[str, ...]:
+    """The arguments of a run of about a second."""
+    width = ["encoder.obs_dim=8", "encoder.action_dim=8"]
+    if "hidden_dim" in OmegaConf.load(ROOT / "conf" / "seq_model" / f"{seq_model}.yaml"):
+        width = ["seq_model.hidden_dim=8"]
+    return (
+        *("device=cpu", "env.length=5", "batch_size=4", "algo.hidden_dims=[8]"),
+        *("budget=smoke", "budget.train_episodes=10", f"seq_model={seq_model}", *width, *more),
+    )
+
+
+TINY = tiny("lstm")
+LEARNING = ("algo.explore_fraction=0.5", "budget.warmup_episodes=3")  # for most of the run
+VARIANTS = {seq_model: tiny(seq_model, *LEARNING) for seq_model in SEQ_MODELS} | {
+    "three-envs": tiny("lstm", *LEARNING, "num_envs=3"),
+    "many-updates-of-windows": tiny("gpt", *LEARNING, "context_len=4", "updates_per_step=2"),
+}
+
+
+# --- what a folder holds -------------------------------------------------------------------------
+
+
+def run_in(cwd: Path, sweep: str = "*") -> Path:
+    """The folder of the only run below a directory's ``outputs``, or of its only run of a sweep."""
+    (folder,) = cwd.glob(f"outputs/{sweep}/*/")
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return set(os.listdir(folder))
+
+
+def status(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "status.json").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def table(folder: Path, name: str) -> list[list[str]]:
+    """A csv file without its ``time/`` columns."""
+    with open(folder / name, newline="") as file:
+        header, *rows = csv.reader(file)
+    keep = [i for i, column in enumerate(header) if not column.startswith("time/")]
+    return [[row[i] for i in keep] for row in (header, *rows)]
+
+
+def weights(folder: Path) -> dict[str, list[Any]]:
+    content = torch.load(folder / "agent.pt", weights_only=True)
+    return {name: tensor.tolist() for name, tensor in content.items()}
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file's time of change and bytes."""
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def assert_ended_like(folder: Path, uninterrupted: Path) -> None:
+    assert status(folder)["state"] == "done"
+    for name in ("train.csv", "eval.csv"):
+        assert table(folder, name) == table(uninterrupted, name)
+    assert weights(folder) == weights(uninterrupted)
+    assert names(folder) == FILES
+
+
+def assert_one_line(process: Process, *words: str) -> None:
+    """It complained in one line, and that contains these words."""
+    line = process.err.removesuffix("\n")
+    assert line.startswith("error: ") and "\n" not in line, process.err
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The folder of an uninterrupted run, by its arguments."""
+    done: dict[tuple[str, ...], Path] = {}
+
+    def folder_of(arguments: tuple[str, ...]) -> Path:
+        if arguments not in done:
+            cwd = tmp_path_factory.mktemp("reference")
+            process = Process(arguments, cwd)
+            assert process.wait() == 0, process.output
+            done[arguments] = run_in(cwd)
+        return done[arguments]
+
+    return folder_of
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("killed")
+    process = Process((*TINY, ALWAYS), cwd, at("open .checkpoint.pt.tmp", signal.SIGKILL, 40))
+    assert process.wait() == -signal.SIGKILL, process.output
+    assert names(run_in(cwd)) >= {"checkpoint.pt", "checkpoint.prev.pt", "lock"}
+    return cwd
+
+
+@pytest.fixture
+def killed(killed_once: Path, tmp_path: Path) -> Path:
+    """The folder of a TINY run killed towards its end, with both checkpoints and its lock."""
+    shutil.copytree(killed_once, tmp_path, dirs_exist_ok=True)
+    return run_in(tmp_path)
+
+
+# --- the folder of a run that is done ------------------------------------------------------------
+
+
+def run_py(cwd: Path, *arguments: str, python: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Run the command line in a new interpreter: exit status, standard output and error."""
+    command = [sys.executable, *python, str(ROOT / "run.py"), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("done")
+    code, out, err = run_py(cwd, *TINY)
+    assert code == 0, out + err
+    return run_in(cwd)
+
+
+def test_a_new_interpreter_gives_what_a_forked_one_gives(done: Path, reference: Reference) -> None:
+    assert_ended_like(done, reference(TINY))
+
+
+def test_a_run_that_is_done_leaves_these_files(done: Path) -> None:
+    assert names(done) == FILES
+
+
+def test_a_run_has_the_name_of_what_distinguishes_it(done: Path) -> None:
+    assert done.parent.name == "runs"
+    assert done.name == (
+        "tmaze_passive-5,dqn,lstm,algo.hidden_dims=[8],batch_size=4,budget.eval_every=5,"
+        "budget.train_episodes=10,seq_model.hidden_dim=8,seed=0"
+    )
+
+
+COLUMNS = {
+    "eval.csv": "eval/return eval/success eval/length time/seconds",
+    "train.csv": "train/return train/loss train/q train/epsilon train/grad_norm "
+    "train/seq_grad_norm time/updates_per_s time/seconds",
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns(name: str, done: Path) -> None:
+    header = (done / name).read_text().splitlines()[0].split(",")
+    assert header == ["env_steps", "episodes", "updates", *COLUMNS[name].split(" ")]
+
+
+def test_status_keys(done: Path) -> None:
+    content = status(done)
+    assert list(content) == (
+        "state cause progress env_steps episodes updates last_return env_steps_per_s eta_s "
+        "started updated host pid job_id attempt versions"
+    ).split(" ")
+    expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
+    assert {key: content[key] for key in expected} == expected
+    last = [float(cell) for cell in table(done, "eval.csv")[-1][:4]]
+    assert [content[k] for k in ("env_steps", "episodes", "updates", "last_return")] == last
+
+
+def test_the_weights_are_those_that_were_evaluated(done: Path) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(done / "config.yaml"))
+    assert isinstance(config, dict)
+    fresh = build(config)  # type: ignore[arg-type]
+    fresh.agent.load_weights(torch.load(done / "agent.pt", weights_only=True))  # type: ignore[attr-defined]
+    header, *rows = table(done, "eval.csv")
+    for _ in rows[:-1]:  # earlier evaluations drew from the same generator
+        fresh.eval_env.reset()
+    episodes, _ = rollout(fresh.eval_env, fresh.agent, explore=False, device=fresh.device)
+    mean_return = float((episodes.reward * episodes.mask).sum(0).mean())
+    assert dict(zip(header, rows[-1], strict=True))["eval/return"] == repr(mean_return)
+
+
+def test_the_same_command_again_changes_nothing_and_imports_no_torch(done: Path) -> None:
+    before = contents(done)
+    code, out, err = run_py(done.parents[2], *TINY, python=("-X", "importtime"))
+    assert (code, out) == (0, f"already done: {Path(*done.parts[-3:])}\n")
+    assert contents(done) == before
+    imported = set(re.findall(r"\| +(\S+)$", err, re.MULTILINE))
+    assert "memrl.experiment" in imported
+    assert "torch" not in imported
+
+
+# --- killed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_at_random_and_continued_is_uninterrupted(
+    variant: str, launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    arguments = VARIANTS[variant]
+    dice = random.Random(variant)
+    first = launch(*arguments, ALWAYS, first=after(dice.randint(20, 120), signal.SIGKILL))
+    assert first.wait() == -signal.SIGKILL
+
+    second = launch(*arguments, OFTEN)  # killed from outside, in the midst of anything
+    wait_until(lambda: status(run_in(tmp_path))["pid"] == second.pid, second)
+    time.sleep(dice.uniform(0, 0.15))
+    assert second.kill() in (-signal.SIGKILL, 0)
+
+    last = launch(*arguments, OFTEN)
+    assert last.wait() == 0, last.output
+    assert_ended_like(run_in(tmp_path), reference(arguments))
+
+
+def test_killed_before_the_first_checkpoint_begins_anew(
+    launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    process = launch(*TINY, first=at("open train.csv", signal.SIGKILL, 5))
+    assert process.wait() == -signal.SIGKILL
+    assert len((run_in(tmp_path) / "train.csv").read_text().splitlines()) == 4
+    again = launch(*TINY)
+    assert again.wait() == 0
+    assert "continuing" not in again.out
+    assert_ended_like(run_in(tmp_path), reference(TINY))
+    assert status(run_in(tmp_path))["attempt"] == 2
+
+
+SHORT = tiny("lstm", "budget.train_episodes=2")
+MOMENTS = [  # just before the n-th such operation of an attempt
+    ("open run.log", 1),
+    ("rename config.yaml", 1),
+    ("rename checkpoint.pt", 1),
+    ("remove .lock.tmp", 1),  # while it takes over the lock of the one before
+    ("rename checkpoint.prev.pt", 1),
+    ("rename checkpoint.pt", 2),  # between the two renames
+    ("open train.csv", 9),
+    ("rename agent.pt", 1),
+    ("rename learning_curve.png", 1),
+    ("rename status.json", 2),
+]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """An uninterrupted run of two episodes, and its operations on files."""
+    cwd = tmp_path_factory.mktemp("short")
+    process = Process((*SHORT, ALWAYS), cwd, file_events(lambda name: print(name, file=sys.stderr)))
+    assert process.wait() == 0, process.output
+    return run_in(cwd), process.err.splitlines()
+
+
+def test_the_moments_include_every_rename(short: tuple[Path, list[str]]) -> None:
+    renames = {event for event in short[1] if event.startswith("rename")}
+    assert renames == {event for event, _ in MOMENTS if event.startswith("rename")}
+
+
+def test_killed_at_every_moment_and_continued_is_uninterrupted(
+    launch: Launch, tmp_path: Path, short: tuple[Path, list[str]]
+) -> None:
+    for event, nth in MOMENTS:
+        process = launch(*SHORT, ALWAYS, first=at(event, signal.SIGKILL, nth))
+        assert process.wait() == -signal.SIGKILL, (event, process.output)
+    last = launch(*SHORT, ALWAYS)
+    assert last.wait() == 0, last.output
+    assert_ended_like(run_in(tmp_path), short[0])
+
+
+def test_killed_once_done_is_tidied_by_the_same_command(
+    launch: Launch, tmp_path: Path, short: tuple[Path, list[str]]
+) -> None:
+    process = launch(*SHORT, ALWAYS, first=at("remove checkpoint.prev.pt", signal.SIGKILL))
+    assert process.wait() == -signal.SIGKILL
+    assert status(run_in(tmp_path))["state"] == "done"
+    assert names(run_in(tmp_path)) == FILES | {"checkpoint.prev.pt", "lock"}
+    assert launch(*SHORT, ALWAYS).wait() == 0
+    assert_ended_like(run_in(tmp_path), short[0])
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+SIGNALS = [  # with the row before which it comes
+    (signal.SIGINT, 130, 5),
+    (signal.SIGTERM, 143, 0),  # before anything was played
+    (signal.SIGUSR2, 75, 9),
+]
+
+
+@pytest.mark.parametrize(("signum", "code", "row"), SIGNALS)
+def test_a_signal_stops_the_run_once_it_has_saved(
+    signum: signal.Signals,
+    code: int,
+    row: int,
+    launch: Launch,
+    tmp_path: Path,
+    reference: Reference,
+) -> None:
+    process = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, row + 1))
+    process.wait_paused()
+    assert status(run_in(tmp_path))["state"] == "running"
+    process.send(signum, signal.SIGCONT)
+    assert process.wait() == code, process.output
+    assert process.err == f"stopped by {signum.name}; the same command continues this run\n"
+
+    stopped = status(run_in(tmp_path))
+    assert (stopped["state"], stopped["cause"]) == ("stopped", f"stopped by {signum.name}")
+    expected = {"checkpoint.pt", "config.yaml", "eval.csv", "run.log", "status.json", "train.csv"}
+    assert names(run_in(tmp_path)) == expected
+
+    again = launch(*TINY)
+    assert again.wait() == 0, again.output
+    assert ("continuing at env step" in again.out) == (row > 0)
+    assert_ended_like(run_in(tmp_path), reference(TINY))
+
+
+def test_ctrl_c_before_the_run_begins_is_no_traceback(launch: Launch, tmp_path: Path) -> None:
+    process = launch(*TINY, first=at("open lock", signal.SIGSTOP))
+    process.wait_paused()
+    process.send(signal.SIGINT, signal.SIGCONT)
+    assert process.wait() == 130
+    assert process.output == "error: interrupted\n"
+    assert names(run_in(tmp_path)) == set()
+
+
+def test_usr2_calls_the_handler_that_stood_before_when_all_is_saved_and_unlocked(
+    launch: Launch, tmp_path: Path
+) -> None:
+    pause = at("open train.csv", signal.SIGSTOP, 6)
+
+    def first() -> None:
+        def requeue(signum: int, frame: object) -> None:
+            print("requeue:", *sorted(names(run_in(Path.cwd()))))
+
+        signal.signal(signal.SIGUSR2, requeue)
+        pause()
+
+    process = launch(*TINY, first=first)
+    process.wait_paused()
+    process.send(signal.SIGUSR2, signal.SIGCONT)
+    assert process.wait() == 75
+    (called,) = (line for line in process.out.splitlines() if line.startswith("requeue:"))
+    assert called == "requeue: checkpoint.pt config.yaml eval.csv run.log status.json train.csv"
+
+
+# --- a checkpoint that cannot be read ------------------------------------------------------------
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [halve, zero, Path.unlink])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: Callable[[Path], None], killed: Path, launch: Launch, reference: Reference
+) -> None:
+    damage(killed / "checkpoint.pt")
+    process = launch(*TINY)
+    assert process.wait() == 0, process.output
+    assert "continuing from checkpoint.prev.pt" in process.out
+    assert_ended_like(killed, reference(TINY))
+
+
+def damage_both(folder: Path) -> None:
+    halve(folder / "checkpoint.pt")
+    zero(folder / "checkpoint.prev.pt")
+
+
+def lose_rows(folder: Path) -> None:
+    halve(folder / "train.csv")
+
+
+UNUSABLE = [(damage_both, "checkpoint.prev.pt"), (lose_rows, "train.csv")]
+
+
+@pytest.mark.parametrize(("damage", "named"), UNUSABLE)
+def test_a_run_that_cannot_be_continued_is_left_as_it_is(
+    damage: Callable[[Path], None], named: str, killed: Path, launch: Launch
+) -> None:
+    damage(killed)
+    kept = ("checkpoint.pt", "checkpoint.prev.pt", "train.csv", "eval.csv", "config.yaml")
+    before = {name: (killed / name).read_bytes() for name in kept}
+    process = launch(*TINY, ALWAYS)
+    assert process.wait() == 1
+    assert named in process.err
+    assert {name: (killed / name).read_bytes() for name in kept} == before
+    assert "lock" not in names(killed)
+
+
+@pytest.mark.parametrize(("damage", "named"), UNUSABLE)
+def test_a_run_that_cannot_be_continued_says_why_in_one_line(
+    damage: Callable[[Path], None], named: str, killed: Path, launch: Launch
+) -> None:
+    damage(killed)
+    process = launch(*TINY, ALWAYS)
+    assert process.wait() == 1
+    assert_one_line(process, named)
+
+
+@pytest.mark.parametrize(("damage", "named"), UNUSABLE)
+def test_a_run_that_cannot_be_continued_has_the_status_of_a_failed_one(
+    damage: Callable[[Path], None], named: str, killed: Path, launch: Launch
+) -> None:
+    damage(killed)
+    assert launch(*TINY, ALWAYS).wait() == 1
+    assert status(killed)["state"] == "failed"
+    assert named in status(killed)["cause"]
+
+
+def test_a_damaged_checkpoint_never_replaces_a_sound_one(
+    killed: Path, launch: Launch, reference: Reference
+) -> None:
+    halve(killed / "checkpoint.pt")
+    process = launch(*TINY, ALWAYS, first=at("rename checkpoint.pt", signal.SIGKILL))
+    assert process.wait() == -signal.SIGKILL  # its new checkpoint has not got its name yet
+    last = launch(*TINY)
+    assert last.wait() == 0, last.output
+    assert_ended_like(killed, reference(TINY))
+
+
+# --- another config ------------------------------------------------------------------------------
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_a_folder_with_another_config_is_refused(killed: Path, launch: Launch) -> None:
+    edit(killed / "config.yaml", "batch_size: 4\n", "batch_size: 5\n")
+    edit(killed / "config.yaml", "  gamma: 0.99\n", "")
+    before = contents(killed)
+    process = launch(*TINY)
+    assert process.wait() == 2
+    assert process.out == ""
+    assert process.err == (
+        f"error: {Path(*killed.parts[-3:])} holds a run with another config (there -> here):\n"
+        "  algo.gamma: absent -> 0.99\n"
+        "  batch_size: 5 -> 4\n"
+    )
+    assert contents(killed) == before
+
+
+def test_a_run_that_is_done_with_another_config_is_refused_too(
+    done: Path, launch: Launch, tmp_path: Path
+) -> None:
+    folder = tmp_path / Path(*done.parts[-3:])
+    shutil.copytree(done, folder)
+    edit(folder / "config.yaml", "batch_size: 4\n", "batch_size: 5\n")
+    before = contents(folder)
+    process = launch(*TINY)
+    assert process.wait() == 2
+    assert "batch_size: 5 -> 4" in process.err
+    assert contents(folder) == before
+
+
+def test_device_checkpoint_minutes_and_logger_may_change(
+    killed: Path, launch: Launch, reference: Reference
+) -> None:
+    edit(killed / "config.yaml", "device: cpu\n", "device: cuda\n")
+    edit(killed / "config.yaml", "checkpoint_minutes: 1.0e-09\n", "checkpoint_minutes: 7\n")
+    logger = "  _target_: memrl.logger.WandB\n  project: memrl\n"
+    edit(killed / "config.yaml", "logger:\n  _target_: null\n", f"logger:\n{logger}")
+    process = launch(*TINY)
+    assert process.wait() == 0, process.output
+    assert_ended_like(killed, reference(TINY))
+    config = OmegaConf.load(killed / "config.yaml")
+    assert (config.device, config.checkpoint_minutes, config.logger._target_) == ("cpu", 5, None)
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+
+def lock_of(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "lock").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def change_lock(folder: Path, **fields: object) -> None:
+    (folder / "lock").write_text(json.dumps(lock_of(folder) | fields))
+
+
+def change_ages(folder: Path, lock: float, updated: float) -> None:
+    """Make the lock and the status look as old as that, in seconds."""
+    content = status(folder) | {"updated": time.time() - updated}
+    (folder / "status.json").write_text(json.dumps(content))
+    for name, age in (("lock", lock), ("status.json", updated)):
+        os.utime(folder / name, (time.time() - age,) * 2)
+
+
+def test_the_lock_tells_whose_it_is(killed: Path) -> None:
+    assert list(lock_of(killed)) == ["host", "boot_id", "pid", "started", "job_id"]
+
+
+def test_a_second_process_on_the_same_run_is_sent_away(
+    launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    working = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
+    working.wait_paused()
+    before = contents(run_in(tmp_path))
+    second = launch(*TINY)
+    assert second.wait() == 3
+    assert second.out == ""
+    assert_one_line(second, str(run_in(tmp_path).name), f"process {working.pid}")
+    assert contents(run_in(tmp_path)) == before
+    working.send(signal.SIGCONT)
+    assert working.wait() == 0
+    assert_ended_like(run_in(tmp_path), reference(TINY))
+    assert status(run_in(tmp_path))["attempt"] == 1
+
+
+def other_process(folder: Path) -> None:
+    started = run_folder._process()["started"]  # of this process, which is alive
+    change_lock(folder, pid=os.getpid(), started=started - 1000)
+
+
+def other_boot(folder: Path) -> None:
+    own = run_folder._process()
+    change_lock(folder, pid=own["pid"], started=own["started"], boot_id="another")
+
+
+def silent_elsewhere(folder: Path) -> None:
+    change_lock(folder, host="elsewhere")
+    change_ages(folder, lock=1000, updated=1000)
+
+
+def torn_long_ago(folder: Path) -> None:
+    halve(folder / "lock")
+    change_ages(folder, lock=1000, updated=1000)
+
+
+@pytest.mark.parametrize("change", [other_process, other_boot, silent_elsewhere, torn_long_ago])
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(
+    change: Callable[[Path], None], killed: Path, launch: Launch, reference: Reference
+) -> None:
+    change(killed)
+    process = launch(*TINY)
+    assert process.wait() == 0, process.output
+    assert_ended_like(killed, reference(TINY))
+
+
+@pytest.mark.parametrize(("lock", "updated"), [(1000, 100), (100, 1000)])
+def test_the_lock_of_another_host_is_respected_for_three_minutes(
+    lock: float, updated: float, killed: Path, launch: Launch
+) -> None:
+    change_lock(killed, host="elsewhere", job_id="7_1")
+    change_ages(killed, lock, updated)
+    before = contents(killed)
+    process = launch(*TINY)
+    assert process.wait() == 3
+    assert_one_line(process, "elsewhere", f"process {lock_of(killed)['pid']}", "job 7_1")
+    assert contents(killed) == before
+
+
+def test_a_lock_that_is_just_being_written_is_respected(killed: Path, launch: Launch) -> None:
+    (killed / "lock").write_text("")
+    before = contents(killed)
+    process = launch(*TINY)
+    assert process.wait() == 3
+    assert_one_line(process, killed.name)
+    assert contents(killed) == before
+
+
+@pytest.mark.parametrize("event", ["rename .lock.tmp", "remove .lock.tmp"])
+def test_of_two_processes_that_find_a_stale_lock_one_works(
+    event: str, killed: Path, launch: Launch, reference: Reference
+) -> None:
+    slow = launch(*TINY, first=at(event, signal.SIGSTOP))  # it has found the lock stale
+    slow.wait_paused()
+    quick = launch(*TINY, first=at("open .agent.pt.tmp", signal.SIGSTOP))
+    quick.wait_paused()
+    slow.send(signal.SIGCONT)
+    assert slow.wait() == 3, slow.output
+    assert_one_line(slow, f"process {quick.pid}")
+    assert lock_of(killed)["pid"] == quick.pid
+    quick.send(signal.SIGCONT)
+    assert quick.wait() == 0, quick.output
+    assert_ended_like(killed, reference(TINY))
+
+
+def test_a_run_that_another_process_has_just_done_is_not_done_again(
+    launch: Launch, tmp_path: Path
+) -> None:
+    slow = launch(*SHORT, first=at("open lock", signal.SIGSTOP))  # it was not done a moment ago
+    slow.wait_paused()
+    assert launch(*SHORT).wait() == 0
+    result = ("train.csv", "eval.csv", "agent.pt", "status.json")
+    before = {name: contents(run_in(tmp_path))[name] for name in result}
+    slow.send(signal.SIGCONT)
+    assert slow.wait() == 0, slow.output
+    assert {name: contents(run_in(tmp_path))[name] for name in result} == before
+    assert names(run_in(tmp_path)) == FILES
+
+
+def test_the_status_is_touched_while_the_run_goes_on(launch: Launch, tmp_path: Path) -> None:
+    def first() -> None:
+        run_folder.HEARTBEAT_S = 0.02
+
+    process = launch(*TINY, "budget.train_episodes=20000", first=first)
+    wait_until(lambda: list(tmp_path.glob("outputs/*/*/status.json")), process)
+    seen = set()
+
+    def beaten() -> bool:
+        content = status(run_in(tmp_path))  # whole at any time
+        assert (content["state"], content["pid"]) == ("running", process.pid)
+        seen.add(content["updated"])
+        return len(seen) == 4
+
+    wait_until(beaten, process)
+    assert process.kill() == -signal.SIGKILL
+    assert max(seen) <= time.time()
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_fails_the_run(launch: Launch, tmp_path: Path) -> None:
+    process = launch(*TINY, "algo.lr=1e30")
+    assert process.wait() == 1
+    assert re.fullmatch(
+        r"error: train/\w+ is -?(nan|inf) at env step \d+, by update \d+\n", process.err
+    )
+    failed = status(run_in(tmp_path))
+    assert f"error: {failed['cause']}\n" == process.err
+    assert failed["state"] == "failed"
+    log = (run_in(tmp_path) / "run.log").read_text()
+    assert "Traceback" in log and failed["cause"] in log
+    assert names(run_in(tmp_path)).isdisjoint({"lock", "agent.pt", "checkpoint.pt"})
+
+
+def test_outputs_that_cannot_be_made_are_named(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file")
+    process = launch(*TINY)
+    assert process.wait() == 1
+    assert_one_line(process, "outputs/runs")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """``outputs`` on a disk of its own."""
+    path = tmp_path / "outputs"
+    path.mkdir()
+    try:
+        command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a disk to fill: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte; return the file to remove."""
+    path = disk / "filler"
+    with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("event", "nth", "interval", "named"),
+    [
+        ("open .config.yaml.tmp", 1, ALWAYS, "config.yaml"),
+        ("open train.csv", 2, SELDOM, "train.csv"),
+        ("open .checkpoint.pt.tmp", 20, ALWAYS, "checkpoint.pt"),
+    ],
+)
+def test_a_full_disk_is_named_and_loses_nothing(
+    event: str,
+    nth: int,
+    interval: str,
+    named: str,
+    small_disk: Path,
+    launch: Launch,
+    tmp_path: Path,
+    short: tuple[Path, list[str]],
+) -> None:
+    process = launch(*SHORT, interval, first=at(event, signal.SIGSTOP, nth))
+    process.wait_paused()
+    filler = fill(small_disk)
+    process.send(signal.SIGCONT)
+    assert process.wait() == 1
+    assert_one_line(
+        process, f"No space left on device: {Path(*run_in(tmp_path).parts[-3:])}/{named}"
+    )
+    folder = run_in(tmp_path)
+    assert not [name for name in names(folder) if name == "lock" or name.endswith(".tmp")]
+    for checkpoint in folder.glob("checkpoint*.pt"):
+        torch.load(checkpoint, weights_only=True)
+
+    filler.unlink()
+    last = launch(*SHORT, interval)
+    assert last.wait() == 0, last.output
+    assert_ended_like(folder, short[0])
+
+
+# --- several runs --------------------------------------------------------------------------------
+
+
+def test_a_sweep_does_all_its_runs_and_results_depend_on_the_seed_alone(
+    launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    process = launch("-m", *TINY, "seed=1,0", "sweep=two")
+    assert process.wait() == 0, process.output
+    other, same = sorted(tmp_path.glob("outputs/two/*/"), key=lambda path: -int(path.name[-1]))
+    assert_ended_like(same, reference(TINY))
+    assert_ended_like(other, other)
+    assert table(other, "train.csv") != table(same, "train.csv")
+    assert weights(other) != weights(same)
+
+
+def test_a_run_that_fails_does_not_stop_the_sweep(launch: Launch, tmp_path: Path) -> None:
+    process = launch("-m", *SHORT, "seq_model.n_layer=0,1")
+    assert process.wait() == 1
+    assert status(run_in(tmp_path))["state"] == "done"
+    assert OmegaConf.load(run_in(tmp_path) / "config.yaml").seq_model.n_layer == 1
+    last = process.err.splitlines()[-2:]
+    assert last[0] == "1 of 2 runs failed:"
+    assert last[1].endswith("seq_model.n_layer=0: seq_model.n_layer must be at least 1, got 0")
+    assert "Traceback" not in process.output
+
+
+def test_every_run_of_a_sweep_that_fails_is_named(launch: Launch, tmp_path: Path) -> None:
+    process = launch("-m", "budget=paper", "env.length=7,8")
+    assert process.wait() == 1
+    lines = process.err.splitlines()
+    assert lines[-3] == "2 of 2 runs failed:"
+    for length, line in zip((7, 8), lines[-2:], strict=True):
+        assert line.strip().startswith(f"budget=paper env.length={length}: budget.train_episodes: ")
+    assert "Traceback" not in process.output
+    assert not list(tmp_path.glob("outputs/*/*/"))
+
+
+def test_a_signal_ends_the_whole_sweep(launch: Launch, tmp_path: Path) -> None:
+    process = launch("-m", *TINY, "seed=0,1", first=at("open train.csv", signal.SIGSTOP, 4))
+    process.wait_paused()
+    process.send(signal.SIGTERM, signal.SIGCONT)
+    assert process.wait() == 143
+    assert status(run_in(tmp_path))["state"] == "stopped"
+    assert "Traceback" not in process.output

@@ -1,0 +1,513 @@
+"""The loop: its order, its counts, what it writes, and that it may be cut anywhere."""
+
+import io
+import math
+
+import pytest
+import torch
+
+from memrl import experiment
+from memrl.envs.tmaze import TMazePassiveVec
+from memrl.interfaces import TaskSpec
+from memrl.replay import Replay
+from memrl.trainer import Trainer
+
+CPU = torch.device("cpu")
+LEFT = 2
+COUNTERS = ("env_steps", "episodes", "updates")
+
+
+class Tape:
+    """An agent, a logger and a maker of environments that write down what is asked of them.
+
+    The agent always goes left; its n-th update reports a loss of n.
+    """
+
+    def __init__(self, length=3, losses=None):
+        self.length = length
+        self.events = []
+        self.losses = losses
+        self.updates = 0
+        self.batches = []
+
+    # environment
+
+    def make_env(self, num_envs):
+        tape = self
+
+        class Taped(TMazePassiveVec):
+            def reset(self, *, seed=None, options=None):
+                tape.events.append(("reset", self.num_envs, seed))
+                return super().reset(seed=seed, options=options)
+
+        return Taped(num_envs=num_envs, length=self.length)
+
+    # agent
+
+    def initial_state(self, batch_size):
+        return 0
+
+    def act(self, obs, prev_reward, state, explore):
+        if state == 0:  # once an episode
+            self.events.append(("act", len(obs), explore))
+        return torch.full((len(obs),), LEFT), state + 1
+
+    def update(self, batch):
+        self.events.append("update")
+        self.batches.append(batch)
+        self.updates += 1
+        loss = self.losses(self.updates) if self.losses else self.updates
+        return {"loss": torch.tensor(float(loss))}
+
+    def state_dict(self):
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state):
+        self.updates = state["updates"]
+
+    def weights(self):
+        return {}
+
+    # logger
+
+    def write(self, table, row):
+        self.events.append((table, dict(row)))
+
+    def close(self, exit_code):
+        pass
+
+    # what happened
+
+    def boundary(self):
+        self.events.append("boundary")
+
+    def rows(self, table):
+        return [e[1] for e in self.events if isinstance(e, tuple) and e[0] == table]
+
+    def order(self):
+        """The events, each row by its table alone, what the constructor did left out."""
+        return [
+            e[0] if isinstance(e, tuple) and e[0] in ("train", "eval") else e for e in self.events
+        ][2:]
+
+
+def trainer_of(tape, **changes):
+    horizon = tape.length + 1
+    env = tape.make_env(1)
+    spec = TaskSpec(env.single_observation_space, env.single_action_space, horizon)
+    settings = {
+        "make_env": tape.make_env,
+        "agent": tape,
+        "replay": Replay(spec, horizon, 200 * (horizon + 1), CPU),
+        "device": CPU,
+        "horizon": horizon,
+        "seed": 5,
+        "num_envs": 1,
+        "batch_size": 7,
+        "updates_per_step": 0.25,
+        "train_episodes": 6,
+        "warmup_episodes": 10,
+        "eval_every": 10,
+        "eval_episodes": 3,
+        "stop_at_return": None,
+    }
+    trainer = Trainer(**(settings | changes))
+    trainer.logger = tape
+    return trainer
+
+
+def fitted(length=3, losses=None, **changes):
+    tape = Tape(length, losses)
+    trainer = trainer_of(tape, **changes)
+    trainer.fit(tape.boundary)
+    return tape, trainer
+
+
+def updates_between_rows(tape):
+    """How many updates each train row ends."""
+    done = [row["updates"] for row in tape.rows("train")]
+    return [b - a for a, b in zip([0, *done], done, strict=False)]
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+def test_the_order_of_a_run():
+    tape, _ = fitted(length=3, train_episodes=4, eval_every=3)
+    update = ["update", "boundary"]
+    random = [("reset", 1, None)]
+    episode = [("reset", 1, None), ("act", 1, True)]
+    evaluation = [("reset", 3, None), ("act", 3, False), "eval"]
+    expected = ["boundary"]
+    expected += 10 * random + ["boundary"] + 10 * update  # floor(0.25 x 40)
+    expected += ["train", "boundary"]  # and no evaluation, though 9 episodes' worth are passed
+    for n in (11, 12, 13, 14):
+        expected += [*episode, "boundary", *update, "train"]  # ceil(0.25 x 4)
+        expected += evaluation if n in (12, 14) else []  # a multiple of 3, and the end
+        expected += ["boundary"] if n < 14 else []
+    assert tape.order() == expected
+
+
+def test_the_environments_are_seeded_once_42_apart():
+    tape, _ = fitted(seed=8)
+    seeds = [
+        e for e in tape.events if isinstance(e, tuple) and e[0] == "reset" and e[2] is not None
+    ]
+    assert seeds == [("reset", 1, 8), ("reset", 3, 50)]
+
+
+def test_boundary_is_called_between_any_two_updates_and_around_every_collection():
+    tape, _ = fitted(length=9, updates_per_step=0.7)
+    order = tape.order()
+    assert order.count("update") == tape.updates > 20
+    for i, event in enumerate(order):
+        if event == "update":
+            assert order[i - 1] == order[i + 1] == "boundary"
+
+
+def test_training_explores_and_evaluation_is_greedy_in_one_batch():
+    tape, _ = fitted(train_episodes=20, num_envs=2, eval_episodes=5)
+    acts = {e[1:] for e in tape.events if isinstance(e, tuple) and e[0] == "act"}
+    assert acts == {(2, True), (5, False)}
+
+
+def test_updates_get_batches_of_batch_size_windows_of_the_window():
+    tape, _ = fitted(length=3, batch_size=7)
+    for batch in tape.batches:
+        assert batch.action.shape == (4, 7)
+        assert batch.mask.all()
+
+
+def test_everything_collected_is_in_the_replay():
+    _, trainer = fitted(length=3, train_episodes=6)
+    assert trainer.replay.size == 16 * 5
+    assert len(trainer.replay.starts) == 16
+
+
+# --- counts --------------------------------------------------------------------------------------
+
+
+def test_length_50_owes_127_updates_after_the_warm_up_and_13_an_episode():
+    tape, trainer = fitted(length=50, train_episodes=3)
+    assert updates_between_rows(tape) == [127, 13, 13, 13]
+    assert trainer.env_steps == 13 * 51
+    rows = [[row[key] for key in COUNTERS] for row in tape.rows("train")]
+    assert rows == [[510, 10, 127], [561, 11, 140], [612, 12, 153], [663, 13, 166]]
+
+
+@pytest.mark.parametrize(("length", "train_episodes"), [(3, 1), (3, 7), (7, 11)])
+def test_the_budget_is_warm_up_plus_train_episodes(length, train_episodes):
+    tape, trainer = fitted(length=length, train_episodes=train_episodes)
+    assert trainer.env_steps == trainer.total_steps == (10 + train_episodes) * (length + 1)
+    assert trainer.episodes == 10 + train_episodes
+    assert tape.rows("train")[-1]["env_steps"] == trainer.env_steps
+
+
+@pytest.mark.parametrize(
+    ("updates_per_step", "horizon", "warmup", "each"),
+    [
+        (0.1, 30, 30, 3),  # 0.1 x 30 is more than 3 in floating point
+        (0.29, 10, 29, 3),  # 0.29 x 100 is less than 29
+        (0.7, 10, 70, 7),
+        (1.0, 4, 40, 4),
+        (2.0, 3, 60, 6),
+        (1 / 3, 4, 13, 2),
+        (0.26, 4, 10, 2),
+    ],
+)
+def test_owed_updates_are_rounded_down_after_the_warm_up_then_up(
+    updates_per_step, horizon, warmup, each
+):
+    tape, _ = fitted(
+        length=horizon - 1, updates_per_step=updates_per_step, train_episodes=2, batch_size=1
+    )
+    assert updates_between_rows(tape) == [warmup, each, each]
+
+
+def test_a_cycle_without_an_update_writes_no_row():
+    tape, trainer = fitted(length=3, updates_per_step=0.02, train_episodes=2)  # owes 0.8, 0.08
+    assert [row["env_steps"] for row in tape.rows("train")] == [44, 48]
+    assert trainer.updates == 2
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "warmup", "train", "episodes"),
+    [(4, 10, 6, [12, 16]), (4, 8, 9, [8, 12, 16, 20]), (16, 10, 3, [16]), (3, 1, 3, [3, 6])],
+)
+def test_several_environments_collect_whole_rounds(num_envs, warmup, train, episodes):
+    tape, _ = fitted(
+        num_envs=num_envs, warmup_episodes=warmup, train_episodes=train, eval_episodes=1
+    )
+    rows = tape.rows("train")
+    assert [row["episodes"] for row in rows] == episodes
+    assert [row["env_steps"] for row in rows] == [4 * n for n in episodes]
+    collected = [b - a for a, b in zip([0, *episodes], episodes, strict=False)]
+    assert updates_between_rows(tape) == collected  # 0.25 x 4 steps
+    resets = [e for e in tape.order() if e[0] == "reset" and e[1] == num_envs]
+    assert len(resets) == episodes[-1] / num_envs
+
+
+def test_several_environments_round_the_updates_of_a_round_not_of_an_episode():
+    tape, _ = fitted(length=4, num_envs=3, warmup_episodes=3, train_episodes=6)
+    assert updates_between_rows(tape) == [3, 4, 4]  # 0.25 x 15 = 3.75
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def evaluated_at(tape):
+    return [row["episodes"] for row in tape.rows("eval")]
+
+
+@pytest.mark.parametrize(
+    ("eval_every", "train_episodes", "episodes"),
+    [
+        (10, 30, [20, 30, 40]),  # 10 is passed by the warm-up
+        (10, 25, [20, 30, 35]),  # the end is evaluated, too
+        (10, 3, [13]),
+        (100, 3, [13]),
+        (3, 6, [12, 15, 16]),
+        (1, 3, [11, 12, 13]),
+        (50, 45, [50, 55]),
+    ],
+)
+def test_evaluation_at_each_next_multiple_and_at_the_end(eval_every, train_episodes, episodes):
+    tape, _ = fitted(eval_every=eval_every, train_episodes=train_episodes)
+    assert evaluated_at(tape) == episodes
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "eval_every", "episodes"),
+    [(4, 5, [16, 20, 28, 32]), (4, 3, [16, 20, 24, 28, 32]), (8, 10, [24, 32])],
+)
+def test_cadence_with_several_environments(num_envs, eval_every, episodes):
+    # Collections end at multiples of num_envs, the warm-up at 12 or 16, the budget at 30.
+    tape, _ = fitted(num_envs=num_envs, eval_every=eval_every, train_episodes=20)
+    assert evaluated_at(tape) == episodes
+
+
+def test_an_evaluation_row_holds_the_means_of_its_episodes():
+    tape, trainer = fitted(length=4, train_episodes=1)
+    (row,) = tape.rows("eval")
+    assert row["eval/return"] == pytest.approx(-1)  # a penalty of -1/4 at all steps but the last
+    assert row["eval/length"] == 5
+    assert math.isnan(row["eval/success"])  # a T-Maze reports none
+    assert trainer.last_return == row["eval/return"]
+    assert list(row) == [*COUNTERS, "eval/return", "eval/success", "eval/length", "time/seconds"]
+
+
+def test_a_training_row_holds_the_means_of_its_cycle():
+    tape, _ = fitted(length=4, train_episodes=2, updates_per_step=0.4)
+    rows = tape.rows("train")
+    assert [row["train/loss"] for row in rows] == [10.5, 21.5, 23.5]  # 1..20, 21..22, 23..24
+    assert rows[0]["train/return"] > -1  # random
+    assert [row["train/return"] for row in rows[1:]] == pytest.approx([-1, -1])
+    names = ["train/return", "train/loss", "time/updates_per_s", "time/seconds"]
+    assert all(list(row) == [*COUNTERS, *names] for row in rows)
+
+
+def test_the_run_stops_once_an_evaluation_reaches_stop_at_return():
+    tape, trainer = fitted(stop_at_return=-1.0, train_episodes=100, eval_every=6)
+    assert evaluated_at(tape) == [12]
+    assert trainer.finished and trainer.solved
+    assert trainer.env_steps == 12 * 4
+    assert trainer.progress == 1
+
+
+def test_the_budget_ends_a_run_that_never_reaches_stop_at_return():
+    tape, trainer = fitted(stop_at_return=-0.999, train_episodes=6)
+    assert evaluated_at(tape) == [16]
+    assert trainer.finished and not trainer.solved
+
+
+def test_progress_stays_between_0_and_1_and_counts_owed_updates_as_unspent():
+    tape = Tape()
+    trainer, seen = trainer_of(tape), []
+    trainer.fit(lambda: seen.append((trainer.progress, trainer.owed)))
+    assert seen[0] == (0, 0)
+    assert seen[1] == (0, 10)  # ten episodes are played, and all their updates owed
+    assert [p for p, _ in seen] == sorted(p for p, _ in seen)
+    assert all(0 <= p <= 1 for p, _ in seen)
+    assert trainer.progress == 1
+
+
+# --- what stops a run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_stops_the_run_and_is_named(bad):
+    tape = Tape(losses=lambda n: bad if n == 12 else n)
+    with pytest.raises(FloatingPointError) as error:
+        trainer_of(tape).fit(tape.boundary)
+    assert str(error.value) == f"train/loss is {bad} at env step 48, by update 12"
+    assert len(tape.rows("train")) == 2  # its own cycle has none
+    assert tape.rows("eval") == []
+
+
+def test_check_finite_sees_the_cycle_that_is_going_on():
+    tape = Tape(losses=lambda n: math.nan if n == 3 else n)
+    trainer, bad = trainer_of(tape), []
+
+    def boundary():
+        try:
+            trainer.check_finite()
+        except FloatingPointError:
+            bad.append(trainer.updates)
+
+    with pytest.raises(FloatingPointError):
+        trainer.fit(boundary)
+    assert bad == [3, 4, 5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["num_envs", "batch_size", "train_episodes", "warmup_episodes", "eval_every", "eval_episodes"],
+)
+@pytest.mark.parametrize("value", [0, -1])
+def test_counts_below_1_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1, got {value}$"):
+        trainer_of(Tape(), **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -0.25, math.inf, math.nan])
+def test_updates_per_step_out_of_range_is_refused_by_name(value):
+    with pytest.raises(ValueError, match=f"^updates_per_step must be above 0, got {value}$"):
+        trainer_of(Tape(), updates_per_step=value)
+
+
+# --- interruption, with a real agent -------------------------------------------------------------
+
+SMALL = ["device=cpu", "env.length=3", "batch_size=3", "algo.hidden_dims=[8]", "budget=smoke"]
+SMALL += ["budget.train_episodes=3", "budget.warmup_episodes=3", "budget.eval_every=2"]
+SMALL += ["budget.eval_episodes=2", "updates_per_step=0.5"]
+LSTM = ["seq_model=lstm", "seq_model.hidden_dim=8"]
+GPT = ["seq_model=gpt", "encoder.obs_dim=4", "encoder.action_dim=4", "dropout=0.3"]
+GPT += ["num_envs=2", "replay_capacity=23"]  # a ring that is full before the end
+
+
+class Rows(list):
+    """A logger that keeps rows, wall-clock columns aside."""
+
+    def write(self, table, row):
+        row = {k: repr(v) for k, v in row.items() if not k.startswith("time/")}
+        self.append((table, row))
+
+
+def whole_state(trainer):
+    """What the rest of a run could depend on, weights, moments and generators included."""
+    envs = [env.np_random.bit_generator.state for env in (trainer.env, trainer.eval_env)]
+    return trainer.state_dict() | {"elapsed": 0, "envs": envs}
+
+
+def real_trainer(config):
+    trainer = experiment.build(config)
+    trainer.logger = Rows()
+    return trainer
+
+
+def config_of(overrides):
+    return experiment.resolve(experiment.compose_config([*SMALL, *overrides]))
+
+
+def as_saved(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def loaded(data):
+    return torch.load(io.BytesIO(data), weights_only=True)
+
+
+def same(a, b):
+    """Equal to the last bit, however nested."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("overrides", [LSTM, GPT], ids=lambda o: o[0])
+def test_a_run_cut_at_any_boundary_continues_identically(overrides):
+    config = config_of(overrides)
+    trainer, saved = real_trainer(config), []
+    trainer.fit(lambda: saved.append((as_saved(trainer.state_dict()), len(trainer.logger))))
+    rows = list(trainer.logger)
+    assert len(saved) > 12
+    assert {row[0] for row in rows} == {"train", "eval"}
+    for number, (data, written) in enumerate(saved):
+        torch.manual_seed(1000 + number)
+        other = real_trainer(config)
+        other.env.reset(seed=1000 + number)
+        torch.rand(number)
+        state = loaded(data)
+        other.load_state_dict(state)
+        assert same(other.state_dict() | {"elapsed": 0}, state | {"elapsed": 0})
+        other.fit(lambda: None)
+        assert other.logger == rows[written:], f"boundary {number}"
+        assert same(whole_state(other), whole_state(trainer)), f"boundary {number}"
+
+
+def test_two_interruptions_are_as_none():
+    config = config_of(LSTM)
+    whole = real_trainer(config)
+    whole.fit(lambda: None)
+    rows, trainer = [], real_trainer(config)
+    for stop in (4, 7, None):
+        calls = []
+
+        def boundary(calls=calls, stop=stop):
+            calls.append(1)
+            if len(calls) == stop:
+                raise InterruptedError
+
+        try:
+            trainer.fit(boundary)
+        except InterruptedError:
+            data, rows = as_saved(trainer.state_dict()), rows + trainer.logger
+            trainer = real_trainer(config)
+            trainer.load_state_dict(loaded(data))
+    assert rows + trainer.logger == whole.logger
+
+
+def test_a_finished_run_has_nothing_left_to_do():
+    config = config_of(LSTM)
+    trainer = real_trainer(config)
+    trainer.fit(lambda: None)
+    other = real_trainer(config)
+    other.load_state_dict(loaded(as_saved(trainer.state_dict())))
+    assert other.finished
+    other.fit(lambda: None)
+    assert other.logger == []
+
+
+def test_seconds_go_on_counting_over_interruptions():
+    config = config_of(LSTM)
+    trainer = real_trainer(config)
+    state = trainer.state_dict() | {"elapsed": 1000.0}
+    trainer.load_state_dict(state)
+    assert trainer.seconds() >= 1000
+    assert trainer.state_dict()["elapsed"] >= 1000
+
+
+@pytest.mark.parametrize("overrides", [LSTM, GPT], ids=lambda o: o[0])
+def test_evaluation_does_not_change_training(overrides):
+    def train_rows(*budget):
+        trainer = real_trainer(config_of([*overrides, *budget]))
+        trainer.fit(lambda: None)
+        return [row for row in trainer.logger if row[0] == "train"]
+
+    often = train_rows("budget.eval_every=1", "budget.eval_episodes=3")
+    assert often == train_rows("budget.eval_every=100", "budget.eval_episodes=1")
+
+
+def test_a_seed_gives_one_run_and_another_seed_another():
+    def rows(seed):
+        trainer = real_trainer(config_of([*LSTM, f"seed={seed}"]))
+        trainer.fit(lambda: None)
+        return trainer.logger
+
+    first = rows(1)
+    assert first == rows(1)
+    assert first != rows(2)
