@@ -165,7 +165,12 @@ def build(config: Config) -> Trainer:
     env = make_env(config, 1)
     spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
     window = config["context_len"] or spec.horizon
-    n_action = action_width(spec.action_space)
+    if window > spec.horizon:
+        raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
+    try:
+        n_action = action_width(spec.action_space)
+    except ValueError as error:
+        raise ConfigError(f"env: {error}") from None
     encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
     seq_model = make(
         "seq_model",
@@ -183,13 +188,8 @@ def build(config: Config) -> Trainer:
         horizon=spec.horizon,
         train_steps=budget["train_episodes"] * spec.horizon,
     )
-    capacity = config["replay_capacity"]
-    if capacity is None:  # the published program's, less what this run can never fill
-        episodes = budget["warmup_episodes"] + budget["train_episodes"] + config["num_envs"]
-        slots = max(episodes, 1) * (spec.horizon + 1)
-        capacity = min(max(10**6, 1000 * spec.horizon), slots)
     try:
-        replay = Replay(spec, window, capacity, device)
+        replay = Replay(spec, window, replay_capacity(config, spec.horizon), device)
     except ValueError as error:
         raise ConfigError(f"replay_{error}") from None
     return make(  # type: ignore[no-any-return]
@@ -202,6 +202,16 @@ def build(config: Config) -> Trainer:
         horizon=spec.horizon,
         **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
     )
+
+
+def replay_capacity(config: Config, horizon: int) -> int:
+    """Return the slots asked for, or else the published number less what can never be filled."""
+    if config["replay_capacity"] is not None:
+        return int(config["replay_capacity"])
+    budget = config["budget"]
+    episodes = budget["warmup_episodes"] + budget["train_episodes"] + config["num_envs"]
+    slots: int = 2 * max(episodes, 1) * horizon  # n steps take n + 1 slots, at most twice n
+    return min(max(10**6, 1000 * horizon), slots)
 
 
 def versions(config: Config, device: str) -> dict[str, Any]:

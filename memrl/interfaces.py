@@ -42,7 +42,8 @@ class Episodes(NamedTuple):
 class SequenceModel(Protocol):
     """A causal map from a history to a state, with one law.
 
-    A history fed whole or in pieces gives the same outputs (evaluation mode).
+    A history fed whole or in pieces gives the same outputs (evaluation mode). Dropout, if any, is
+    an ``nn.Dropout``, or that of PyTorch's recurrent layers, so that others can see it.
     """
 
     output_dim: int
@@ -69,7 +70,7 @@ class Agent(Protocol):
         """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,)."""
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
-        """Do one gradient step; its metrics stay on the device until the caller wants them."""
+        """Do one gradient step; its metrics, ``loss`` among them, are not synchronised with."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next ``act`` and ``update`` depend on, random generators aside."""
@@ -79,6 +80,9 @@ class Agent(Protocol):
 
     def weights(self) -> dict[str, Tensor]:
         """Return what acting alone needs, by name."""
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore what ``weights`` returned."""
 
 
 class Logger(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from memrl.checkpoint import CannotContinue
+from memrl.checkpoint import CannotContinue, naming
 from memrl.interfaces import Logger
 
 TABLES = ("train", "eval")
@@ -31,29 +31,30 @@ class CsvTables:
             have = path.stat().st_size if path.exists() else 0
             if have < size:
                 raise CannotContinue(f"{path} has {have} bytes, the checkpoint counts {size}")
-        for table, path in self.paths.items():
-            size = sizes.get(table, 0)
-            with open(path, "ab") as file:
-                file.truncate(size)
         self.sizes = {table: sizes.get(table, 0) for table in TABLES}
+        self.headers = dict.fromkeys(TABLES, "")
+        for table, path in self.paths.items():
+            with naming(path), open(path, "a+b") as file:
+                file.truncate(self.sizes[table])
+                file.seek(0)
+                self.headers[table] = file.readline().decode()
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
         """Append one row, the header first if the file is empty."""
-        path = self.paths[table]
-        text = "" if self.sizes[table] else ",".join(row) + "\n"
-        text += ",".join(_cell(value) for value in row.values()) + "\n"
-        data = text.encode()
-        try:
-            with open(path, "ab") as file:
-                file.write(data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        path, header = self.paths[table], ",".join(row) + "\n"
+        if self.headers[table] not in ("", header):  # of another version of the program
+            raise CannotContinue(f"{path} has other columns than {header.strip()}")
+        text = "" if self.headers[table] else header
+        data = (text + ",".join(_cell(value) for value in row.values()) + "\n").encode()
+        with naming(path), open(path, "ab") as file:
+            file.write(data)
+        self.headers[table] = header
         self.sizes[table] += len(data)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk itself, so that no checkpoint is ahead of them."""
         for path in self.paths.values():
-            with open(path, "ab") as file:
+            with naming(path), open(path, "ab") as file:
                 os.fsync(file.fileno())
 
     def close(self, exit_code: int) -> None:
@@ -96,10 +97,11 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
-        """Add each finite value of the row as a scalar."""
+        """Add each finite value of the row as a scalar; both tables have times, so name whose."""
         for key, value in row.items():
-            if "/" in key and not math.isnan(value):
-                self.writer.add_scalar(key, value, int(row["env_steps"]))
+            if "/" in key and math.isfinite(value):
+                tag = key.replace("time/", f"time/{table}_")
+                self.writer.add_scalar(tag, value, int(row["env_steps"]))
         self.writer.flush()
 
     def close(self, exit_code: int) -> None:

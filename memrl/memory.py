@@ -20,7 +20,7 @@ def action_width(space: gymnasium.Space[Any]) -> int:
     """Return the width of an action as networks see it: one-hot if discrete."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return int(space.n)
-    raise ValueError(f"action spaces other than Discrete are not supported, got {space}")
+    raise ValueError(f"the action space must be Discrete, got {space}")
 
 
 class Memory(nn.Module):
@@ -79,4 +79,8 @@ class Memory(nn.Module):
     @property
     def has_dropout(self) -> bool:
         """True if two forward passes in training mode may differ."""
-        return any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.modules())
+        return any(
+            getattr(m, "p" if isinstance(m, nn.Dropout) else "dropout", 0.0) > 0
+            for m in self.modules()
+            if isinstance(m, nn.Dropout | nn.RNNBase)
+        )

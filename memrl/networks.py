@@ -50,6 +50,8 @@ def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
 
 @torch.no_grad()
 def mean_grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the mean over parameter tensors of each gradient's L2 norm (scalar tensor)."""
+    """Return the mean over parameter tensors of each gradient's L2 norm; 0 if there is none."""
     grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return torch.zeros(())
     return torch.stack(torch._foreach_norm(grads)).mean()

@@ -75,7 +75,7 @@ class Progress:
         """Return episode, speed, loss, last return and remaining time."""
         t, fields = self.trainer, self.fields()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        if t.cycle_updates:
+        if "loss" in t.cycle_metrics:
             self.loss = t.cycle_metrics["loss"].item() / t.cycle_updates
         last, eta = fields["last_return"], fields["eta_s"]
         parts = [

@@ -69,7 +69,7 @@ def rollout(
             observations[-1].to(device), torch.from_numpy(reward).to(device), state, explore
         )
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
-        reward = np.asarray(rewards, dtype=np.float32)
+        reward = np.array(rewards, dtype=np.float32)
         over = alive & (terminated | truncated)
         if "success" in info:
             success = np.zeros(B) if success is None else success

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from memrl.checkpoint import write_whole
+from memrl.checkpoint import naming, write_whole
 from memrl.schema import show
 
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
@@ -126,11 +126,11 @@ def locked(folder: Path) -> Iterator[None]:
         except FileExistsError:
             _remove_if_stale(path)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with naming(path), os.fdopen(descriptor, "w") as file:
             json.dump(mine, file)
-    except OSError as error:
+    except OSError:
         path.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ COUNTERS = (
     "updates",
     "owed",
     "in_cycle",
+    "cycle_steps",
     "cycle_return",
     "cycle_updates",
     "cycle_metrics",
@@ -102,6 +103,7 @@ class Trainer:
         self.env_steps = self.episodes = self.updates = 0
         self.owed = 0  # updates still to do before the next collection
         self.in_cycle = False  # collected, and its row not yet written
+        self.cycle_steps = 0
         self.cycle_return = 0.0
         self.cycle_updates = 0
         self.cycle_metrics: dict[str, Tensor] = {}  # sums over the cycle's updates
@@ -151,7 +153,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the budget that is spent, 0 to 1; owed updates count as unspent steps."""
-        done = self.env_steps - self.owed / self.updates_per_step
+        unpaid = min(self.owed / self.updates_per_step, self.cycle_steps)
+        done = self.env_steps - unpaid
         return 1.0 if self.finished else min(max(done / self.total_steps, 0.0), 1.0)
 
     def seconds(self) -> float:
@@ -173,8 +176,10 @@ class Trainer:
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
             if not warmup or self.episodes >= self.warmup_episodes:
                 break
-        # Rounded first: 0.1 x 30 is a little more than 3 in floating point.
-        owed = round(self.updates_per_step * (self.env_steps - before), 6)
+        self.cycle_steps = self.env_steps - before
+        owed = self.updates_per_step * self.cycle_steps
+        if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
+            owed = round(owed)
         self.owed = math.floor(owed) if warmup else math.ceil(owed)
         self.cycle_return = float(np.mean(returns))
         self.in_cycle = True
@@ -233,7 +238,10 @@ class Trainer:
     # --- interruption ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the rest of the run depends on, random generators included."""
+        """Return all that the rest of the run depends on, random generators included.
+
+        Weights are not copied: save it before the next update.
+        """
         rng: dict[str, Any] = {"torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)

@@ -164,6 +164,7 @@ REFUSED = {
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
     "updates_per_step=0": "updates_per_step must be above 0, got 0",
+    "context_len=12": "context_len must be at most the horizon, 11, got 12",
     "context_len=1": "context_len must be null (the whole episode) or at least 2, got 1",
     "dropout=1": "dropout must be in [0, 1), got 1",
     "attention_dropout=-1": "attention_dropout must be in [0, 1), got -1",

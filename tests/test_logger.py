@@ -185,6 +185,15 @@ def scalars(monkeypatch):
     return read
 
 
+def test_rows_with_other_columns_are_refused(tmp_path):
+    CsvTables(tmp_path, {}).write("train", {"env_steps": 1, "train/loss": 0.5})
+    size = (tmp_path / "train.csv").stat().st_size
+    tables = CsvTables(tmp_path, {"train": size})
+    with pytest.raises(CannotContinue, match=r"train\.csv has other columns than env_"):
+        tables.write("train", {"env_steps": 2, "train/q": 0.5})
+    assert (tmp_path / "train.csv").stat().st_size == size
+
+
 def test_tensorboard_has_each_metric_over_env_steps(tmp_path, scalars):
     board = TensorBoard(tmp_path, 1)
     counters = {"episodes": 2, "updates": 3}
@@ -195,7 +204,7 @@ def test_tensorboard_has_each_metric_over_env_steps(tmp_path, scalars):
     board.close(0)
     assert shown == {
         "train/loss": [(4, 0.5), (8, 0.25)],
-        "time/seconds": [(4, 1.5), (8, 2.5)],
+        "time/train_seconds": [(4, 1.5), (8, 2.5)],
         "eval/return": [(4, 1.0)],
     }
 

@@ -31,7 +31,7 @@ CORE_RANKS = {
     "rollout": 5,
     "trainer": 6,
     "checkpoint": 7,
-    "logger": 7,
+    "logger": 8,
 }
 TOOL_RANKS = {
     "interrupt": 0,

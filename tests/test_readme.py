@@ -1,10 +1,8 @@
 """What the README says works, word for word."""
 
 import csv
-import os
 import re
 import shlex
-import subprocess
 import sys
 from functools import partial
 
@@ -40,56 +38,58 @@ def block(language, containing):
     return next(text for text in blocks if containing in text)
 
 
-def run_py(cwd, *overrides):
-    tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2"]
-    return subprocess.run(
-        [sys.executable, ROOT / "run.py", "-cd", "my_conf", *overrides, *tiny],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(cwd)},
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def run(launch, tmp_path):
+    """Run with what stands in the test's folder and in ``my_conf``; return status and process."""
+
+    def run_py(*overrides):
+        tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2"]
+        python_path = partial(sys.path.insert, 0, str(tmp_path))
+        process = launch("-cd", "my_conf", *overrides, *tiny, first=python_path)
+        return process.wait(), process
+
+    return run_py
 
 
-def test_your_own_sequence_model(tmp_path):
+def test_your_own_sequence_model(tmp_path, run):
     (tmp_path / "ema.py").write_text(block("python", "class Ema"))
     conf = tmp_path / "my_conf" / "seq_model"
     conf.mkdir(parents=True)
     (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models.ema", "ema"))
 
-    run = partial(run_py, tmp_path, "env.length=5")
-    done = run("seq_model=ema", "seq_model.decay=0.8")
-    assert done.returncode == 0, done.stderr
+    run = partial(run, "env.length=5", "seq_model=ema")
+    code, done = run("seq_model.decay=0.8")
+    assert code == 0, done.output
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     assert folder.name.startswith("tmaze_passive-5,dqn,ema,")
     assert "seq_model.decay=0.8" in folder.name
     assert (folder / "agent.pt").exists()
 
-    refused = run("seq_model=ema", "seq_model.decay=often")
-    assert refused.returncode == 2
-    assert refused.stderr == "error: seq_model.decay=often: must be a finite number\n"
-    refused = run("seq_model=ema", "seq_model.decay=2")
-    assert refused.returncode == 2
-    assert refused.stderr == "error: seq_model.decay must be in [0, 1), got 2\n"
+    code, refused = run("seq_model.decay=often")
+    assert code == 2
+    assert refused.err == "error: seq_model.decay=often: must be a finite number\n"
+    code, refused = run("seq_model.decay=2")
+    assert code == 2
+    assert refused.err == "error: seq_model.decay must be in [0, 1), got 2\n"
 
 
-def test_your_own_task(tmp_path):
+def test_your_own_task(tmp_path, run):
     (tmp_path / "recall.py").write_text(block("python", "class RecallVec"))
     conf = tmp_path / "my_conf" / "env"
     conf.mkdir(parents=True)
     (conf / "recall.yaml").write_text(block("yaml", "RecallVec").replace("memrl.envs.", ""))
-    run = partial(run_py, tmp_path, "env=recall")
-    done = run("env.length=6", "num_envs=2")
-    assert done.returncode == 0, done.stderr
+    run = partial(run, "env=recall")
+    code, done = run("env.length=6", "num_envs=2")
+    assert code == 0, done.output
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     assert folder.name.startswith("recall-6,dqn,lstm,")
     with open(folder / "eval.csv") as file:
         for row in csv.DictReader(file):
             assert row["eval/success"] == row["eval/return"]
             assert float(row["eval/length"]) == 6
-    refused = run("env.length=1")
-    assert refused.returncode == 2
-    assert refused.stderr == "error: env.length must be at least 2, got 1\n"
+    code, refused = run("env.length=1")
+    assert code == 2
+    assert refused.err == "error: env.length must be at least 2, got 1\n"
 
 
 def test_your_own_sequence_model_obeys_the_law():

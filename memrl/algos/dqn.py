@@ -70,6 +70,9 @@ class DQN:
         dropout_scope: Literal["everywhere", "gradient"],
         shared_forward: bool,
     ) -> None:
+        for name, steps, least in (("horizon", horizon, 1), ("train_steps", train_steps, 0)):
+            if steps < least:
+                raise ValueError(f"{name} must be at least {least}, got {steps}")
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
         if not 0 < tau <= 1:
@@ -95,7 +98,9 @@ class DQN:
     @property
     def epsilon(self) -> float:
         """Probability of a uniformly random action at the next exploring step."""
-        done = min(self.explored_steps / self.epsilon_steps, 1.0)
+        if self.explored_steps >= self.epsilon_steps:
+            return self.epsilon_end
+        done = self.explored_steps / self.epsilon_steps
         return 1 + (self.epsilon_end - 1) * done
 
     def initial_state(self, batch_size: int) -> ActState:
