@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+START_OVER = "to start over, delete the folder"
 UNFINISHED = NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
 WEIGHTS = "agent.pt"
 
 
 class CannotContinue(Exception):
-    """What is on disk does not suffice to continue the run; nothing of it was changed."""
+    """What is on disk does not suffice to continue the run; its rows were not touched."""
 
 
 @contextlib.contextmanager
@@ -43,20 +44,29 @@ def write_whole(path: Path, content: bytes, keep_as: Path | None = None) -> None
                 os.fsync(file.fileno())
             if keep_as is not None and path.exists():
                 os.replace(path, keep_as)
+                _sync_folder(path.parent)
             os.replace(temporary, path)
+            _sync_folder(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that died while writing.
+def _sync_folder(folder: Path) -> None:
+    # Makes a rename outlast a loss of power, where the system lets a folder be synced.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
-    Except locks that another process may just be looking at.
-    """
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that died while writing; those of locks are apart."""
     for path in folder.glob(".*.tmp"):
-        if not path.name.startswith(".lock."):
+        if not path.name.startswith((".lock.", ".claim.")):
             path.unlink(missing_ok=True)
 
 
@@ -80,8 +90,11 @@ def load(folder: Path) -> tuple[dict[str, Any], str] | None:
         path = folder / name
         if not path.exists():
             continue
+        content = io.BytesIO(path.read_bytes())  # what fails here is no torn file
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(content, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
         except Exception as error:  # torch raises many kinds for a torn file
             problems.append(f"{path} ({(str(error).splitlines() or ['?'])[0]})")
             continue
@@ -89,7 +102,7 @@ def load(folder: Path) -> tuple[dict[str, Any], str] | None:
             (folder / NEWEST).unlink()
         return state, name
     if problems:
-        raise CannotContinue(f"no readable checkpoint: {', '.join(problems)}")
+        raise CannotContinue(f"no readable checkpoint: {', '.join(problems)}; {START_OVER}")
     return None
 
 
@@ -99,9 +112,9 @@ def save_weights(folder: Path, weights: Mapping[str, Any]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoints of a run that is done, and all that dead processes left."""
-    for path in [folder / name for name in UNFINISHED] + list(folder.glob(".*.tmp")):
-        path.unlink(missing_ok=True)
+    """Remove the checkpoints of a run that is done."""
+    for name in UNFINISHED:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _to_bytes(state: Mapping[str, Any]) -> bytes:

@@ -27,7 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from memrl.checkpoint import CannotContinue
 from memrl.experiment import CONF, compose_config, run
 from memrl.interrupt import Stopped
-from memrl.run_folder import Busy, flatten
+from memrl.lock import Busy
+from memrl.run_folder import flatten
 from memrl.schema import LABELS, ConfigError, suggest
 
 FAILED, BAD_CONFIG, BUSY = 1, 2, 3
@@ -85,7 +86,7 @@ def main() -> None:
         return
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO)
-    log.addHandler(console)
+    log.handlers = [console]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     try:

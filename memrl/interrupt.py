@@ -1,4 +1,7 @@
-"""Signals ask a run to stop; it does so at its next boundary, once it has saved."""
+"""Signals ask a run to stop; it does so at its next boundary, once it has saved.
+
+Before a run has its folder they end the process as they always do: there is nothing to save.
+"""
 
 from __future__ import annotations
 

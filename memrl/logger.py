@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from memrl.checkpoint import CannotContinue, naming
+from memrl.checkpoint import START_OVER, CannotContinue, naming
 from memrl.interfaces import Logger
 
 TABLES = ("train", "eval")
@@ -30,7 +30,9 @@ class CsvTables:
             size = sizes.get(table, 0)
             have = path.stat().st_size if path.exists() else 0
             if have < size:
-                raise CannotContinue(f"{path} has {have} bytes, the checkpoint counts {size}")
+                raise CannotContinue(
+                    f"{path} has {have} bytes, the checkpoint counts {size}; {START_OVER}"
+                )
         self.sizes = {table: sizes.get(table, 0) for table in TABLES}
         self.headers = dict.fromkeys(TABLES, "")
         for table, path in self.paths.items():

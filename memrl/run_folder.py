@@ -1,7 +1,6 @@
-"""A run's folder: its name, its lock, its status.
+"""A run's folder: its name and its status.
 
-``outputs/<sweep>/<run>/`` is the run's identity: the same config always has the same folder, and
-no two processes work in it at once.
+``outputs/<sweep>/<run>/`` is the run's identity: the same config always has the same folder.
 """
 
 from __future__ import annotations
@@ -14,23 +13,17 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from memrl.checkpoint import naming, write_whole
+from memrl.checkpoint import write_whole
+from memrl.lock import job_id
 from memrl.schema import show
 
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
 HEARTBEAT_S = 30.0  # an update of the weights can take that long
-SILENT_S = 180.0  # on another host, a run that did not touch its status for this long is dead
 LONGEST_NAME = 150
-
-
-class Busy(Exception):
-    """Another process works on this run."""
 
 
 # --- identity ------------------------------------------------------------------------------------
@@ -89,108 +82,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted(a.keys() | b.keys())
         if key not in a or key not in b or a[key] != b[key]
     ]
-
-
-# --- lock ----------------------------------------------------------------------------------------
-
-
-def job_id() -> str | None:
-    """Return the SLURM job this process belongs to, as ``squeue`` shows it, or None."""
-    array, task = (os.environ.get(f"SLURM_ARRAY_{k}_ID") for k in ("JOB", "TASK"))
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-
-
-def _process() -> dict[str, Any]:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return {
-        "host": socket.gethostname(),
-        "boot_id": boot.read_text().strip() if boot.exists() else str(int(psutil.boot_time())),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "job_id": job_id(),
-    }
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, taking it over from a process that is gone.
-
-    Raises:
-        Busy: the process that holds it may be alive.
-    """
-    path, mine = folder / "lock", _process()
-    while True:
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            _remove_if_stale(path)
-    try:
-        with naming(path), os.fdopen(descriptor, "w") as file:
-            json.dump(mine, file)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-    try:
-        yield
-    finally:
-        if _read(path) == mine:
-            path.unlink(missing_ok=True)
-
-
-def _remove_if_stale(path: Path) -> None:
-    holder = _read(path)
-    why_alive = _alive(path, holder)
-    if why_alive:
-        raise Busy(f"{path.parent}: {why_alive}")
-    # Two processes may both find it stale: only one rename succeeds, and if it caught a lock made
-    # in the meantime, that one is put back.
-    aside = path.with_name(f".lock.{os.getpid()}.tmp")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    if _read(aside) != holder:
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
-
-
-def _alive(path: Path, holder: dict[str, Any]) -> str | None:
-    mine = _process()
-    if not holder:  # torn, or about to be written
-        age = time.time() - _touched(path)
-        return "another process is taking this run" if age < SILENT_S else None
-    who = f"{holder['host']}, process {holder['pid']}"
-    who += f", job {holder['job_id']}" if holder.get("job_id") else ""
-    if holder["host"] == mine["host"]:
-        if holder["boot_id"] != mine["boot_id"] or not psutil.pid_exists(holder["pid"]):
-            return None
-        try:
-            process = psutil.Process(holder["pid"])
-            same = abs(process.create_time() - holder["started"]) < 5  # else the pid was reused
-            gone = process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return f"this run is going on ({who})" if same and not gone else None
-    updated = _read(path.with_name("status.json")).get("updated", 0)
-    silent = time.time() - max(updated, _touched(path))
-    return f"this run is going on ({who})" if silent < SILENT_S else None
-
-
-def _touched(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 # --- status --------------------------------------------------------------------------------------
@@ -263,3 +154,11 @@ class Status:
 def state_of(folder: Path) -> str | None:
     """Return the ``state`` of a run's folder, or None if it has none."""
     return _read(folder / "status.json").get("state")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from memrl import checkpoint
+from memrl.checkpoint import START_OVER, CannotContinue
 from memrl.interfaces import Logger
 from memrl.interrupt import Signals, Stopped
+from memrl.lock import Busy, locked
 from memrl.logger import CsvTables, Loggers
-from memrl.run_folder import Busy, Status, differences, locked, state_of
+from memrl.run_folder import Status, differences, state_of
 from memrl.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +47,11 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / "config.yaml"
     if not path.exists():
         return
-    changed = differences(OmegaConf.to_container(OmegaConf.load(path)), config)  # type: ignore[arg-type]
+    try:
+        there = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # of OmegaConf or of yaml, many kinds
+        raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
+    changed = differences(there if isinstance(there, dict) else {}, config)  # type: ignore[arg-type]
     if changed:
         lines = "\n  ".join(changed)
         raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
@@ -70,6 +76,7 @@ def work(
         try:
             refuse_other_config(folder, config)
             if state_of(folder) == "done":  # by another process, since this one looked
+                log.info(f"already done: {folder}")
                 return
             checkpoint.remove_leftovers(folder)
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))

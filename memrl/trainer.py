@@ -194,13 +194,14 @@ class Trainer:
             sums[key] = sums[key] + value if key in sums else value
 
     def check_finite(self) -> None:
-        """Raise FloatingPointError if an update of this cycle gave a metric that is not finite."""
+        """Raise FloatingPointError if a metric of this cycle, or a weight, is not finite."""
+        when = f"at env step {self.env_steps}, by update {self.updates}"
         for key, value in self.cycle_metrics.items():
             if not math.isfinite(value.item()):
-                raise FloatingPointError(
-                    f"train/{key} is {value.item()} at env step {self.env_steps}, "
-                    f"by update {self.updates}"
-                )
+                raise FloatingPointError(f"train/{key} is {value.item()} {when}")
+        for name, weight in self.agent.weights().items():
+            if not weight.isfinite().all():
+                raise FloatingPointError(f"the weights {name} are not finite {when}")
 
     def _end_cycle(self) -> None:
         self.check_finite()

@@ -201,7 +201,7 @@ def file_events(do: Callable[[str], object]) -> Callable[[], None]:
     """Return a ``first`` that has ``do`` called just before each operation on a run's files.
 
     Operations are named like "open train.csv", "rename checkpoint.prev.pt" (the new name),
-    "remove lock", "mkdir runs", "link lock"; a temporary file is named without its process id.
+    "remove lock", "mkdir runs", "link lock"; a temporary file is named without its number.
     """
     # After the prefix: the argument that says which file is meant.
     kinds = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.link": 1}
@@ -209,7 +209,7 @@ def file_events(do: Callable[[str], object]) -> Callable[[], None]:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in kinds and isinstance(path := arguments[kinds[event]], str | os.PathLike):
             if "outputs/" in str(path):
-                name = re.sub(r"\.\d+\.tmp$", ".tmp", Path(path).name)
+                name = re.sub(r"\.[0-9a-f]+\.tmp$", ".tmp", Path(path).name)
                 do(f"{event.removeprefix('os.')} {name}")
 
     return lambda: sys.addaudithook(hook)
@@ -235,7 +235,7 @@ def after(events: int, signum: int) -> Callable[[], None]:
     def count(name: str) -> None:
         nonlocal seen
         seen += 1
-        if seen > events:
+        if seen == events + 1:
             os.kill(os.getpid(), signum)
 
     return file_events(count)

@@ -36,12 +36,13 @@ CORE_RANKS = {
 TOOL_RANKS = {
     "interrupt": 0,
     "schema": 0,
+    "lock": 8,
     "plot": 8,
     "progress": 8,
-    "run_folder": 8,
-    "session": 9,
-    "experiment": 10,
-    "cli": 11,
+    "run_folder": 9,
+    "session": 10,
+    "experiment": 11,
+    "cli": 12,
 }
 RANKS = CORE_RANKS | TOOL_RANKS
 

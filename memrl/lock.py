@@ -1,0 +1,187 @@
+"""A run's lock: no two processes work in one folder, and none waits for a dead one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from memrl.checkpoint import naming, write_whole
+
+SILENT_S = 180.0  # on another host, a run that did not touch its status for this long is dead
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Busy(Exception):
+    """Another process works on this run."""
+
+
+def job_id() -> str | None:
+    """Return the SLURM job this process belongs to, as ``squeue`` shows it, or None."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{k}_ID") for k in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def this_process() -> dict[str, Any]:
+    """Return what tells this process from every other one, on any host, before and after."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {
+        "host": socket.gethostname(),
+        "boot_id": boot.read_text().strip() if boot.exists() else str(int(psutil.boot_time())),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "job_id": job_id(),
+    }
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, taking it over from a process that is gone.
+
+    Raises:
+        Busy: the process that holds it may be alive.
+    """
+    path, mine = folder / "lock", json.dumps(this_process()).encode()
+    own = folder / f".lock.{_digest(mine)}.tmp"  # complete before it gets its name
+    try:
+        while True:
+            with naming(path):
+                own.write_bytes(mine)
+            if not path.exists():
+                _touch_status(folder)
+            if _create(path, own) or _take_over(path, own):
+                break
+    finally:
+        own.unlink(missing_ok=True)
+    _remove_leftovers(folder)
+    try:
+        yield
+    finally:
+        if _read(path) == mine:
+            path.unlink(missing_ok=True)
+
+
+def _create(path: Path, own: Path) -> bool:
+    """Give the content of ``own`` the name ``path`` unless something has it."""
+    try:
+        os.link(own, path)
+    except (FileExistsError, FileNotFoundError):  # somebody has it; our own was tidied away
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        try:  # a file system without hard links
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return False
+        with naming(path), os.fdopen(descriptor, "wb") as file:
+            file.write(own.read_bytes())
+    return True
+
+
+def _take_over(path: Path, own: Path) -> bool:
+    """Replace a stale lock by ``own``; return False if it changed meanwhile.
+
+    Several processes may find it stale. The right to replace it is a file named after its content;
+    if the process that held this right died as well, the right to go on is named after that file's
+    content, and so on. The lock keeps its name all the time, so nobody gets in between.
+    """
+    stale = content = _read(path)
+    walked: list[Path] = []
+    while True:
+        if content is None:
+            return False
+        alive = _alive(path, content)
+        if alive:
+            raise Busy(f"{path.parent}: {alive}")
+        if not walked:
+            _touch_status(path.parent)
+        claim = path.with_name(f".claim.{_digest(content)}.tmp")
+        if _create(claim, own):
+            break
+        walked.append(claim)
+        content = _read(claim)
+    try:
+        unchanged = _read(path) == stale
+        if unchanged:
+            os.replace(own, path)
+            for dead in walked:
+                dead.unlink(missing_ok=True)
+        return unchanged
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _alive(path: Path, content: bytes) -> str | None:
+    """Return who holds a lock or a claim, or None if that process is gone."""
+    mine = this_process()
+    try:
+        holder = json.loads(content)
+        host, boot_id, pid = holder["host"], holder["boot_id"], int(holder["pid"])
+        started, job = float(holder["started"]), holder["job_id"]
+    except (ValueError, KeyError, TypeError):  # torn, or about to be written
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime < SILENT_S:
+                return "another process is taking this run"
+        return None
+    who = f"this run is going on ({host}, process {pid}{f', job {job}' if job else ''})"
+    if host != mine["host"]:
+        return who if time.time() - _updated(path.parent) < SILENT_S else None
+    if boot_id != mine["boot_id"]:
+        return None
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started) < 5  # else the pid was given to another one
+        gone = process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return who if same and not gone else None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    # Of processes that died while taking a lock. Those still at it will find the lock changed.
+    for pattern in (".lock.*.tmp", ".claim.*.tmp"):
+        for path in folder.glob(pattern):
+            content = _read(path)
+            with contextlib.suppress(FileNotFoundError):
+                if content is not None and (
+                    _alive(path, content) is None or time.time() - path.stat().st_mtime > SILENT_S
+                ):
+                    path.unlink()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _updated(folder: Path) -> float:
+    try:
+        return float(json.loads((folder / "status.json").read_text())["updated"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _touch_status(folder: Path) -> None:
+    """Make the status fresh, lest another host take us for dead before we write our own."""
+    path = folder / "status.json"
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        write_whole(
+            path, (json.dumps(content | {"updated": time.time()}, indent=1) + "\n").encode()
+        )
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
