@@ -243,7 +243,7 @@ def run(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError: nothing was created.
-        run_folder.Busy: another process works on this run.
+        lock.Busy: another process works on this run.
         Stopped: a signal was obeyed; all is saved.
     """
     config = resolve(cfg)

@@ -68,7 +68,7 @@ def work(
     """Train in the run's folder, which this process alone holds, to the end.
 
     Raises:
-        run_folder.Busy: another process holds it.
+        lock.Busy: another process holds it.
         Stopped: a signal was obeyed; all is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
