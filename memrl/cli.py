@@ -35,7 +35,7 @@ FAILED, BAD_CONFIG, BUSY = 1, 2, 3
 GROUPS = {
     "env": "the task; env.length is its one number: how long the agent must remember",
     "algo": "the algorithm",
-    "seq_model": "the memory; seq_model.n_layer and more, mlp has none",
+    "seq_model": "the memory, with seq_model.n_layer and more; mlp remembers nothing",
     "budget": "how long to train; smoke is 20 episodes, quick a minute at length 10",
     "encoder": "what embeds observations; the env chooses it",
     "logger": "besides csv files and the console",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -75,13 +76,14 @@ def resolve(cfg: DictConfig) -> Config:
     for section in ("env", "algo", "seq_model"):
         if not isinstance(config[section].get("name"), str):
             raise ConfigError(f"{section}.name is missing")
-    check_ranges(config)
     needed = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
-    if needed and importlib.util.find_spec(needed) is None:
-        raise ConfigError(f"logger={needed}: not installed; pip install -e '.[{needed}]'")
+    if needed and getattr(importlib.util.find_spec(needed), "origin", None) is None:
+        install = f"pip install -c constraints.txt -e '.[{needed}]'"
+        raise ConfigError(f"logger={needed}: not installed; {install}")
     make_env(config | {"env": dict(_leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
     config = dict(_leaves(cfg, ""))
     check_types(config)
+    check_ranges(config)
     return config
 
 
@@ -108,7 +110,11 @@ def folder_of(config: Config) -> Path:
     overrides = [f"{group}={config[group]['name']}" for group in ("env", "algo", "seq_model")]
     if "length" in config["env"]:
         overrides.append(f"env.length={config['env']['length']}")
-    default = dict(_leaves(compose_config(overrides), "", strict=False))
+    try:
+        default = dict(_leaves(compose_config(overrides), "", strict=False))
+    except HydraException:
+        named = ", ".join(overrides[:3])
+        raise ConfigError(f"{named}: a group's name must be that of its file in conf/") from None
     return OUTPUTS / str(config["sweep"]) / run_folder.run_name(config, default)
 
 
@@ -144,7 +150,15 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
 
 def make_env(config: Config, num_envs: int) -> Any:
     """Build the task's vector environment."""
-    return make("env", config["env"], num_envs=num_envs)
+    from gymnasium.vector import AutoresetMode
+
+    env = make("env", config["env"], num_envs=num_envs)
+    mode = getattr(env, "metadata", {}).get("autoreset_mode")
+    if mode != AutoresetMode.DISABLED:
+        raise ConfigError(f"env: its autoreset_mode must be AutoresetMode.DISABLED, got {mode}")
+    if not isinstance(getattr(env, "horizon", None), int):
+        raise ConfigError("env: it must have a horizon, its longest episode in steps")
+    return env
 
 
 def build(config: Config) -> Trainer:

@@ -43,7 +43,7 @@ class SequenceModel(Protocol):
     """A causal map from a history to a state, with one law.
 
     A history fed whole or in pieces gives the same outputs (evaluation mode). Dropout, if any, is
-    an ``nn.Dropout``, or that of PyTorch's recurrent layers, so that others can see it.
+    one of PyTorch's dropout modules or recurrent layers, so that others can see it.
     """
 
     output_dim: int

@@ -5,12 +5,15 @@ Before a run has its folder they end the process as they always do: there is not
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+NOTICE = b"\nstopping at the next update, to save first; Ctrl-C again ends at once, unsaved\n"
 CONTINUE_ME = 75  # exit status after SIGUSR2, if nobody else wants to handle it
 
 
@@ -26,7 +29,7 @@ class Stopped(Exception):
         """End the process as whoever sent the signal expects.
 
         After SIGUSR2 the handler that stood before is called (submitit's requeues the job);
-        without one the exit status is 75. SIGINT gives 130, SIGTERM 143.
+        without one the exit status is 75. SIGINT gives 130, SIGTERM 143, a closed terminal 129.
         """
         if self.signum == signal.SIGUSR2:
             if callable(self.previous):
@@ -45,7 +48,7 @@ class Signals:
         self.caught: int | None = None
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.previous = {s: signal.signal(s, self._note) for s in HANDLED}
+            self.previous = {s: signal.signal(s, self._note) for s in HANDLED if not _nohup(s)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,3 +65,10 @@ class Signals:
         if signum == signal.SIGINT == self.caught:
             raise KeyboardInterrupt
         self.caught = signum
+        if signum == signal.SIGINT:  # one update may take half a minute
+            with contextlib.suppress(OSError):
+                os.write(2, NOTICE)
+
+
+def _nohup(signum: int) -> bool:
+    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN

@@ -12,6 +12,7 @@ import gymnasium
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from memrl.interfaces import State
 
@@ -80,7 +81,7 @@ class Memory(nn.Module):
     def has_dropout(self) -> bool:
         """True if two forward passes in training mode may differ."""
         return any(
-            getattr(m, "p" if isinstance(m, nn.Dropout) else "dropout", 0.0) > 0
+            (m.dropout if isinstance(m, nn.RNNBase) else m.p) > 0
             for m in self.modules()
-            if isinstance(m, nn.Dropout | nn.RNNBase)
+            if isinstance(m, _DropoutNd | nn.RNNBase)
         )

@@ -47,11 +47,12 @@ def rollout(
     actor: Actor,
     explore: bool,
     device: torch.device,
+    horizon: int | None = None,
 ) -> tuple[Episodes, np.ndarray | None]:
     """Play one episode in each of the environment's B rows.
 
     The environment must not reset rows by itself (``AutoresetMode.DISABLED``). A row that ends
-    early is stepped on with the others, and masked.
+    early is stepped on with the others, and masked. An episode longer than ``horizon`` is an error.
 
     Returns:
         The episodes, on the CPU, and each row's ``info["success"]`` (B,) of its last step, or
@@ -63,8 +64,11 @@ def rollout(
     success: np.ndarray | None = None
     reward = np.zeros(B, dtype=np.float32)
     state = actor.initial_state(B)
-    observations, steps = [torch.tensor(obs)], []  # copied: environments may reuse arrays
+    observations = [torch.tensor(obs)]  # copied: environments may reuse arrays
+    steps: list[tuple[Tensor, ...]] = []
     while alive.any():
+        if len(steps) == horizon:
+            raise RuntimeError(f"an episode is longer than the task's horizon of {horizon} steps")
         action, state = actor.act(
             observations[-1].to(device), torch.from_numpy(reward).to(device), state, explore
         )

@@ -39,7 +39,7 @@ class TopLevel(TypedDict):
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
-    "threads": (lambda v: v >= 1, "at least 1"),
+    "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
     "batch_size": (lambda v: v >= 1, "at least 1"),
     "num_envs": (lambda v: v >= 1, "at least 1"),
     "updates_per_step": (lambda v: 0 < v < math.inf, "above 0"),
@@ -48,14 +48,23 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
-    "sweep": (lambda v: Path(v).name == v and v not in (".", ".."), "the name of one folder"),
+    "sweep": (
+        lambda v: Path(v).name == v and v not in ("", ".", "..") and len(v) <= 150,
+        "the name of one folder",
+    ),
 }
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # sections whose reader is fixed
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
-BUILT = {  # parameters that are no keys of a section: memrl computes them, or they are top-level
-    *TopLevel.__annotations__,
-    *("action_width", "agent", "config", "folder", "horizon", "input_dim", "next_step"),
-    *("make_env", "memory", "replay", "run_id", "spec", "train_steps"),
+BUILT = {  # parameters that are no keys of their section: memrl gives them
+    "env": {"num_envs"},
+    "encoder": {"action_width", "spec"},
+    "seq_model": {"attention_dropout", "context_len", "dropout", "input_dim"},
+    "algo": {"horizon", "memory", "train_steps"},
+    "budget": {
+        *("agent", "batch_size", "device", "horizon", "make_env", "num_envs"),
+        *("replay", "seed", "updates_per_step"),
+    },
+    "logger": {"config", "folder", "next_step", "run_id"},
 }
 
 
@@ -87,7 +96,7 @@ def check_types(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"{path}._target_={target}: {error}") from None
         if signature is not None:
             values = {k: v for k, v in section.items() if k not in LABELS}
-            known = {k: v for k, v in signature.items() if k not in BUILT}
+            known = {k: v for k, v in signature.items() if k not in BUILT.get(path, ())}
             _check_section(f"{path}.", values, known)
 
 
@@ -160,10 +169,12 @@ def _parameters(tree: ast.Module, name: str) -> Checks | None:
         raise LookupError(f"no class {name} there; it has {', '.join(sorted(nodes))}")
     node = nodes[name]
     if isinstance(node, ast.ClassDef):
+        marks = " ".join(ast.unparse(mark) for mark in [*node.bases, *node.decorator_list])
         fields = {
             n.target.id: ast.unparse(n.annotation)
             for n in node.body
             if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+            if any(kind in marks for kind in ("TypedDict", "NamedTuple", "dataclass"))
         }
         inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
         if not inits:

@@ -153,6 +153,7 @@ class Process:
         except BaseException as error:
             self.progress.end()
             stopped = isinstance(error, Stopped | KeyboardInterrupt)
+            log.debug(str(error) or type(error).__name__)
             with contextlib.suppress(OSError):  # a full disk: the error at hand says so
                 self.status.write(
                     state="stopped" if stopped else "failed",
@@ -206,7 +207,13 @@ class Process:
 
         trainer = self.trainer
         checkpoint.save_weights(self.folder, trainer.agent.weights())
-        picture = learning_curve(self.folder)
+        try:
+            picture: Path | None = learning_curve(self.folder)
+        except OSError:
+            raise
+        except Exception as error:  # a trained agent is not lost for want of a picture
+            picture = None
+            log.warning(f"no learning curve: {error}")
         self.progress.end()
         self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
         checkpoint.remove(self.folder)

@@ -169,7 +169,7 @@ class Trainer:
             space = self.env.single_action_space
             assert isinstance(space, gymnasium.spaces.Discrete)
             actor = UniformActor(int(space.n)) if warmup else self.agent
-            episodes, _ = rollout(self.env, actor, explore=True, device=self.device)
+            episodes, _ = rollout(self.env, actor, True, self.device, self.horizon)
             self.replay.add(episodes)
             self.env_steps += int(episodes.mask.sum())
             self.episodes += episodes.mask.shape[1]
@@ -220,7 +220,7 @@ class Trainer:
             self._evaluate()
 
     def _evaluate(self) -> None:
-        episodes, success = rollout(self.eval_env, self.agent, explore=False, device=self.device)
+        episodes, success = rollout(self.eval_env, self.agent, False, self.device, self.horizon)
         self.last_return = float((episodes.reward * episodes.mask).sum(0).mean())
         row = self._counters() | {
             "eval/return": self.last_return,

@@ -57,6 +57,10 @@ class Process:
         if self.pid == 0:
             _be_the_command_line(arguments, cwd, first, self._out.fileno(), self._err.fileno())
 
+    def __del__(self) -> None:
+        self._out.close()  # not left to the garbage collector, which warns, of any test's code
+        self._err.close()
+
     @property
     def out(self) -> str:
         """What it wrote to its standard output so far."""

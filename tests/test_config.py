@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from memrl import cli, run_folder, schema
-from memrl.experiment import CONF, build, compose_config, folder_of, lookup, resolve
+from memrl.envs.tmaze import TMazePassiveVec
+from memrl.experiment import CONF, build, compose_config, folder_of, lookup, make_env, resolve
 from memrl.schema import ConfigError, check_types
 
 
@@ -158,7 +160,7 @@ REFUSED = {
     "batch_size=0": "batch_size must be at least 1, got 0",
     "batch_size=null": "batch_size=null: must be an integer",
     "num_envs=0": "num_envs must be at least 1, got 0",
-    "threads=0": "threads must be at least 1, got 0",
+    "threads=0": "threads must be at least 1 and at most 1024, got 0",
     "seed=-1": "seed must be at least 0 and below 2**32, got -1",
     "seed=abc": "seed=abc: must be an integer",
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
@@ -186,6 +188,11 @@ REFUSED = {
     "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
     "~algo.gamma": "algo: missing a required argument: 'gamma'",
     "~seed": "seed is missing",
+    "sweep=": "sweep must be the name of one folder, got ",
+    "batch_size=${env.length} env.length=-1": "env.length must be at least 1, got -1",
+    "seed=${oc.env:NOWHERE}": "seed: ",
+    "dropout=${algo.lr} algo.lr=3": "dropout must be in [0, 1), got 3",
+    "seq_model.name=other": "env=tmaze_passive, algo=dqn, seq_model=other: a group's name must be",
     "~env": "env=null: must be a group's option",
 }
 
@@ -197,7 +204,9 @@ def test_bad_values_are_refused_in_one_line(overrides):
     if overrides == "device=cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(ConfigError) as caught:
-        build(config(*overrides.split()))
+        c = config(*overrides.split())
+        folder_of(c)
+        build(c)
     line = str(caught.value)
     assert line.startswith(REFUSED[overrides])
     assert "\n" not in line
@@ -217,6 +226,26 @@ def test_no_wrong_type_ever_passes(data):
     holder[key] = data.draw(st.sampled_from([wrong, [["x"]], b"bytes"]))
     with pytest.raises(ConfigError, match=key if section else None):
         check_types(c)
+
+
+class ResetsItself(TMazePassiveVec):
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+
+class OwnNames(TMazePassiveVec):
+    def __init__(self, num_envs: int, memory: int, seed: int) -> None:
+        super().__init__(num_envs=num_envs, length=memory + seed)
+
+
+def test_a_task_that_resets_itself_is_refused():
+    with pytest.raises(ConfigError, match=r"^env: its autoreset_mode must be .*DISABLED, got"):
+        make_env({"env": {"_target_": "test_config.ResetsItself", "length": 5}}, 1)
+
+
+def test_a_section_may_use_the_names_of_others():
+    section = {"name": "own", "_target_": "test_config.OwnNames", "memory": 3, "seed": 2}
+    check_types(GPT_SMOKE | {"env": section})
+    assert make_env({"env": section}, 1).horizon == 6
 
 
 COMMAND_LINE = {  # what Hydra itself refuses

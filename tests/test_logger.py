@@ -158,7 +158,7 @@ def test_a_missing_package_is_a_config_error_before_anything_is_created(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     cfg = experiment.compose_config([*TINY, f"logger={name}"])
-    with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{name}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install -c constraints.txt -e '\.\[{name}\]'"):
         experiment.run(cfg)
     assert list(tmp_path.iterdir()) == []
 

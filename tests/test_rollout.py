@@ -191,3 +191,12 @@ def test_uniform_actor_draws_every_action_equally_often_with_torchs_generator():
     assert len(share) == 4
     assert torch.equal(action, draw(0))
     assert not torch.equal(action, draw(1))
+
+
+def test_an_episode_longer_than_the_horizon_is_an_error():
+    env = TMazePassiveVec(num_envs=2, length=5)
+    env.reset(seed=0)
+    actor = UniformActor(4)
+    assert len(rollout(env, actor, True, CPU, 6)[0].mask) == 6
+    with pytest.raises(RuntimeError, match="longer than the task's horizon of 5 steps"):
+        rollout(env, actor, True, CPU, 5)

@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 
 from memrl import lock, run_folder
 from memrl.experiment import build
+from memrl.interrupt import NOTICE
 from memrl.rollout import rollout
 
 SEQ_MODELS = sorted(path.stem for path in (ROOT / "conf" / "seq_model").glob("*.yaml"))
@@ -330,6 +331,7 @@ SIGNALS = [  # with the row before which it comes
     (signal.SIGINT, 130, 5),
     (signal.SIGTERM, 143, 0),  # before anything was played
     (signal.SIGUSR2, 75, 9),
+    (signal.SIGHUP, 129, 3),
 ]
 
 
@@ -347,7 +349,9 @@ def test_a_signal_stops_the_run_once_it_has_saved(
     assert status(run_in(tmp_path))["state"] == "running"
     process.send(signum, signal.SIGCONT)
     assert process.wait() == code, process.output
-    assert process.err == f"stopped by {signum.name}; the same command continues this run\n"
+    notice = NOTICE.decode() if signum == signal.SIGINT else ""
+    said = f"{notice}stopped by {signum.name}; the same command continues this run\n"
+    assert process.err == said
 
     stopped = status(run_in(tmp_path))
     assert (stopped["state"], stopped["cause"]) == ("stopped", f"stopped by {signum.name}")

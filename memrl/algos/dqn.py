@@ -52,7 +52,7 @@ class DQN:
             1 / horizon, linearly; in (0, 1].
         dropout_scope: where dropout is active. "everywhere": in every forward pass of training,
             so also while exploring and in targets, as the published program. "gradient": only
-            in the pass that is differentiated.
+            in the pass that is differentiated (and the arg-max, if that pass gives it too).
         shared_forward: compute predictions and arg-max from one online forward pass instead of
             two. Without dropout this changes nothing, and it is then always done.
     """
