@@ -148,9 +148,11 @@ def test_functions_stay_short() -> None:
 
 
 def test_learning_core_stays_small() -> None:
-    core = [path for path in SOURCES if name_of(path) in CORE_RANKS]
+    """From the page of nouns to the trainer; tasks may grow in number, one file each."""
+    names = {name for name, rank in CORE_RANKS.items() if rank <= CORE_RANKS["trainer"]} - {"envs"}
+    core = [path for path in SOURCES if name_of(path) in names]
     assert core
-    assert sum(line_count(path) for path in core) < 2500
+    assert sum(line_count(path) for path in core) < 2000
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:

@@ -241,7 +241,8 @@ def test_single_environment_types_and_attributes() -> None:
     env = gymnasium.make(IDS[0], length=3).unwrapped
     assert isinstance(env, SingleEnv)
     assert env.horizon == 4
-    assert env.metadata["render_modes"] == []
+    assert env.metadata["render_modes"] == ["rgb_array"]
+    assert env.render_mode is env.render() is None
     obs, info = env.reset(options={"goal": 1})
     assert obs.shape == (2,)
     assert info == {}
@@ -266,8 +267,8 @@ def test_single_environment_shares_the_generator() -> None:
 def test_single_environment_errors() -> None:
     with pytest.raises(ValueError, match=r"^num_envs must be 1, got 2$"):
         SingleEnv(TMazeVec(num_envs=2))
-    with pytest.raises(ValueError, match=r"^render_mode must be None, got 'human'$"):
-        gymnasium.make(IDS[0], render_mode="human")
+    with pytest.raises(ValueError, match=r"^render_mode must be None or 'rgb_array', got 'ansi'"):
+        make_single("memrl.envs.tmaze:TMazeVec", render_mode="ansi")
     assert gymnasium.make(IDS[0], render_mode=None).render_mode is None
     env = make_single("memrl.envs.tmaze:TMazeVec")
     with pytest.raises(gymnasium.error.ResetNeeded, match="before stepping"):

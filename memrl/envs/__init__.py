@@ -15,10 +15,10 @@ import gymnasium
 from memrl.envs.single import make_single
 
 for _module in iter_modules(__path__, f"{__name__}."):
-    _names = getattr(import_module(_module.name), "GYMNASIUM_NAMES", {})
-    for _name, _class in _names.items():
+    _code = import_module(_module.name)
+    for _name, _class in getattr(_code, "GYMNASIUM_NAMES", {}).items():
         _id, _vector = f"memrl/{_name}-v0", f"{_module.name}:{_class}"
         if _id not in gymnasium.registry:  # a second import must not warn of overriding
-            gymnasium.register(
-                _id, entry_point=partial(make_single, _vector), vector_entry_point=_vector
-            )
+            _single = partial(make_single, _vector)
+            _single.metadata = getattr(_code, _class).metadata  # type: ignore[attr-defined]
+            gymnasium.register(_id, entry_point=_single, vector_entry_point=_vector)

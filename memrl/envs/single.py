@@ -18,8 +18,6 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     random generator is the vector environment's own.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
-
     def __init__(self, vec: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset.
 
@@ -29,6 +27,8 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         if vec.num_envs != 1:
             raise ValueError(f"num_envs must be 1, got {vec.num_envs}")
         self.vec = vec
+        self.metadata = {k: v for k, v in vec.metadata.items() if k != "autoreset_mode"}
+        self.render_mode = getattr(vec, "render_mode", None)
         self.observation_space = vec.single_observation_space
         self.action_space = vec.single_action_space
         self.horizon: int = vec.horizon  # type: ignore[attr-defined]
@@ -45,6 +45,11 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         """Do one step. Errors are the vector environment's."""
         obs, reward, terminated, truncated, info = self.vec.step(np.asarray(action)[None])
         return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the vector environment's picture, uint8 (height, width, 3), if it draws any."""
+        pictures: Any = self.vec.render() if self.render_mode else None
+        return pictures[0] if pictures else None
 
     def close(self) -> None:
         """Close the vector environment."""
@@ -69,16 +74,20 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         self.vec._np_random_seed = value
 
 
-def make_single(vector: str, *, render_mode: None = None, **kwargs: Any) -> SingleEnv:
+def make_single(vector: str, *, render_mode: str | None = None, **kwargs: Any) -> SingleEnv:
     """Build the vector environment named ``module:Class`` with one environment, and wrap it.
 
     Raises:
-        ValueError: ``render_mode`` is not None, or what the vector environment's constructor says.
+        ValueError: the class has no such ``render_mode``, or what its constructor says.
     """
+    create: Any = load_env_creator(vector)
+    modes = (None, *create.metadata.get("render_modes", ()))
+    if render_mode not in modes:
+        allowed = " or ".join(map(repr, modes))
+        raise ValueError(f"render_mode must be {allowed}, got {render_mode!r}")
     if render_mode is not None:
-        raise ValueError(f"render_mode must be None, got {render_mode!r}")
-    vec: Any = load_env_creator(vector)(num_envs=1, **kwargs)
-    return SingleEnv(vec)
+        kwargs["render_mode"] = render_mode
+    return SingleEnv(create(num_envs=1, **kwargs))
 
 
 def _first(info: dict[str, Any]) -> dict[str, Any]:

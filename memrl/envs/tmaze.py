@@ -13,19 +13,15 @@ observation, T horizon.
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
+from memrl.envs.lockstep import Bools, Images, Ints, Lockstep, Rewards, check_integer, enlarge
+
 Obs = NDArray[np.float32]
-Rewards = NDArray[np.float64]
 
 GYMNASIUM_NAMES = {
     "TMaze": "TMazeVec",
@@ -36,9 +32,10 @@ GYMNASIUM_NAMES = {
 # Actions: 0 right, 1 up, 2 left, 3 down.
 _DX = np.array([1, 0, -1, 0])
 _DY = np.array([0, 1, 0, -1])
+_REACH = 12  # cells that a picture shows to each side of the agent
 
 
-class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
+class TMazeVec(Lockstep):
     """B T-Mazes in lock-step, without autoreset: every episode has ``horizon`` steps.
 
     Actions are integers (B,): 0 right, 1 up, 2 left, 3 down; a move into a wall does nothing.
@@ -58,11 +55,6 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
     all (B,): to be read, not written.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012
-        "autoreset_mode": AutoresetMode.DISABLED,
-        "render_modes": [],
-    }
-
     def __init__(
         self,
         *,
@@ -77,6 +69,7 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
         ambiguous_position: bool = False,
         expose_goal: bool = False,
         add_timestep: bool = False,
+        render_mode: str | None = None,
     ) -> None:
         """Build the general form.
 
@@ -92,23 +85,21 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
             ambiguous_position: Hide where in the corridor the agent is.
             expose_goal: Keep showing the goal once seen; only with ``ambiguous_position`` off.
             add_timestep: Append the step counter to the observation.
+            render_mode: None, or "rgb_array" for pictures of the maze.
 
         Raises ValueError, whose message begins with the name of what is out of range.
         """
-        _check_integer("num_envs", num_envs, 1)
-        _check_integer("length", length, 1)
-        _check_integer("oracle_length", oracle_length, 0)
+        check_integer("length", length, 1)
+        check_integer("oracle_length", oracle_length, 0)
         if episode_length is None:
             episode_length = length + 2 * oracle_length + 1
-        _check_integer("episode_length", episode_length, 1)
+        check_integer("episode_length", episode_length, 1)
         if penalty is None:
             penalty = -1 / length
         _check_rewards(goal_reward, penalty, penalty_rule, distract_reward)
         if expose_goal and ambiguous_position:
             raise ValueError("expose_goal must be False with ambiguous_position, got True")
 
-        self.num_envs = num_envs
-        self.horizon = episode_length
         self.length = length
         self.oracle_length = oracle_length
         self.goal_reward = goal_reward
@@ -119,24 +110,20 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
         self.expose_goal = expose_goal
         self.add_timestep = add_timestep
         self._junction = oracle_length + length
+        super().__init__(num_envs, episode_length, self._box(episode_length), 4, render_mode)
         self._set_up()
 
-    def _set_up(self) -> None:
+    def _box(self, episode_length: int) -> gymnasium.spaces.Box:
         low, high = [-1, -1], [1, 1]
         if not self.ambiguous_position:
             low, high = [0, -1, -1], [self._junction, 1, 1]
         if self.add_timestep:
-            low, high = [*low, 0], [*high, self.horizon]
-        self.single_observation_space = gymnasium.spaces.Box(
-            np.array(low, np.float32), np.array(high, np.float32)
-        )
-        self._obs_shape = (self.num_envs, len(low))  # (B, D)
-        self.single_action_space = gymnasium.spaces.Discrete(4)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+            low, high = [*low, 0], [*high, episode_length]
+        return gymnasium.spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+
+    def _set_up(self) -> None:
         self.x: Ints = np.full(self.num_envs, self.oracle_length)
         self.y: Ints = np.zeros(self.num_envs, np.int64)
-        self.t: Ints = np.full(self.num_envs, self.horizon)  # as after an episode: reset first
         self.goal: Ints = np.zeros(self.num_envs, np.int64)
         self.oracle_visited: Bools = np.zeros(self.num_envs, np.bool_)
         self._exposure: Ints = np.zeros(self.num_envs, np.int64)
@@ -186,18 +173,7 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
             gymnasium.error.ResetNeeded: An environment's episode is over, or never began.
             ValueError: The actions are not integers from 0 to 3, one per environment.
         """
-        action = np.asarray(actions)
-        if action.shape != (self.num_envs,) or action.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be integers of shape ({self.num_envs},), "
-                f"got {action.dtype} of shape {action.shape}"
-            )
-        if action.min() < 0 or action.max() > 3:
-            raise ValueError(f"actions must be 0, 1, 2 or 3, got {action}")
-        if self.t.max() >= self.horizon:
-            ended = np.flatnonzero(self.t >= self.horizon)
-            raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
-
+        action = self.read_actions(actions)
         self.t = self.t + 1
         # An action moves along x or along y, never both; x moves off the arms, y at the junction.
         self.x = self.x + _DX[action] * (self.y == 0)
@@ -227,7 +203,7 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
         return exposure
 
     def _observe(self) -> Obs:
-        obs = np.empty(self._obs_shape, np.float32)
+        obs = np.empty(self.obs_shape, np.float32)
         if self.ambiguous_position:
             obs[:, 0] = self.x == self._junction
             obs[:, 1] = self.y + self._exposure  # y is 0 except at x = J, the exposure at x = 0
@@ -239,17 +215,26 @@ class TMazeVec(VectorEnv[Obs, Ints, NDArray[Any]]):
             obs[:, -1] = self.t
         return obs
 
+    def draw(self, b: int) -> Images:
+        """Return the maze, or the cells around the agent: the goal's arm green, the oracle blue.
+
+        While the oracle shows the goal's side, the wall on that side of it is green.
+        """
+        x, goal, width = int(self.x[b]), int(self.goal[b]), min(self._junction + 1, 2 * _REACH + 1)
+        first = min(max(x - _REACH, 0), self._junction + 1 - width)
+        cells = np.full((3, self._junction + 1, 3), 25, np.uint8)  # rows: y = 1, 0, -1
+        cells[1] = cells[:, -1] = 204
+        cells[1, 0] = (134, 206, 235)
+        cells[1 - goal, -1] = (0, 170, 0)
+        if self._exposure[b]:
+            cells[1 - goal, 0] = (0, 170, 0)
+        cells[1 - int(self.y[b]), x] = (228, 148, 109)
+        return enlarge(np.pad(cells[:, first : first + width], ((1, 1), (1, 1), (0, 0))), 20)
+
     def _read_options(self, options: dict[str, Any]) -> tuple[NDArray[Any] | None, Bools]:
         """Return the given goals, if any, and which environments to reset (B,)."""
         shape = (self.num_envs,)
-        for name in options:
-            if name not in ("goal", "reset_mask"):
-                raise ValueError(f"options must be among 'goal' and 'reset_mask', got {name!r}")
-        mask = np.asarray(options.get("reset_mask", np.ones(shape, np.bool_)))
-        if mask.dtype != np.bool_ or mask.shape != shape or not mask.any():
-            raise ValueError(
-                f"reset_mask must be bool of shape {shape} with at least one True, got {mask}"
-            )
+        mask = self.read_mask(options, ["goal"])
         if "goal" not in options:
             return None, mask
         goal = np.asarray(options["goal"])
@@ -279,6 +264,7 @@ class Variant(TMazeVec):
         ambiguous_position: bool = True,
         expose_goal: bool = False,
         add_timestep: bool = False,
+        render_mode: str | None = None,
     ) -> None:
         """Build it; arguments and errors are those of :class:`TMazeVec`."""
         super().__init__(
@@ -292,6 +278,7 @@ class Variant(TMazeVec):
             ambiguous_position=ambiguous_position,
             expose_goal=expose_goal,
             add_timestep=add_timestep,
+            render_mode=render_mode,
         )
 
 
@@ -311,13 +298,6 @@ class TMazeActiveVec(Variant):
     """
 
     variant_oracle_length = 1
-
-
-def _check_integer(name: str, value: int, least: int) -> None:
-    if not isinstance(value, Integral):
-        raise ValueError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _check_rewards(goal: float, penalty: float, rule: str, distract: float) -> None:

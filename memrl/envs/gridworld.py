@@ -1,0 +1,336 @@
+"""The engine of Visual Match and Key-to-Door: three rooms in turn, seen through a small window.
+
+An episode has three phases: explore, a room full of apples that distracts, and the room that
+rewards.
+
+Rules: Ni et al. 2023 ("When Do Transformers Shine in RL?"), after Hung et al. 2019 ("Optimizing
+Agent Behavior over Long Time Scales by Transporting Value"). Letters: B environments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from memrl.envs.board import (
+    APPLE,
+    APPLE_CELLS,
+    CENTRE,
+    COLOURS,
+    COLS,
+    DISTRACTOR,
+    EMPTY,
+    IMAGE,
+    MOVES,
+    OPEN_DOOR,
+    OUTSIDE,
+    PASSABLE,
+    PLAYER,
+    ROWS,
+    SIGHT,
+    WIDTH,
+    WINDOW,
+    Room,
+    cells_at,
+    places_of,
+)
+from memrl.envs.lockstep import Bools, Images, Ints, Lockstep, Rewards, check_integer, enlarge
+
+
+def phase_frames(
+    length: int | None, frames: Sequence[int] | None, first: int, last: int
+) -> Sequence[int]:
+    """Return the steps of the three phases: ``frames``, or else as the task has them.
+
+    Raises:
+        ValueError: ``length`` is not the second of ``frames``.
+    """
+    if frames is None:
+        length = 60 if length is None else length
+        check_integer("length", length, 1)
+        return first, length, last
+    if length is not None and len(frames) == 3 and length != frames[1]:
+        raise ValueError(f"length must be the second of frames, {frames[1]}, got {length}")
+    return frames
+
+
+def check_numbers(
+    final_reward: float, apple_reward: float, respawn_every: int, num_apples: int
+) -> None:
+    """Raise ValueError, with the name first, if one is out of range."""
+    for name, value in (("final_reward", final_reward), ("apple_reward", apple_reward)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+    if final_reward <= 0:
+        raise ValueError(f"final_reward must be above 0, got {final_reward}")
+    check_integer("respawn_every", respawn_every, 0)
+    check_integer("num_apples", num_apples, 0)
+    if num_apples > len(APPLE_CELLS):
+        raise ValueError(f"num_apples must be at most {len(APPLE_CELLS)}, got {num_apples}")
+
+
+class GridVec(Lockstep):
+    """B boards in lock-step, without autoreset: every episode has ``horizon`` steps.
+
+    Actions are integers (B,): 0 north, 1 south, 2 west, 3 east; a move into something that cannot
+    be stood on does nothing. Observations are the window around the player, uint8 (B, 3, 5, 5):
+    red, green, blue; rows from north to south; columns from west to east.
+
+    ``horizon`` is the sum of ``frames``, the steps of the phases. The observation after a phase's
+    last step is already the next phase's first, so what happens in a last step is rewarded but not
+    seen. In the second phase an apple pays ``apple_reward`` and is back ``respawn_every`` + 1 steps
+    later. Rewards are float64 (B,). After an episode's last step ``info["success"]``, bool (B,),
+    tells whether its third phase was rewarded; the last step is terminated, nothing is truncated.
+
+    The state is in the arrays ``t``, ``phase``, ``frame``, ``has_key`` (B,), ``player`` (B, 2) as
+    (row, column), ``board`` (B, 7, 11) and ``choices``: to be read, not written.
+    """
+
+    def __init__(
+        self,
+        rooms: tuple[Room, Room],
+        places: dict[str, Ints],
+        num_envs: int,
+        frames: Sequence[int],
+        final_reward: float,
+        apple_reward: float,
+        respawn_every: int,
+        num_apples: int,
+        render_mode: str | None,
+    ) -> None:
+        """Build the engine.
+
+        Args:
+            rooms: of the first and of the third phase.
+            places: for every choice that is one cell, by name, the cells to draw it from;
+                ``start_explore`` and ``start_reward``, the player's, among them.
+            num_envs: B.
+            frames: steps of the three phases, each at least 1.
+            final_reward: what the third phase pays, once; above 0.
+            apple_reward: of each apple.
+            respawn_every: R: an apple eaten in frame f is back in frame f + R + 1; 0 for never.
+            num_apples: apples in the second phase, at most 22.
+            render_mode: None, or "rgb_array" for pictures of the whole board.
+
+        Raises ValueError, whose message begins with the name of what is out of range.
+        """
+        if len(frames) != 3:
+            raise ValueError(f"frames must be three numbers of steps, got {list(frames)}")
+        for count in frames:
+            check_integer("frames", count, 1)
+        check_numbers(final_reward, apple_reward, respawn_every, num_apples)
+        image = gymnasium.spaces.Box(0, 255, IMAGE, np.uint8)
+        super().__init__(num_envs, sum(frames), image, 4, render_mode)
+        self.frames = tuple(frames)
+        self.length = frames[1]
+        self.final_reward = final_reward
+        self.apple_reward = apple_reward
+        self.respawn_every = respawn_every
+        self.num_apples = num_apples
+        self.rooms = rooms
+        self.places = places
+        self.option_names = [*places, "apples"]
+        self._phase_starts = np.array([0, frames[0], frames[0] + frames[1]])
+        # What each episode was given, by name: cells, or what a task makes of an option.
+        self.choices: dict[str, NDArray[Any]] = {}
+        self.has_key: Bools = np.zeros(num_envs, np.bool_)
+        self.success: Bools = np.zeros(num_envs, np.bool_)
+        cells = (ROWS + 2 * SIGHT) * WIDTH
+        self.codes: Images = np.full((num_envs, cells), OUTSIDE, np.uint8)
+        self._origin: Ints = np.arange(num_envs) * cells  # of each board in it
+        self.cell: Ints = np.full(num_envs, SIGHT * WIDTH + SIGHT)  # the player's
+        self._back_at: Ints = np.full((num_envs, cells), -1)  # steps at which apples return
+        self.palette: Images = np.tile(COLOURS, (num_envs, 1, 1))  # (B, 13, 3)
+        self._colour_origin: Ints = np.arange(num_envs)[:, None] * len(COLOURS)
+
+    # --- what a task adds ------------------------------------------------------------------------
+
+    def draw_choices(self) -> dict[str, NDArray[Any]]:
+        """Draw every internal choice of B episodes, whatever the options are."""
+        drawn: dict[str, NDArray[Any]] = {
+            name: cells[self.np_random.integers(len(cells), size=self.num_envs)]
+            for name, cells in self.places.items()
+        }
+        order = self.np_random.permuted(np.tile(APPLE_CELLS, (self.num_envs, 1)), axis=1)
+        return drawn | {"apples": order[:, : self.num_apples]}
+
+    def read_option(self, name: str, value: Any) -> NDArray[Any]:
+        """Return a given choice as ``draw_choices`` returns it.
+
+        Raises:
+            ValueError: the message begins with the name.
+        """
+        shape = (self.num_apples, 2) if name == "apples" else (2,)
+        given = self.batched(name, value, shape, "iu").astype(np.int64)
+        allowed = APPLE_CELLS if name == "apples" else self.places[name]
+        on_board = ((given >= 0) & (given < (ROWS, COLS))).all()
+        cells = cells_at(given)
+        if not on_board or not np.isin(cells, allowed).all():
+            known = ", ".join(map(str, map(tuple, places_of(allowed).tolist())))
+            raise ValueError(f"{name} must be among {known}, got {given.tolist()}")
+        if name == "apples" and any(len(set(row)) < len(row) for row in cells.tolist()):
+            raise ValueError(f"apples must be different cells, got {given.tolist()}")
+        return cells
+
+    def batched(self, name: str, value: Any, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+        """Return an option, one for all or one for each environment, as an array (B, *shape)."""
+        given, full = np.asarray(value), (self.num_envs, *shape)
+        if given.size == 0 and 0 in shape:  # an empty list has no dtype
+            return np.zeros(full, np.int64)
+        if given.dtype.kind not in kinds or given.shape not in (shape, full):
+            raise ValueError(f"{name} must have shape {shape} or {full}, got {given.tolist()}")
+        return np.broadcast_to(given, full)
+
+    def furnish(self, phase: int, rows: Ints) -> None:
+        """Put things into the empty room of phase 0 or 2."""
+        raise NotImplementedError
+
+    def visit(self, here: Images) -> Rewards:
+        """Do what happens where the players now stand, in phases 0 and 2; return the rewards.
+
+        Args:
+            here: what the player's cell holds, (B,).
+        """
+        raise NotImplementedError
+
+    # --- episodes --------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Images, dict[str, Any]]:
+        """Start an episode in every environment, or in those that ``reset_mask`` names.
+
+        Every call draws all choices of B episodes from ``np_random`` whatever the options are, so
+        that fixing some leaves the others as they were.
+
+        Args:
+            seed: Makes a new generator; None goes on with the present one.
+            options: Internal choices by name, each once for all or with a leading B. Cells are
+                (row, column): ``start_explore``, ``start_reward``, and the task's own. ``apples``:
+                the cells with apples (num_apples, 2). One that the room fixes must agree with it.
+                ``reset_mask``: bool (B,), at least one True; the other environments stay as they
+                are, and so do their observations.
+
+        Returns:
+            The observations, uint8 (B, 3, 5, 5), and an empty ``info``.
+
+        Raises:
+            ValueError: An option is unknown or its value bad; the message names it.
+        """
+        options = options or {}
+        mask = self.read_mask(options, self.option_names)
+        given = {k: self.read_option(k, v) for k, v in options.items() if k != "reset_mask"}
+        super().reset(seed=seed)
+        drawn = self.draw_choices() | given
+        if not self.choices:
+            self.choices = {name: value.copy() for name, value in drawn.items()}
+        rows = np.flatnonzero(mask)
+        for name, value in drawn.items():
+            self.choices[name][rows] = value[rows]
+        self.t[rows] = 0
+        self.has_key[rows] = self.success[rows] = False
+        self._enter(0, rows)
+        return self._observe(), {}
+
+    def step(self, actions: Ints) -> tuple[Images, Rewards, Bools, Bools, dict[str, Any]]:
+        """Do one step in every environment.
+
+        Args:
+            actions: Integers (B,) from 0 to 3.
+
+        Returns:
+            Observations uint8 (B, 3, 5, 5), rewards float64 (B,), terminated and truncated bool
+            (B,), and ``info``: ``success`` bool (B,) once an episode is over, else nothing.
+
+        Raises:
+            gymnasium.error.ResetNeeded: An environment's episode is over, or never began.
+            ValueError: The actions are not integers from 0 to 3, one per environment.
+        """
+        target = self.cell + MOVES[self.read_actions(actions)]
+        flat = self.codes.reshape(-1)  # a view
+        self.cell = np.where(PASSABLE[flat[self._origin + target]], target, self.cell)
+        self.t = self.t + 1
+        where = self._origin + self.cell
+        here = flat[where]
+        reward = self.visit(here)
+        eaten = here == APPLE
+        if eaten.any():
+            reward = reward + self.apple_reward * eaten
+            flat[where[eaten]] = EMPTY
+            if self.respawn_every:
+                self._back_at.reshape(-1)[where[eaten]] = self.t[eaten] + self.respawn_every + 1
+        self.codes[self._back_at == self.t[:, None]] = APPLE
+        for phase in (1, 2):
+            over = self.t == self._phase_starts[phase]
+            if over.any():
+                self._enter(phase, np.flatnonzero(over))
+        terminated: Bools = self.t >= self.horizon
+        info: dict[str, Any] = {}
+        if terminated.any():
+            info = {"success": self.success & terminated, "_success": terminated}
+        return self._observe(), reward, terminated, np.zeros(self.num_envs, np.bool_), info
+
+    def _enter(self, phase: int, rows: Ints) -> None:
+        room = (self.rooms[0], DISTRACTOR, self.rooms[1])[phase]
+        self.codes[rows] = room.codes
+        self._back_at[rows] = -1
+        if phase == 1:
+            self.cell[rows] = DISTRACTOR.cells("p")
+            self.codes[rows[:, None], self.choices["apples"][rows]] = APPLE
+        else:
+            self.cell[rows] = self.choices["start_explore" if phase == 0 else "start_reward"][rows]
+            self.furnish(phase, rows)
+
+    def _observe(self) -> Images:
+        where = self._origin + self.cell
+        codes = self.codes.reshape(-1)[where[:, None] + WINDOW]  # (B, 25)
+        here = codes[:, CENTRE]
+        codes[:, CENTRE] = np.where(here == OPEN_DOOR, OPEN_DOOR, PLAYER)
+        pixels = self.palette.reshape(-1, 3)[codes + self._colour_origin]  # (B, 25, 3)
+        return np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(self.obs_shape)
+
+    # --- to look at ------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Ints:
+        """0 explore, 1 distractor, 2 reward; of the frame that is observed (B,)."""
+        phase: Ints = np.searchsorted(self._phase_starts, self.t, side="right") - 1
+        return phase
+
+    @property
+    def frame(self) -> Ints:
+        """Steps since the phase began (B,)."""
+        return self.t - self._phase_starts[self.phase]
+
+    @property
+    def player(self) -> Ints:
+        """The players' (row, column), (B, 2)."""
+        player: Ints = places_of(self.cell)
+        return player
+
+    @property
+    def board(self) -> Images:
+        """What each cell holds, without the player, (B, 7, 11)."""
+        padded: Images = self.codes.reshape(self.num_envs, -1, WIDTH)
+        return padded[:, SIGHT:-SIGHT, SIGHT:-SIGHT]
+
+    def draw(self, b: int) -> Images:
+        """Return the whole board, the margin and, brighter and framed, the agent's window."""
+        size, cell = 20, int(self.cell[b])
+        codes = self.codes[b].copy()
+        if codes[cell] != OPEN_DOOR:
+            codes[cell] = PLAYER
+        image = enlarge(self.palette[b][codes].reshape(-1, WIDTH, 3), size)
+        row, column = places_of(self.cell[b])
+        window = np.s_[row * size : (row + 5) * size + 1, column * size : (column + 5) * size + 1]
+        seen = image[window].copy()
+        image = image // 2
+        seen[:3] = seen[-3:] = (255, 220, 0)
+        seen[:, :3] = seen[:, -3:] = (255, 220, 0)
+        image[window] = seen
+        return image

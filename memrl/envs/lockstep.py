@@ -1,0 +1,122 @@
+"""What the tasks share: B episodes of one fixed length, stepped together, without autoreset."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from numbers import Integral
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Images = NDArray[np.uint8]
+Rewards = NDArray[np.float64]
+
+
+class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
+    """B environments whose episodes all have ``horizon`` steps and end by being terminated.
+
+    The steps made are in ``t``, int64 (B,): to be read, not written.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "autoreset_mode": AutoresetMode.DISABLED,
+        "render_modes": ["rgb_array"],
+        "render_fps": 8,
+    }
+
+    def __init__(
+        self,
+        num_envs: int,
+        horizon: int,
+        observation_space: gymnasium.spaces.Box,
+        n_action: int,
+        render_mode: str | None,
+    ) -> None:
+        """Set up spaces and counters.
+
+        Raises ValueError, whose message begins with the name of what is out of range.
+        """
+        check_integer("num_envs", num_envs, 1)
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.num_envs = num_envs
+        self.horizon = horizon
+        self.render_mode = render_mode
+        self.single_observation_space = observation_space
+        self.single_action_space = gymnasium.spaces.Discrete(n_action)
+        self.obs_shape = (num_envs, *observation_space.shape)  # (B, ...)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.n_action = n_action
+        self.t: Ints = np.full(num_envs, horizon)  # as after an episode: reset first
+
+    def read_mask(self, options: dict[str, Any], known: Collection[str]) -> Bools:
+        """Return which environments to reset (B,), all without the option ``reset_mask``.
+
+        Raises:
+            ValueError: an option is not among ``known``, or the mask is bad.
+        """
+        for name in options:
+            if name not in (*known, "reset_mask"):
+                names = ", ".join(map(repr, known))
+                raise ValueError(f"options must be among {names} and 'reset_mask', got {name!r}")
+        shape = (self.num_envs,)
+        mask = np.asarray(options.get("reset_mask", np.ones(shape, np.bool_)))
+        if mask.dtype != np.bool_ or mask.shape != shape or not mask.any():
+            raise ValueError(
+                f"reset_mask must be bool of shape {shape} with at least one True, got {mask}"
+            )
+        return mask
+
+    def read_actions(self, actions: Any) -> NDArray[Any]:
+        """Return the actions as an array (B,) of integers.
+
+        Raises:
+            gymnasium.error.ResetNeeded: an environment's episode is over, or never began.
+            ValueError: they are not integers from 0 to A - 1, one per environment.
+        """
+        action = np.asarray(actions)
+        if action.shape != (self.num_envs,) or action.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions must be integers of shape ({self.num_envs},), "
+                f"got {action.dtype} of shape {action.shape}"
+            )
+        if action.min() < 0 or action.max() >= self.n_action:
+            *most, last = range(self.n_action)
+            allowed = f"{', '.join(map(str, most))} or {last}"
+            raise ValueError(f"actions must be {allowed}, got {action}")
+        if self.t.max() >= self.horizon:
+            ended = np.flatnonzero(self.t >= self.horizon)
+            raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
+        return action
+
+    def render(self) -> tuple[Images, ...] | None:
+        """Return a picture of each environment, uint8 (height, width, 3); None if not asked for."""
+        if self.render_mode is None:
+            return None
+        return tuple(self.draw(b) for b in range(self.num_envs))
+
+    def draw(self, b: int) -> Images:
+        """Return a picture of environment ``b``."""
+        raise NotImplementedError(f"{type(self).__name__} draws no pictures")
+
+
+def enlarge(cells: Images, size: int) -> Images:
+    """Draw colours (rows, columns, 3) as squares of ``size`` pixels with thin lines between."""
+    image = cells.repeat(size, axis=0).repeat(size, axis=1)
+    image[::size] = image[:, ::size] = 150
+    return image
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise ValueError, with the name first, unless the value is an integer of at least that."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

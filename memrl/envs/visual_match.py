@@ -1,0 +1,161 @@
+"""Passive Visual Match: a colour is shown first, and has to be found among three at the end.
+
+It tests memory: the whole distractor phase lies between the colour and its use. The task is that
+of Ni et al. 2023 ("When Do Transformers Shine in RL?"), played by the rules of
+:mod:`memrl.envs.gridworld`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrl.envs.board import EMPTY, SQUARE, B, C, E, Room
+from memrl.envs.gridworld import GridVec, phase_frames
+from memrl.envs.key_to_door import EXPLORE as WALKABLE
+from memrl.envs.lockstep import Images, Ints, Rewards
+
+GYMNASIUM_NAMES = {"VisualMatch": "VisualMatchVec"}
+
+PASSIVE = Room(
+    "           ",
+    "    ###    ",
+    "    #p#    ",
+    "    ###    ",
+    "           ",
+    "           ",
+    "           ",
+)
+REWARD = Room(
+    "###########",
+    "# b  c  e #",
+    "#         #",
+    "#         #",
+    "####   ####",
+    "   # p #   ",
+    "   #####   ",
+)
+MEANINGS = ("per_env", "shared", "per_episode")
+LETTERS = ("b", "c", "e")
+SQUARES = np.array([B, C, E])
+HUES = 255 * np.eye(3, dtype=np.uint8)  # red, green, blue
+
+
+class VisualMatchVec(GridVec):
+    """B Visual Match tasks. ``choices`` and options: also ``square``, ``target`` and ``colours``.
+
+    In the first phase a wall cell, ``square``, has the target's colour. In the third, three squares
+    "b", "c", "e" (west to east) have the three ``colours`` (3, 3): red, green, blue of each, 0 to
+    255. Standing on the ``target`` (a letter; in ``choices`` its index) pays ``final_reward``; the
+    first one visited, right or wrong, makes all three vanish.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int | None = None,
+        frames: Sequence[int] | None = None,
+        final_reward: float = 5.0,
+        apple_reward: float = 1.0,
+        respawn_every: int = 20,
+        num_apples: int = 10,
+        passive: bool = True,
+        colours: Literal["per_env", "shared", "per_episode"] = "per_env",
+        render_mode: str | None = None,
+    ) -> None:
+        """Build it; see :class:`memrl.envs.gridworld.GridVec` for what is not listed.
+
+        Args:
+            num_envs: B.
+            length: Steps of the distractor phase; None for what ``frames`` says, or else 60.
+            frames: Steps of the three phases; None for 15, ``length`` and 15.
+            final_reward: For visiting the square of the target's colour.
+            apple_reward: Of each apple.
+            respawn_every: R.
+            num_apples: Apples in the distractor phase.
+            passive: Wall the player in during the first phase; else it can walk about in
+                Key-to-Door's first room, where any wall cell may be the coloured one.
+            colours: Which of red, green, blue are at b, c, e. "per_env": a permutation drawn when
+                this object is seeded, for all its environments and episodes; so training and
+                evaluation have different ones five times out of six (the published program).
+                "shared": red, green, blue, always. "per_episode": a new permutation every time.
+            render_mode: None or "rgb_array".
+
+        Raises ValueError, whose message begins with the name of what is out of range.
+        """
+        if colours not in MEANINGS:
+            raise ValueError(f"colours must be one of {', '.join(MEANINGS)}, got {colours!r}")
+        room = PASSIVE if passive else WALKABLE
+        super().__init__(
+            (room, REWARD),
+            {
+                "start_explore": room.cells("p"),
+                "square": room.cells("#"),
+                "start_reward": REWARD.cells("p"),
+            },
+            num_envs,
+            phase_frames(length, frames, 15, 15),
+            final_reward,
+            apple_reward,
+            respawn_every,
+            num_apples,
+            render_mode,
+        )
+        self.passive = passive
+        self.colours = colours
+        self.option_names += ["target", "colours"]
+        self._squares = np.array([REWARD.cells(letter)[0] for letter in LETTERS])
+        self._arrangement: Ints = np.arange(3)  # of "per_env",
+        self._arranged_by: np.random.Generator | None = None  # drawn once from each generator
+
+    def draw_choices(self) -> dict[str, NDArray[Any]]:
+        """Draw every internal choice of B episodes, whatever the options are."""
+        if self._arranged_by is not self.np_random:
+            self._arranged_by = self.np_random
+            self._arrangement = self.np_random.permutation(3)
+        order = np.tile(np.arange(3), (self.num_envs, 1))
+        if self.colours == "per_env":
+            order[:] = self._arrangement
+        elif self.colours == "per_episode":
+            order = self.np_random.permuted(order, axis=1)
+        target = self.np_random.integers(3, size=self.num_envs)
+        return super().draw_choices() | {"target": target, "colours": HUES[order]}
+
+    def read_option(self, name: str, value: Any) -> NDArray[Any]:
+        """Return a given choice as ``draw_choices`` returns it."""
+        if name == "target":
+            given = self.batched(name, value, (), "U")
+            if not np.isin(given, LETTERS).all():
+                raise ValueError(f"target must be 'b', 'c' or 'e', got {np.asarray(value)}")
+            return np.searchsorted(LETTERS, given)
+        if name == "colours":
+            given = self.batched(name, value, (3, 3), "iu")
+            if given.min() < 0 or given.max() > 255:
+                raise ValueError(f"colours must be from 0 to 255, got {np.asarray(value).tolist()}")
+            return given.astype(np.uint8)
+        return super().read_option(name, value)
+
+    def furnish(self, phase: int, rows: Ints) -> None:
+        """Show the target's colour, or lay the three squares."""
+        if phase == 0:
+            self.codes[rows, self.choices["square"][rows]] = SQUARE
+            colours = self.choices["colours"][rows]  # (n, 3, 3)
+            self.palette[rows[:, None], SQUARES] = colours
+            self.palette[rows, SQUARE] = colours[np.arange(len(rows)), self.choices["target"][rows]]
+        else:
+            self.codes[rows[:, None], self._squares] = SQUARES
+
+    def visit(self, here: Images) -> Rewards:
+        """Be paid at the target's square; the first square visited makes all vanish."""
+        visited = here >= B
+        if not visited.any():
+            return np.zeros(self.num_envs)
+        right = here == SQUARES[self.choices["target"]]
+        self.codes[np.flatnonzero(visited)[:, None], self._squares] = EMPTY
+        self.success = self.success | right
+        paid: Rewards = self.final_reward * right
+        return paid
