@@ -305,7 +305,8 @@ class GridVec(Lockstep):
     @property
     def frame(self) -> Ints:
         """Steps since the phase began (B,)."""
-        return self.t - self._phase_starts[self.phase]
+        frame: Ints = self.t - self._phase_starts[self.phase]
+        return frame
 
     @property
     def player(self) -> Ints:
