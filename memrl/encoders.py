@@ -7,22 +7,19 @@ An embedding of size 0 is absent. Order of concatenation: action, reward, observ
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from memrl.interfaces import TaskSpec
 
 
-class MLPEncoder(nn.Module):
-    """One linear layer with ReLU for each of observation, previous action, previous reward.
+class Encoder(nn.Module):
+    """What encoders share: linear layers with ReLU for the previous action and reward.
 
-    Args:
-        spec: the task; its observations are flattened.
-        obs_dim: width of the observation's embedding, at least 1.
-        action_dim: width of the previous action's embedding; 0 leaves it out.
-        reward_dim: width of the previous reward's embedding; 0 leaves it out.
-        action_width: width of the previous action as it arrives (one-hot if discrete).
+    A kind of encoder adds the observation's embedding, ``embed``.
     """
 
     def __init__(
@@ -34,19 +31,92 @@ class MLPEncoder(nn.Module):
         for name, width in (("action_dim", action_dim), ("reward_dim", reward_dim)):
             if width < 0:
                 raise ValueError(f"{name} must be at least 0, got {width}")
-        self.obs_shape = spec.observation_space.shape
-        assert self.obs_shape is not None
+        space = spec.observation_space
+        assert space.shape is not None
+        self.obs_shape = space.shape
+        pixels = space.dtype == np.uint8 and len(space.shape) == 3
+        self.largest = 255.0 if pixels else 1.0  # pixels come as bytes, and leave in [0, 1]
         self.action = nn.Linear(action_width, action_dim) if action_dim else None
         self.reward = nn.Linear(1, reward_dim) if reward_dim else None
-        self.obs = nn.Linear(math.prod(self.obs_shape), obs_dim)
         self.output_dim = action_dim + reward_dim + obs_dim
 
     def forward(self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor) -> Tensor:
         """Map (..., *obs_shape), (..., action_width), (...) to (..., output_dim)."""
         parts = []
         if self.action is not None:
-            parts.append(self.action(prev_action))
+            parts.append(torch.relu(self.action(prev_action)))
         if self.reward is not None:
-            parts.append(self.reward(prev_reward.unsqueeze(-1)))
-        parts.append(self.obs(obs.flatten(prev_reward.ndim).float()))
-        return torch.relu(torch.cat(parts, dim=-1))
+            parts.append(torch.relu(self.reward(prev_reward.unsqueeze(-1))))
+        flat = obs.reshape(-1, *self.obs_shape).float()
+        flat = flat / self.largest if self.largest != 1 else flat
+        parts.append(self.embed(flat).view(*prev_reward.shape, -1))
+        return torch.cat(parts, dim=-1)
+
+    def embed(self, obs: Tensor) -> Tensor:
+        """Map (N, *obs_shape) to (N, obs_dim)."""
+        raise NotImplementedError
+
+
+class MLPEncoder(Encoder):
+    """One linear layer with ReLU for each of observation, previous action, previous reward.
+
+    Args:
+        spec: the task; its observations are flattened.
+        action_width: width of the previous action as it arrives (one-hot if discrete).
+        obs_dim: width of the observation's embedding, at least 1.
+        action_dim: width of the previous action's embedding; 0 leaves it out.
+        reward_dim: width of the previous reward's embedding; 0 leaves it out.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, action_width: int, obs_dim: int, action_dim: int, reward_dim: int
+    ) -> None:
+        super().__init__(spec, action_width, obs_dim, action_dim, reward_dim)
+        self.obs = nn.Linear(math.prod(self.obs_shape), obs_dim)
+
+    def embed(self, obs: Tensor) -> Tensor:
+        """Map (N, *obs_shape) to (N, obs_dim)."""
+        return torch.relu(self.obs(obs.flatten(1)))
+
+
+class CNNEncoder(Encoder):
+    """Convolutions of 2 x 2 with ReLU over an image, then one linear layer without.
+
+    Args:
+        spec: the task; its observations are images (C, height, width).
+        action_width: width of the previous action as it arrives (one-hot if discrete).
+        channels: of each convolution; each makes the image one pixel lower and narrower.
+        obs_dim: width of the observation's embedding, at least 1.
+        action_dim: width of the previous action's embedding; 0 leaves it out.
+        reward_dim: width of the previous reward's embedding; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        action_width: int,
+        channels: Sequence[int],
+        obs_dim: int,
+        action_dim: int,
+        reward_dim: int,
+    ) -> None:
+        super().__init__(spec, action_width, obs_dim, action_dim, reward_dim)
+        if len(self.obs_shape) != 3:
+            raise ValueError(f"observations must be images (C, H, W), got shape {self.obs_shape}")
+        width, *sides = self.obs_shape
+        if any(count < 1 for count in channels) or len(channels) >= min(sides):
+            raise ValueError(
+                f"channels must be fewer than {min(sides)} numbers, each at least 1, "
+                f"got {list(channels)}"
+            )
+        layers: list[nn.Module] = []
+        for count in channels:
+            layers += [nn.Conv2d(width, count, kernel_size=2), nn.ReLU()]
+            width = count
+        self.convolutions = nn.Sequential(*layers)
+        area = math.prod(side - len(channels) for side in sides)
+        self.obs = nn.Linear(width * area, obs_dim)
+
+    def embed(self, obs: Tensor) -> Tensor:
+        """Map (N, C, height, width) to (N, obs_dim)."""
+        return self.obs(self.convolutions(obs).flatten(1))  # type: ignore[no-any-return]

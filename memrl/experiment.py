@@ -22,11 +22,13 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 import memrl
 from memrl import run_folder, session
-from memrl.interfaces import Logger
+from memrl.interfaces import Agent, Logger, TaskSpec
 from memrl.logger import PACKAGES
 from memrl.schema import LABELS, RANGES, ConfigError, check_ranges, check_types, show
 
 if TYPE_CHECKING:
+    import torch
+
     from memrl.trainer import Trainer
 
 Config = dict[str, Any]
@@ -80,6 +82,8 @@ def resolve(cfg: DictConfig) -> Config:
     if needed and getattr(importlib.util.find_spec(needed), "origin", None) is None:
         install = f"pip install -c constraints.txt -e '.[{needed}]'"
         raise ConfigError(f"logger={needed}: not installed; {install}")
+    if config["env"].get("length", 0) is None:  # a run is named after it
+        raise ConfigError("env.length=null: must be an integer")
     make_env(config | {"env": dict(_leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
     config = dict(_leaves(cfg, ""))
     check_types(config)
@@ -161,13 +165,11 @@ def make_env(config: Config, num_envs: int) -> Any:
     return env
 
 
-def build(config: Config) -> Trainer:
-    """Build everything a run needs from a resolved config; nothing is written."""
+def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
+    """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
-    from memrl.interfaces import TaskSpec
     from memrl.memory import Memory, action_width
-    from memrl.replay import Replay
 
     torch.set_num_threads(config["threads"])
     torch.manual_seed(config["seed"])
@@ -185,30 +187,43 @@ def build(config: Config) -> Trainer:
         n_action = action_width(spec.action_space)
     except ValueError as error:
         raise ConfigError(f"env: {error}") from None
-    encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
-    seq_model = make(
-        "seq_model",
-        config["seq_model"],
-        input_dim=encoder.output_dim,
-        context_len=window,
-        dropout=config["dropout"],
-        attention_dropout=config["attention_dropout"],
-    )
-    budget = config["budget"]
+
+    def new_memory() -> Memory:
+        encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
+        seq_model = make(
+            "seq_model",
+            config["seq_model"],
+            input_dim=encoder.output_dim,
+            context_len=window,
+            dropout=config["dropout"],
+            attention_dropout=config["attention_dropout"],
+        )
+        return Memory(encoder, seq_model, n_action).to(device)
+
     agent = make(
         "algo",
         config["algo"],
-        memory=Memory(encoder, seq_model, n_action).to(device),
+        memory=new_memory(),
+        new_memory=new_memory,
         horizon=spec.horizon,
-        train_steps=budget["train_episodes"] * spec.horizon,
+        train_steps=config["budget"]["train_episodes"] * spec.horizon,
     )
+    return agent, spec, device
+
+
+def build(config: Config) -> Trainer:
+    """Build everything a run needs from a resolved config; nothing is written."""
+    from memrl.replay import Replay
+
+    agent, spec, device = build_agent(config)
+    window = config["context_len"] or spec.horizon
     try:
         replay = Replay(spec, window, replay_capacity(config, spec.horizon), device)
     except ValueError as error:
         raise ConfigError(f"replay_{error}") from None
     return make(  # type: ignore[no-any-return]
         "budget",
-        {"_target_": "memrl.trainer.Trainer", **budget},
+        {"_target_": "memrl.trainer.Trainer", **config["budget"]},
         make_env=lambda num_envs: make_env(config, num_envs),
         agent=agent,
         replay=replay,

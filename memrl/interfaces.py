@@ -7,7 +7,7 @@ H heads, K width of a head. Tensors are time-major: (T, B, ...).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Return all that the optimisers move, by name."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return what acting alone needs, by name."""

@@ -6,7 +6,7 @@ the first input of an episode or window carries a zero action vector and a zero 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
@@ -24,6 +24,13 @@ def action_width(space: gymnasium.Space[Any]) -> int:
     raise ValueError(f"the action space must be Discrete, got {space}")
 
 
+class ActState(NamedTuple):
+    """What acting carries from one step to the next."""
+
+    memory: State
+    prev_action: Tensor  # (B,) int64; -1 before the first
+
+
 class Memory(nn.Module):
     """Summarise histories: (observations, actions, rewards) -> states of width ``output_dim``."""
 
@@ -37,6 +44,12 @@ class Memory(nn.Module):
     def initial_state(self, batch_size: int) -> State:
         """Return the sequence model's state of ``batch_size`` empty histories."""
         return self.seq_model.initial_state(batch_size)  # type: ignore[operator]
+
+    def begin(self, batch_size: int) -> ActState:
+        """Return the state of an agent before the first step of ``batch_size`` episodes."""
+        device = next(self.parameters()).device
+        no_action = torch.full((batch_size,), -1, device=device)
+        return ActState(self.initial_state(batch_size), no_action)
 
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
         """Return the states of whole windows.

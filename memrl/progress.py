@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import sys
 import time
@@ -85,6 +86,7 @@ class Progress:
             f"{(t.updates - self.start_updates) / seconds:,.1f} updates/s",
             "loss -" if self.loss is None else f"loss {self.loss:.2g}",
             "return -" if last is None else f"return {last:.2f}",
+            *([] if math.isnan(t.last_success) else [f"success {t.last_success:.2f}"]),
             "ETA -" if eta is None else f"ETA {clock(eta)}",
         ]
         return " | ".join(parts)

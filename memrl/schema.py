@@ -56,10 +56,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # sections whose reader is fixed
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 BUILT = {  # parameters that are no keys of their section: memrl gives them
-    "env": {"num_envs"},
+    "env": {"num_envs", "render_mode"},
     "encoder": {"action_width", "spec"},
     "seq_model": {"attention_dropout", "context_len", "dropout", "input_dim"},
-    "algo": {"horizon", "memory", "train_steps"},
+    "algo": {"horizon", "memory", "new_memory", "train_steps"},
     "budget": {
         *("agent", "batch_size", "device", "horizon", "make_env", "num_envs"),
         *("replay", "seed", "updates_per_step"),

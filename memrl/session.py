@@ -169,7 +169,7 @@ class Process:
     def describe(self) -> None:
         """Log what is about to run, and on what."""
         trainer, fields = self.trainer, self.status.fields
-        replay, weights = trainer.replay, trainer.agent.weights().values()
+        replay, weights = trainer.replay, [w for _, w in trainer.agent.named_parameters()]
         log.info(f"run: {self.folder}")
         log.info(
             f"{sum(w.numel() for w in weights):,} parameters on {trainer.device}; "

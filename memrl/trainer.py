@@ -25,10 +25,12 @@ COUNTERS = (
     "in_cycle",
     "cycle_steps",
     "cycle_return",
+    "cycle_success",
     "cycle_updates",
     "cycle_metrics",
     "eval_block",
     "last_return",
+    "last_success",
 )  # the trainer's own state
 
 
@@ -54,6 +56,8 @@ class Trainer:
         eval_every: episodes' worth of steps between evaluations, at least 1.
         eval_episodes: episodes of one evaluation, played as one batch; at least 1.
         stop_at_return: end once an evaluation's mean return reaches it; None never does.
+        stop_at_success: the same for the share of its episodes that succeed; a task that reports
+            no success never reaches it. With both, both have to be reached.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Trainer:
         eval_every: int,
         eval_episodes: int,
         stop_at_return: float | None,
+        stop_at_success: float | None,
     ) -> None:
         for name, value in (
             ("num_envs", num_envs),
@@ -98,17 +103,19 @@ class Trainer:
         self.updates_per_step = updates_per_step
         self.warmup_episodes = warmup_episodes
         self.eval_every = eval_every
-        self.stop_at_return = stop_at_return
+        self.stop_at = {"return": stop_at_return, "success": stop_at_success}
         self.total_steps = (warmup_episodes + train_episodes) * horizon
         self.env_steps = self.episodes = self.updates = 0
         self.owed = 0  # updates still to do before the next collection
         self.in_cycle = False  # collected, and its row not yet written
         self.cycle_steps = 0
         self.cycle_return = 0.0
+        self.cycle_success = math.nan
         self.cycle_updates = 0
         self.cycle_metrics: dict[str, Tensor] = {}  # sums over the cycle's updates
         self.eval_block: int | None = None  # multiples of eval_every reached at the last cycle
         self.last_return: float | None = None
+        self.last_success = math.nan  # of tasks that report it
         self.elapsed = 0.0  # seconds in earlier processes
         self._since = time.perf_counter()
         self._cycle_since = (self._since, 0)
@@ -145,10 +152,12 @@ class Trainer:
 
     @property
     def solved(self) -> bool:
-        """True if the last evaluation reached ``stop_at_return``."""
-        if self.stop_at_return is None or self.last_return is None:
+        """True if the last evaluation reached all there is to reach."""
+        if self.last_return is None:
             return False
-        return self.last_return >= self.stop_at_return
+        reached = {"return": self.last_return, "success": self.last_success}
+        asked = {name: least for name, least in self.stop_at.items() if least is not None}
+        return bool(asked) and all(reached[name] >= least for name, least in asked.items())
 
     @property
     def progress(self) -> float:
@@ -163,17 +172,18 @@ class Trainer:
 
     def _collect(self) -> None:
         self._cycle_since = (time.perf_counter(), self.updates)
-        before, returns = self.env_steps, []
+        before, returns, successes = self.env_steps, [], []
         warmup = self.env_steps == 0
         while True:
             space = self.env.single_action_space
             assert isinstance(space, gymnasium.spaces.Discrete)
             actor = UniformActor(int(space.n)) if warmup else self.agent
-            episodes, _ = rollout(self.env, actor, True, self.device, self.horizon)
+            episodes, success = rollout(self.env, actor, True, self.device, self.horizon)
             self.replay.add(episodes)
             self.env_steps += int(episodes.mask.sum())
             self.episodes += episodes.mask.shape[1]
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
+            successes.append(math.nan if success is None else float(success.mean()))
             if not warmup or self.episodes >= self.warmup_episodes:
                 break
         self.cycle_steps = self.env_steps - before
@@ -181,7 +191,7 @@ class Trainer:
         if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
             owed = round(owed)
         self.owed = math.floor(owed) if warmup else math.ceil(owed)
-        self.cycle_return = float(np.mean(returns))
+        self.cycle_return, self.cycle_success = float(np.mean(returns)), float(np.mean(successes))
         self.in_cycle = True
 
     def _update(self) -> None:
@@ -199,7 +209,7 @@ class Trainer:
         for key, value in self.cycle_metrics.items():
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"train/{key} is {value.item()} {when}")
-        for name, weight in self.agent.weights().items():
+        for name, weight in self.agent.named_parameters():
             if not weight.isfinite().all():
                 raise FloatingPointError(f"the weights {name} are not finite {when}")
 
@@ -207,7 +217,8 @@ class Trainer:
         self.check_finite()
         now, (since, updates) = time.perf_counter(), self._cycle_since
         if self.cycle_updates:
-            row = self._counters() | {"train/return": self.cycle_return}
+            row = self._counters()
+            row |= {"train/return": self.cycle_return, "train/success": self.cycle_success}
             for key, value in self.cycle_metrics.items():
                 row[f"train/{key}"] = value.item() / self.cycle_updates
             row["time/updates_per_s"] = (self.updates - updates) / (now - since)
@@ -222,9 +233,10 @@ class Trainer:
     def _evaluate(self) -> None:
         episodes, success = rollout(self.eval_env, self.agent, False, self.device, self.horizon)
         self.last_return = float((episodes.reward * episodes.mask).sum(0).mean())
+        self.last_success = math.nan if success is None else float(success.mean())
         row = self._counters() | {
             "eval/return": self.last_return,
-            "eval/success": math.nan if success is None else float(success.mean()),
+            "eval/success": self.last_success,
             "eval/length": float(episodes.mask.sum(0).double().mean()),
         }
         self._write("eval", row)

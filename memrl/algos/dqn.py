@@ -5,15 +5,16 @@ T transitions, B batch, A actions, D width of a state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from memrl.interfaces import Episodes, State
-from memrl.memory import Memory
+from memrl.algos.checks import check_settings
+from memrl.interfaces import Episodes
+from memrl.memory import ActState, Memory
 from memrl.networks import Head, mean_grad_norm, polyak_, set_training
 
 
@@ -28,13 +29,6 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
         """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, A)."""
         return self.head(self.memory(obs, action, reward))  # type: ignore[no-any-return]
-
-
-class ActState(NamedTuple):
-    """What acting carries from one step to the next."""
-
-    memory: State
-    prev_action: Tensor  # (B,) int64; -1 before the first
 
 
 class DQN:
@@ -73,16 +67,9 @@ class DQN:
         for name, steps, least in (("horizon", horizon, 1), ("train_steps", train_steps, 0)):
             if steps < least:
                 raise ValueError(f"{name} must be at least {least}, got {steps}")
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma}")
-        if not 0 < tau <= 1:
-            raise ValueError(f"tau must be in (0, 1], got {tau}")
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"lr must be above 0, got {lr}")
+        check_settings(gamma, tau, lr, dropout_scope)
         if not 0 < explore_fraction <= 1:
             raise ValueError(f"explore_fraction must be in (0, 1], got {explore_fraction}")
-        if dropout_scope not in ("everywhere", "gradient"):
-            raise ValueError(f"dropout_scope must be everywhere or gradient, got {dropout_scope}")
         device = next(memory.parameters()).device
         self.online = QNetwork(memory, hidden_dims).to(device)
         self.target = deepcopy(self.online).requires_grad_(False)
@@ -105,9 +92,7 @@ class DQN:
 
     def initial_state(self, batch_size: int) -> ActState:
         """Return the state of ``batch_size`` episodes about to begin."""
-        device = next(self.online.parameters()).device
-        no_action = torch.full((batch_size,), -1, device=device)
-        return ActState(self.online.memory.initial_state(batch_size), no_action)
+        return self.online.memory.begin(batch_size)
 
     @torch.no_grad()
     def act(
@@ -183,6 +168,10 @@ class DQN:
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.explored_steps = state["explored_steps"]
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Return all that the optimiser moves, by name."""
+        return self.online.named_parameters()
 
     def weights(self) -> dict[str, Tensor]:
         """Return what greedy acting needs, by name."""
