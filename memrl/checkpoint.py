@@ -83,6 +83,14 @@ def load(folder: Path) -> tuple[dict[str, Any], str] | None:
     Raises:
         CannotContinue: there are checkpoints, and none can be read.
     """
+    found = read(folder)
+    if found and found[1] != NEWEST:
+        (folder / NEWEST).unlink(missing_ok=True)
+    return found
+
+
+def read(folder: Path) -> tuple[dict[str, Any], str] | None:
+    """Do the same without a change to the folder, which may be another process's."""
     import torch
 
     problems = []
@@ -98,8 +106,6 @@ def load(folder: Path) -> tuple[dict[str, Any], str] | None:
         except Exception as error:  # torch raises many kinds for a torn file
             problems.append(f"{path} ({(str(error).splitlines() or ['?'])[0]})")
             continue
-        if problems:
-            (folder / NEWEST).unlink()
         return state, name
     if problems:
         raise CannotContinue(f"no readable checkpoint: {', '.join(problems)}; {START_OVER}")

@@ -152,11 +152,11 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         raise ConfigError(prefix + str(error)) from error
 
 
-def make_env(config: Config, num_envs: int) -> Any:
-    """Build the task's vector environment."""
+def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> Any:
+    """Build the task's vector environment; one that draws nothing does not get ``render_mode``."""
     from gymnasium.vector import AutoresetMode
 
-    env = make("env", config["env"], num_envs=num_envs)
+    env = make("env", config["env"], num_envs=num_envs, render_mode=render_mode)
     mode = getattr(env, "metadata", {}).get("autoreset_mode")
     if mode != AutoresetMode.DISABLED:
         raise ConfigError(f"env: its autoreset_mode must be AutoresetMode.DISABLED, got {mode}")

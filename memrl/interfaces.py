@@ -61,6 +61,8 @@ class SequenceModel(Protocol):
 class Agent(Protocol):
     """Acts and learns; sees no environment and no buffer."""
 
+    memory: Any  # the ``Memory`` it acts with
+
     def initial_state(self, batch_size: int) -> State:
         """Return the state of ``batch_size`` episodes about to begin."""
 

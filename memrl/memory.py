@@ -62,10 +62,15 @@ class Memory(nn.Module):
         Returns:
             (T + 1, B, output_dim); entry t depends on nothing after ``obs[t]``.
         """
+        return self.seq_model(self.embed(obs, action, reward))[0]  # type: ignore[no-any-return]
+
+    def embed(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+        """Return what the sequence model is given for a whole window, (T + 1, B, D)."""
         prev_action = F.pad(action, (0, 0, 1, 0), value=-1)
         prev_reward = F.pad(reward, (0, 0, 1, 0))
-        x = self.encoder(obs, self.one_hot(prev_action), prev_reward)
-        return self.seq_model(x)[0]  # type: ignore[no-any-return]
+        return self.encoder(  # type: ignore[no-any-return]
+            obs, self.one_hot(prev_action), prev_reward
+        )
 
     def step(
         self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor, state: State

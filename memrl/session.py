@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -217,10 +219,14 @@ class Process:
         self.progress.end()
         self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
         checkpoint.remove(self.folder)
-        recent = evaluations(self.folder)[1][-10:]
+        table = evaluations(self.folder)
+        recent = table["eval/return"][-10:]
+        outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
+        if not math.isnan(trainer.last_success):
+            success = fmean(table["eval/success"][-10:])
+            outcome += f", success {trainer.last_success:.2f} ({success:.2f})"
         log.info(
-            f"done: return {recent[-1]:.2f} (last {len(recent)} evaluations: "
-            f"{sum(recent) / len(recent):.2f}) after {trainer.episodes:,} episodes, "
+            f"done: {outcome} after {trainer.episodes:,} episodes, "
             f"{trainer.env_steps:,} env steps, {trainer.updates:,} updates "
             f"in {clock(trainer.seconds())}; curve: {picture}"
         )

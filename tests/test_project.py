@@ -43,6 +43,7 @@ TOOL_RANKS = {
     "session": 10,
     "experiment": 11,
     "cli": 12,
+    "watch": 12,
 }
 RANKS = CORE_RANKS | TOOL_RANKS
 

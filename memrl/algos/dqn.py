@@ -71,6 +71,7 @@ class DQN:
         if not 0 < explore_fraction <= 1:
             raise ValueError(f"explore_fraction must be in (0, 1], got {explore_fraction}")
         device = next(memory.parameters()).device
+        self.memory = memory
         self.online = QNetwork(memory, hidden_dims).to(device)
         self.target = deepcopy(self.online).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=lr, fused=True)
@@ -92,7 +93,7 @@ class DQN:
 
     def initial_state(self, batch_size: int) -> ActState:
         """Return the state of ``batch_size`` episodes about to begin."""
-        return self.online.memory.begin(batch_size)
+        return self.memory.begin(batch_size)
 
     @torch.no_grad()
     def act(
@@ -103,10 +104,10 @@ class DQN:
         Every row of an exploring step counts towards the epsilon schedule.
         """
         set_training(self.online, explore and self.dropout_everywhere)
-        h, memory = self.online.memory.step(obs, state.prev_action, prev_reward, state.memory)
+        h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
         action = self.online.head(h).argmax(-1)
         if explore:
-            random = torch.randint_like(action, self.online.memory.n_action)
+            random = torch.randint_like(action, self.memory.n_action)
             action = torch.where(torch.rand_like(h[:, 0]) < self.epsilon, random, action)
             self.explored_steps += len(action)
         return action, ActState(memory, action)
@@ -128,7 +129,7 @@ class DQN:
             "q": (prediction.detach() * mask).sum() / n,
             "epsilon": torch.tensor(self.epsilon),
             "grad_norm": mean_grad_norm(self.online.parameters()),
-            "seq_grad_norm": mean_grad_norm(self.online.memory.seq_model.parameters()),
+            "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
         }
         self.optimizer.step()
         polyak_(self.target, self.online, self.tau)

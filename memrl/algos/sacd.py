@@ -76,6 +76,7 @@ class SoftActor:
         if target_entropy is not None and not 0 <= target_entropy <= 1:
             raise ValueError(f"target_entropy must be null or in [0, 1], got {target_entropy}")
         device = next(policy.memory.parameters()).device
+        self.memory = policy.memory
         self.policy = policy.to(device)
         self.gamma = gamma
         self.tau = tau
@@ -90,7 +91,7 @@ class SoftActor:
 
     def initial_state(self, batch_size: int) -> ActState:
         """Return the state of ``batch_size`` episodes about to begin."""
-        return self.policy.memory.begin(batch_size)
+        return self.memory.begin(batch_size)
 
     @torch.no_grad()
     def act(
@@ -98,7 +99,7 @@ class SoftActor:
     ) -> tuple[Tensor, ActState]:
         """Return actions (B,) int64: sampled from the policy if ``explore``, else its mode."""
         set_training(self.policy, explore and self.dropout_everywhere)
-        h, memory = self.policy.memory.step(obs, state.prev_action, prev_reward, state.memory)
+        h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
         logits = self.policy.head(h)  # (B, A)
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
             logits = logits.softmax(-1) / torch.empty_like(logits).exponential_()
@@ -232,7 +233,7 @@ class SACD(SoftActor):
         """
         alpha = self.alpha
         set_training(self.policy, True)
-        h = self.policy.memory(batch.obs, batch.action, batch.reward)  # (T + 1, B, D)
+        h = self.memory(batch.obs, batch.action, batch.reward)  # (T + 1, B, D)
         logits = self.policy.head(h)  # (T + 1, B, A)
         target = self.target(batch, logits[1:], self.target_heads(h[1:]))
         both = self.heads(h[:-1])  # (T, B, A) each
@@ -245,7 +246,7 @@ class SACD(SoftActor):
         loss.backward()  # type: ignore[no-untyped-call]
         metrics |= {"policy_loss": policy_loss.detach(), "entropy": entropy, "alpha": alpha}
         metrics |= {
-            "seq_grad_norm": mean_grad_norm(self.policy.memory.seq_model.parameters()),
+            "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
             "critic_grad_norm": mean_grad_norm(self.heads.q1.parameters()),
             "policy_grad_norm": mean_grad_norm(self.policy.head.parameters()),
         }
@@ -305,7 +306,7 @@ class SeparateSACD(SoftActor):
         whole = batch.obs, batch.action, batch.reward
         early = batch.obs[:-1], batch.action[:-1], batch.reward[:-1]  # without the last observation
         set_training(self.policy, True)
-        logits = self.policy.head(self.policy.memory(*whole))  # (T + 1, B, A)
+        logits = self.policy.head(self.memory(*whole))  # (T + 1, B, A)
         set_training(self.target_critic, self.dropout_everywhere)
         q1, q2 = self.target_critic(*whole)
         target = self.target(batch, logits[1:].detach(), (q1[1:], q2[1:]))
@@ -328,7 +329,7 @@ class SeparateSACD(SoftActor):
         metrics |= {"policy_loss": policy_loss.detach(), "entropy": entropy, "alpha": alpha}
         metrics |= {
             "policy_grad_norm": mean_grad_norm(self.policy.parameters()),
-            "policy_seq_grad_norm": mean_grad_norm(self.policy.memory.seq_model.parameters()),
+            "policy_seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
         }
         self.policy_optimizer.step()
         polyak_(self.target_critic, self.critic, self.tau)

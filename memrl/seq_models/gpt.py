@@ -47,8 +47,7 @@ class Block(nn.Module):
         (B, H, P + T, K) each; this call's are written into its last T places.
         """
         B, T, D = x.shape
-        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.n_head, D // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # (B, H, T, K) each
+        q, k, v = self.heads(x)
         mask = None
         if past is not None:
             past[0][:, :, -T:], past[1][:, :, -T:] = k, v
@@ -67,6 +66,13 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention_out(y.transpose(1, 2).reshape(B, T, D)))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map (B, T, D) to queries, keys and values, (B, H, T, K) each."""
+        B, T, D = x.shape
+        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.n_head, D // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        return q, k, v
 
 
 class GPT(nn.Module):
@@ -149,6 +155,40 @@ class GPT(nn.Module):
                 outputs.append(self._slide(row, state))
                 state = state._replace(length=state.length + 1)
             return torch.cat(outputs), state
+
+    @torch.no_grad()
+    def attention(self, x: Tensor) -> Tensor:
+        """Return how much each step of a history attends to each, to be looked at.
+
+        Row t is what acting at step t attends to: means over layers and heads, evaluation mode.
+
+        Args:
+            x: inputs (T, B, D), of any length.
+
+        Returns:
+            (B, T, T); each row sums to 1, entries outside its window are 0.
+        """
+        T, B, _ = x.shape
+        weights = x.new_zeros(B, T, T)
+        first = min(T, self.window)
+        weights[:, :first, :first] = self._attention(x[:first])
+        for t in range(first, T):  # windows that slide: only their last rows
+            begin = t + 1 - self.window
+            weights[:, t, begin : t + 1] = self._attention(x[begin : t + 1])[:, -1]
+        return weights
+
+    def _attention(self, x: Tensor) -> Tensor:
+        T, B, D = x.shape
+        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+        y = (x + self.position[:T, None]).transpose(0, 1)
+        total = x.new_zeros(B, T, T)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            q, k, _ = block.heads(y)
+            scores = q @ k.transpose(-1, -2) / math.sqrt(D // self.n_head)  # (B, H, T, T)
+            total += scores.masked_fill(future, -math.inf).softmax(-1).mean(1)
+            y = block(y)
+        return total / len(self.blocks)
 
     def _forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.dropout(x + self.position[: len(x), None]).transpose(0, 1)
