@@ -183,7 +183,8 @@ class Trainer:
             self.env_steps += int(episodes.mask.sum())
             self.episodes += episodes.mask.shape[1]
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
-            successes.append(math.nan if success is None else float(success.mean()))
+            if success is not None:
+                successes.append(float(success.mean()))
             if not warmup or self.episodes >= self.warmup_episodes:
                 break
         self.cycle_steps = self.env_steps - before
@@ -191,7 +192,8 @@ class Trainer:
         if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
             owed = round(owed)
         self.owed = math.floor(owed) if warmup else math.ceil(owed)
-        self.cycle_return, self.cycle_success = float(np.mean(returns)), float(np.mean(successes))
+        self.cycle_return = float(np.mean(returns))
+        self.cycle_success = float(np.mean(successes)) if successes else math.nan
         self.in_cycle = True
 
     def _update(self) -> None:

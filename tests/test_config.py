@@ -36,7 +36,13 @@ PAPER = {  # Ni et al. 2023, the published program's settings
         **{750: 8000, 1000: 8000, 1250: 8000, 1500: 6700},
     },
     "tmaze_active": {20: 40000, 50: 40000, 100: 40000, 250: 32000, 500: 16000},
+    "visual_match": {
+        **{60: 40000, 120: 30000, 250: 15000},
+        **{500: 10000, 750: 10000, 1000: 10000},
+    },
+    "key_to_door": {60: 40000, 120: 40000, 250: 30000, 500: 15000},
 }
+IMAGE_TASKS = ("visual_match", "key_to_door")
 
 
 @pytest.mark.parametrize(("env", "length"), [(e, n) for e, table in PAPER.items() for n in table])
@@ -45,9 +51,10 @@ def test_paper_budget(env, length):
     assert budget == {
         "train_episodes": PAPER[env][length],
         "warmup_episodes": 10,
-        "eval_every": 10,
-        "eval_episodes": 10,
+        "eval_every": 50 if env in IMAGE_TASKS else 10,
+        "eval_episodes": 20 if env in IMAGE_TASKS else 10,
         "stop_at_return": None,
+        "stop_at_success": None,
     }
 
 
@@ -73,17 +80,57 @@ def test_paper_defaults():
     assert c["algo"]["shared_forward"] is False
 
 
-ORIGINAL_EXAMPLES = [  # the original program's example commands whose tasks are here
+@pytest.mark.parametrize("env", IMAGE_TASKS)
+@pytest.mark.parametrize("seq_model", ["lstm", "gpt"])
+def test_paper_defaults_of_image_tasks(env, seq_model):
+    """The environment chooses CNN and SAC-D, whatever the memory."""
+    c = config(f"env={env}", f"seq_model={seq_model}")
+    sacd = {
+        **{"gamma": 0.99, "tau": 0.005, "lr": 3e-4, "hidden_dims": [256, 256], "alpha": 0.1},
+        **{"target_entropy": None, "dropout_scope": "everywhere", "freeze_critic": True},
+    }
+    assert c["algo"] == {"name": "sacd", "_target_": "memrl.algos.sacd.SACD", **sacd}
+    cnn = {"channels": [8, 16], "obs_dim": 100, "action_dim": 0, "reward_dim": 0}
+    assert c["encoder"] == {"_target_": "memrl.encoders.CNNEncoder", **cnn}
+    room = {"final_reward": 5.0, "apple_reward": 1.0, "respawn_every": 20, "num_apples": 10}
+    assert room.items() <= c["env"].items()
+    assert c["env"].get("colours", "per_env") == "per_env"
+    assert (c["batch_size"], c["updates_per_step"], c["context_len"]) == (64, 0.25, None)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_the_environment_chooses_can_be_overridden(order):
+    overrides = ["env=key_to_door", "algo=dqn", "encoder=mlp", "encoder.obs_dim=7"][::order]
+    c = config(*overrides)
+    assert c["algo"]["name"] == "dqn"
+    assert c["encoder"]["_target_"] == "memrl.encoders.MLPEncoder"
+    assert c["encoder"]["obs_dim"] == 7
+    assert config("algo=sacd")["encoder"]["_target_"] == "memrl.encoders.MLPEncoder"
+
+
+@pytest.mark.parametrize("algo", ["sacd", "sacd_separate"])
+def test_a_learned_temperature_begins_at_1(algo):
+    """As in the published program; a given alpha is never passed over."""
+    learned = [f"algo={algo}", "algo.target_entropy=0.5"]
+    assert config(f"algo={algo}")["algo"]["alpha"] == 0.1
+    assert config(*learned)["algo"]["alpha"] == 1.0
+    assert config(*learned, "algo.alpha=0.3")["algo"]["alpha"] == 0.3
+
+
+ORIGINAL_EXAMPLES = [  # the original program's example commands
     ("env=tmaze_passive env.length=50 seq_model=lstm", 191_156, 51),
     ("env=tmaze_passive env.length=1500 seq_model=gpt", 298_884, 1501),
     ("env=tmaze_active env.length=20 seq_model=gpt seq_model.n_layer=2", 497_156, 23),
+    ("env=visual_match env.length=60 seq_model=gpt", 414_660, 90),
+    ("env=key_to_door env.length=120 seq_model=lstm seq_model.n_layer=2", 564_520, 145),
+    ("env=key_to_door env.length=250 seq_model=gpt seq_model.n_layer=2", 535_960, 275),
 ]
 
 
 @pytest.mark.parametrize(("command", "parameters", "horizon"), ORIGINAL_EXAMPLES)
 def test_original_examples_build_and_stand_in_the_readme(command, parameters, horizon):
     trainer = build(config(*command.split()))
-    assert sum(w.numel() for w in trainer.agent.weights().values()) == parameters
+    assert sum(w.numel() for _, w in trainer.agent.named_parameters()) == parameters
     assert trainer.horizon == horizon
     assert f"python run.py {command}" in (ROOT / "README.md").read_text()
 
@@ -99,7 +146,7 @@ def test_an_option_is_named_after_its_file(group):
 def test_every_combination_builds(env, seq_model):
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", "env.length=5")
     if env != "tmaze":  # the general form has five keys more
-        assert len(run_folder.flatten(c)) <= 45
+        assert len(run_folder.flatten(c)) <= (50 if env in IMAGE_TASKS else 46)
     build(c)
 
 
@@ -193,6 +240,26 @@ REFUSED = {
     "seed=${oc.env:NOWHERE}": "seed: ",
     "dropout=${algo.lr} algo.lr=3": "dropout must be in [0, 1), got 3",
     "seq_model.name=other": "env=tmaze_passive, algo=dqn, seq_model=other: a group's name must be",
+    "env=visual_match env.length=7": "budget.train_episodes: no entry for visual_match 7, only ",
+    "env=visual_match env.colours=x": "env.colours=x: must be one of per_env, shared, per_episode",
+    "env=visual_match env.passive=1": "env.passive=1: must be true or false",
+    "env=visual_match env.frames=[1,2]": "env.frames must be three numbers of steps, got [1, 2]",
+    "env=visual_match env.frames=[15,7,15]": "env.length must be the second of frames, 7, got 60",
+    "env=visual_match env.length=null": "env.length=null: must be an integer",
+    "env=visual_match +env.render_mode=human": "env.render_mode=human: no such key; ",
+    "env=key_to_door env.reward_room=x": "env.reward_room=x: must be one of sr, cca",
+    "env=key_to_door env.num_apples=23": "env.num_apples must be at most 22, got 23",
+    "env=key_to_door env.final_reward=0": "env.final_reward must be above 0, got 0",
+    "env=key_to_door env.respawn_every=-1": "env.respawn_every must be at least 0, got -1",
+    "env=key_to_door encoder.channels=[8,8,8,8,8]": "encoder.channels must be fewer than 5 numbers",
+    "encoder=cnn": "encoder: observations must be images (C, H, W), got shape (2,)",
+    "algo=sacd algo.alpha=-1": "algo.alpha must be at least 0, got -1",
+    "algo=sacd algo.alpha=0 algo.target_entropy=0.5": "algo.alpha must be above 0, got 0",
+    "algo=sacd algo.target_entropy=2": "algo.target_entropy must be null or in [0, 1], got 2",
+    "algo=sacd algo.freeze_critic=0": "algo.freeze_critic=0: must be true or false",
+    "algo=sacd_separate algo.dropout_scope=x": "algo.dropout_scope=x: must be one of everywhere, ",
+    "algo=sacd_separate algo.tau=2": "algo.tau must be in (0, 1], got 2",
+    "budget.stop_at_success=x": "budget.stop_at_success=x: must be a finite number or null",
     "~env": "env=null: must be a group's option",
 }
 
@@ -250,7 +317,7 @@ def test_a_section_may_use_the_names_of_others():
 
 COMMAND_LINE = {  # what Hydra itself refuses
     "seq_model=foo": "seq_model=foo: no such option; choose from gpt, gru, lstm, mlp, rnn",
-    "env=": "env=: no such option; choose from tmaze, tmaze_active, tmaze_passive",
+    "env=": "env=: no such option; choose from key_to_door, tmaze, tmaze_active, tmaze_passive, ",
     "env.lenght=3": "env.lenght=3: no such key; did you mean env.length?",
     "seq_model.n_head=2": "seq_model.n_head=2: no such key; there are seq_model.cell, ",
     "envs=tmaze": "envs=tmaze: no such key; did you mean env?",

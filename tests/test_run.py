@@ -66,6 +66,18 @@ VARIANTS = {seq_model: tiny(seq_model, *LEARNING) for seq_model in SEQ_MODELS} |
     "many-updates-of-windows": tiny(
         *("gpt", *LEARNING, "context_len=4", "updates_per_step=2", "budget.train_episodes=5")
     ),
+    "pixels-and-a-learned-temperature": tiny(
+        *("lstm", "env=visual_match", "env.frames=[2,5,3]", "algo.target_entropy=0.5"),
+        "budget.warmup_episodes=3",
+    ),
+    "a-new-arrangement-every-episode": tiny(
+        *("gru", "env=visual_match", "env.frames=[2,5,3]", "env.colours=per_episode", "algo=dqn"),
+        *("budget.warmup_episodes=3", "num_envs=2"),
+    ),
+    "separate-memories": tiny(
+        *("gpt", "env=key_to_door", "env.frames=[4,5,3]", "algo=sacd_separate"),
+        "budget.warmup_episodes=3",
+    ),
 }
 
 
@@ -190,7 +202,7 @@ def test_a_run_has_the_name_of_what_distinguishes_it(done: Path) -> None:
 
 COLUMNS = {
     "eval.csv": "eval/return eval/success eval/length time/seconds",
-    "train.csv": "train/return train/loss train/q train/epsilon train/grad_norm "
+    "train.csv": "train/return train/success train/loss train/q train/epsilon train/grad_norm "
     "train/seq_grad_norm time/updates_per_s time/seconds",
 }
 

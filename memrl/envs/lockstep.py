@@ -43,7 +43,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         Raises ValueError, whose message begins with the name of what is out of range.
         """
         check_integer("num_envs", num_envs, 1)
-        if render_mode not in (None, *self.metadata["render_modes"]):
+        if render_mode not in (None, *self.metadata.get("render_modes", ())):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.num_envs = num_envs
         self.horizon = horizon
