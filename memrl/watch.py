@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from memrl import checkpoint
 from memrl.checkpoint import CannotContinue, write_whole
 from memrl.experiment import Config, build_agent, make_env
-from memrl.schema import ConfigError
+from memrl.schema import ConfigError, check_types
 
 if TYPE_CHECKING:
     from memrl.interfaces import Agent, Episodes
@@ -83,6 +83,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
     read = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(read, dict)
     config: Config = {str(k): v for k, v in read.items()} | {"device": "auto"}
+    check_types(config)
     agent, _, _ = build_agent(config)
     if (folder / checkpoint.WEIGHTS).exists():
         path = folder / checkpoint.WEIGHTS

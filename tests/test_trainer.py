@@ -354,7 +354,9 @@ def test_the_run_stops_once_an_evaluation_reaches_stop_at_success():
 
 @pytest.mark.parametrize(("least", "solved"), [(-1.0, True), (-0.9, False)])
 def test_with_both_both_have_to_be_reached(least, solved):
-    _, trainer = succeeding(stop_at_success=0.5, stop_at_return=least, eval_every=5)
+    _, trainer = succeeding(
+        stop_at_success=0.5, stop_at_return=least, train_episodes=20, eval_every=5
+    )
     assert trainer.solved is solved
 
 

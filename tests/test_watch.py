@@ -1,0 +1,250 @@
+"""Watching: what is drawn is what was played, and where attention looked is where it was."""
+
+import io
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from PIL import Image
+
+from memrl import watch
+from memrl.checkpoint import write_whole
+from memrl.experiment import build, compose_config, resolve, run
+from memrl.seq_models.gpt import GPT
+
+TASKS = {
+    "tmaze_passive": ["env.length=4"],
+    "tmaze_active": ["env.length=30"],  # longer than a picture is wide
+    "visual_match": ["env.frames=[3,4,5]", "env.length=4"],
+    "key_to_door": ["env.frames=[3,4,5]", "env.length=4"],
+}
+HORIZON = {"tmaze_passive": 5, "tmaze_active": 33, "visual_match": 12, "key_to_door": 12}
+TINY = ["budget=smoke", "budget.train_episodes=1", "budget.warmup_episodes=1", "batch_size=2"]
+CASES = list(itertools.product(TASKS, ["gpt", "lstm"]))
+
+
+def tiny(env, seq_model, *more):
+    return compose_config([f"env={env}", *TASKS[env], f"seq_model={seq_model}", *TINY, *more])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of one short run of every case."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("runs"))
+        yield {case: run(tiny(*case)).absolute() for case in CASES}
+
+
+def frames_of(data):
+    image = Image.open(io.BytesIO(data))
+    pictures, durations = [], []
+    for i in range(getattr(image, "n_frames", 1)):
+        image.seek(i)
+        pictures.append(np.array(image.convert("RGB")))
+        durations.append(image.info.get("duration"))
+    return pictures, durations
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_every_step_of_every_episode_is_a_frame(case, runs, capsys):
+    watch.main([str(runs[case]), "--episodes", "2", "--fps", "10"])
+    pictures, durations = frames_of((runs[case] / "watch.gif").read_bytes())
+    steps = HORIZON[case[0]] + 1
+    assert len(pictures) == 2 * steps
+    assert len({picture.shape for picture in pictures}) == 1
+    assert durations == 2 * ([100] * (steps - 1) + [1500])
+    first, *episodes, last = capsys.readouterr().out.splitlines()
+    assert first.endswith(": agent.pt") and last.endswith("watch.gif")
+    reports = "" if case[0].startswith("tmaze") else ", (no )?success"
+    assert all(re.fullmatch(rf"episode \d: return -?\d+\.\d\d{reports}", e) for e in episodes)
+
+
+@pytest.mark.parametrize("case", [("tmaze_passive", "gpt"), ("visual_match", "lstm")])
+def test_the_same_command_draws_the_same_pictures(case, runs, tmp_path):
+    outputs = [tmp_path / name for name in ("a.gif", "b.gif", "other.gif")]
+    for output, seed in zip(outputs, ([], [], ["--seed", "7"]), strict=True):
+        watch.main([str(runs[case]), "--output", str(output), *seed])
+    assert outputs[0].read_bytes() == outputs[1].read_bytes() != outputs[2].read_bytes()
+
+
+def test_the_episodes_are_those_of_the_evaluation(runs):
+    """With the evaluation's seed and as many rows, they are the run's first evaluation's."""
+    folder = runs["visual_match", "gpt"]
+    config, agent, _ = watch.load_run(folder)
+    films = watch.play(config, agent, config["budget"]["eval_episodes"], config["seed"] + 42)
+    trainer = build(config)
+    trainer.agent.load_weights(agent.weights())
+    rows = []
+    trainer.logger = type("Rows", (), {"write": lambda self, table, row: rows.append(row)})()
+    trainer._evaluate()
+    assert np.mean([film.reward.sum() for film in films]) == pytest.approx(rows[0]["eval/return"])
+    assert np.mean([film.success for film in films]) == pytest.approx(rows[0]["eval/success"])
+
+
+def test_a_strip_shows_the_steps_asked_for(runs, tmp_path):
+    output = tmp_path / "strip.png"
+    shared = [str(runs["key_to_door", "gpt"]), "--episodes", "2", "--output", str(output)]
+    watch.main([*shared, "--steps", "12,0,5,99"])  # 99 is past the end
+    (three,), _ = frames_of(output.read_bytes())
+    watch.main(shared)
+    (six,), _ = frames_of(output.read_bytes())
+    watch.main([*shared, "--steps", "5"])
+    (one,), _ = frames_of(output.read_bytes())
+    height, width, _ = one.shape
+    assert three.shape == (height, 3 * width, 3)
+    assert six.shape == (height, 6 * width, 3)
+    np.testing.assert_array_equal(three[:, width : 2 * width], one)
+
+
+def test_a_run_that_was_stopped_is_watched_from_its_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = resolve(tiny("tmaze_passive", "gpt"))
+    trainer = build(config)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(SystemExit):
+        watch.main([str(folder)])
+    OmegaConf.save(config, folder / "config.yaml")
+    with pytest.raises(SystemExit):
+        watch.main([str(folder)])
+    error = capsys.readouterr().err.splitlines()
+    assert error == [
+        f"error: {folder}: no run there (it has no config.yaml)",
+        f"error: {folder}: nothing to watch yet (no agent.pt, no checkpoint)",
+    ]
+    buffer = io.BytesIO()
+    torch.save({"trainer": trainer.state_dict(), "csv_sizes": {}}, buffer)
+    (folder / "checkpoint.pt").write_bytes(b"torn")
+    write_whole(folder / "checkpoint.prev.pt", buffer.getvalue())
+    before = sorted(path.name for path in folder.iterdir())
+    watch.main([str(folder), "--episodes", "1", "--output", str(tmp_path / "x.gif")])
+    assert "checkpoint.prev.pt, env step 0" in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == before  # another process may train
+
+
+# --- attention -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "layers", "heads"), [(5, 1, 1), (7, 2, 2), (12, 3, 2)])
+def test_attention_is_what_the_model_attends_with(length, layers, heads):
+    """Attending over the identity gives the weights; windows of 7 inputs slide from then on."""
+    torch.manual_seed(length)
+    model = GPT(8, layers, heads, "sine", context_len=6, dropout=0.0, attention_dropout=0.0).eval()
+    x = 3 * torch.randn(length, 2, 8)
+    weights = model.attention(x)
+    assert weights.shape == (2, length, length)
+    for t in range(length):
+        begin = max(0, t + 1 - 7)
+        window = x[begin : t + 1]
+        y, expected = (window + model.position[: len(window), None]).transpose(0, 1), 0
+        for block in model.blocks:
+            q, k, _ = block.heads(y)
+            identity = torch.eye(len(window)).expand(2, heads, -1, -1)
+            attended = F.scaled_dot_product_attention(q, k, identity, is_causal=True)
+            expected = expected + attended[:, :, -1].mean(1) / layers
+            y = block(y)
+        torch.testing.assert_close(weights[:, t, begin : t + 1], expected)
+        assert (weights[:, t, :begin] == 0).all() and (weights[:, t, t + 1 :] == 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, length))
+
+
+def test_only_models_that_attend_have_attention(runs):
+    for (env, seq_model), folder in runs.items():
+        config, agent, _ = watch.load_run(folder)
+        (film,) = watch.play(config, agent, 1, 0)
+        assert (film.attention is not None) == (seq_model == "gpt")
+        assert len(film.pictures) == len(film.reward) + 1 == HORIZON[env] + 1
+
+
+def film_of(weights, size=(40, 40)):
+    n = len(weights[-1])
+    attention = np.zeros((n, n), np.float32)
+    for t, row in enumerate(weights):
+        attention[t, : t + 1] = row
+    pictures = [np.full((*size, 3), 10 * t, np.uint8) for t in range(n + 1)]
+    return watch.Film(pictures, np.arange(n, dtype=float), attention, True)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (40, 200)], ids=["beside", "below"])
+def test_the_earlier_step_that_is_attended_to_most_is_shown(size):
+    film = film_of([[1], [0.1, 0.9], [0.2, 0.5, 0.3], [0.6, 0.1, 0.1, 0.2]], size)
+    for t, best in ((1, 0), (2, 1), (3, 0), (4, 0)):  # the last picture has no step of its own
+        image = np.array(watch.frame(film, t, ""))
+        wide = size[1] > 2 * size[0]
+        top = watch.MARGIN + 2 * watch.TEXT
+        left = watch.MARGIN if wide else 2 * watch.MARGIN + size[1]
+        below = top + size[0] + watch.MARGIN + watch.TEXT if wide else top
+        other = image[below : below + size[0], left : left + size[1]]
+        np.testing.assert_array_equal(other, film.pictures[best])
+        strip = image[-watch.MARGIN - 2]  # the feet of the bars
+        step = (image.shape[1] - 2 * watch.MARGIN) / 4
+        marked = np.flatnonzero((strip == watch.MARK).all(-1))
+        assert {int((x - watch.MARGIN) // step) for x in marked} == {best}
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+BAD = {
+    "--episodes 0": "--episodes must be at least 1, got 0",
+    "--episodes some": "argument --episodes: invalid int value: 'some'",
+    "--fps 0": "--fps must be above 0 and at most 100, got 0.0",
+    "--fps nan": "--fps must be above 0 and at most 100, got nan",
+    "--seed -1": "--seed must be at least 0, got -1",
+    "--output x.mp4": "--output must end with .gif or .png, got x.mp4",
+    "--steps 1,2": "--steps must be whole numbers with commas between, and the output a .png",
+    "--steps 1,x --output x.png": "--steps must be whole numbers with commas between",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_a_bad_argument_is_refused_by_name(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        watch.main(["folder", *arguments.split()])
+    assert caught.value.code == 2
+    assert f"error: {BAD[arguments]}" in capsys.readouterr().err
+
+
+def test_torn_weights_are_named(runs, tmp_path, capsys):
+    source = runs["tmaze_passive", "lstm"]
+    (tmp_path / "config.yaml").write_bytes((source / "config.yaml").read_bytes())
+    (tmp_path / "agent.pt").write_bytes((source / "agent.pt").read_bytes()[:500])
+    with pytest.raises(SystemExit) as caught:
+        watch.main([str(tmp_path)])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'agent.pt'}: ")
+
+
+def test_an_edited_config_is_refused_by_its_key(runs, tmp_path, capsys):
+    text = (runs["tmaze_passive", "lstm"] / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("penalty: null", "penalty: none"))
+    with pytest.raises(SystemExit):
+        watch.main([str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: env.penalty=none: must be a finite number or null"
+
+
+def test_an_output_that_cannot_be_written_is_named(runs, tmp_path, capsys):
+    output = tmp_path / "missing" / "x.gif"
+    with pytest.raises(SystemExit) as caught:
+        watch.main([str(runs["tmaze_passive", "lstm"]), "--output", str(output)])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(output) in line
+
+
+def test_a_task_that_draws_nothing_is_named(runs):
+    config, agent, _ = watch.load_run(runs["tmaze_passive", "lstm"])
+    config = config | {"env": {"name": "blind", "_target_": "test_watch.Blind"}}
+    with pytest.raises(watch.ConfigError, match=r"^env=blind: it has no render_mode rgb_array"):
+        watch.play(config, agent, 1, 0)
+
+
+def Blind(num_envs):
+    from memrl.envs.tmaze import TMazePassiveVec
+
+    return TMazePassiveVec(num_envs=num_envs, length=4)
