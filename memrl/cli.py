@@ -34,9 +34,9 @@ from memrl.schema import LABELS, ConfigError, suggest
 FAILED, BAD_CONFIG, BUSY = 1, 2, 3
 GROUPS = {
     "env": "the task; env.length is its one number: how long the agent must remember",
-    "algo": "the algorithm",
+    "algo": "the algorithm; the env chooses it",
     "seq_model": "the memory, with seq_model.n_layer and more; mlp remembers nothing",
-    "budget": "how long to train; smoke is 20 episodes, quick a minute at length 10",
+    "budget": "how long to train; smoke is 20 episodes, quick 600",
     "encoder": "what embeds observations; the env chooses it",
     "logger": "besides csv files and the console",
 }
@@ -59,11 +59,16 @@ Examples:
   python run.py seq_model=mlp                                     the same without memory
   python run.py env=tmaze_passive env.length=1500 seq_model=gpt   a run of the paper
   python run.py env=tmaze_active env.length=20 seq_model=gpt seq_model.n_layer=2
+  python run.py env=visual_match env.length=60 seq_model=gpt
+  python run.py env=key_to_door env.length=120 seq_model.n_layer=2
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
 
 Results go to outputs/<sweep>/<run>/. The same command again continues a run that was
 interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 2 bad config,
-3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, to be continued.
+3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, 129 by a closed
+terminal, to be continued.
+
+  python -m memrl.watch outputs/<sweep>/<run>    an animation of the trained agent
 
   python run.py --hydra-help   shows the flags of Hydra, which composes the config
 """

@@ -107,6 +107,8 @@ def test_gymnasium_lines():
     namespace = {}
     exec(block("python", "import memrl.envs"), namespace)
     assert namespace["env"].unwrapped.horizon == 51
+    assert namespace["room"].unwrapped.vec.player.tolist() == [[4, 3]]
+    assert namespace["picture"].ndim == 3
     assert isinstance(namespace["envs"], gymnasium.vector.VectorEnv)
     assert (namespace["obs"] == 0).all()  # an Active T-Maze begins beside its oracle
 

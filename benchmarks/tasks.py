@@ -1,0 +1,63 @@
+"""Steps per second of every task: native batches against Gymnasium's loop over single environments.
+
+    python benchmarks/tasks.py
+
+Random actions, whole episodes, resets included; the best of three rounds. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import memrl.envs  # registers the tasks
+
+TASKS = {"TMazePassive": 60, "TMazeActive": 60, "VisualMatch": 60, "KeyToDoor": 60}
+BATCHES = (1, 64, 1024)
+ROUND_S = 0.5
+
+
+def steps_per_second(env: gymnasium.vector.VectorEnv[Any, Any, Any], horizon: int) -> float:
+    """Play whole episodes for half a second, three times; return the best rate."""
+    B = env.num_envs
+    actions = np.random.default_rng(0).integers(4, size=(horizon, B))
+    env.reset(seed=0)
+    best = 0.0
+    for _ in range(3):
+        episodes, start = 0, time.perf_counter()
+        while time.perf_counter() - start < ROUND_S:
+            env.reset()
+            for action in actions:
+                env.step(action)
+            episodes += 1
+        best = max(best, episodes * horizon * B / (time.perf_counter() - start))
+    return best
+
+
+def processor() -> str:
+    """Name the processor."""
+    with open("/proc/cpuinfo") as file:
+        return next(line.split(": ")[1].strip() for line in file if line.startswith("model name"))
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{processor()}, Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
+    print(f"gymnasium {gymnasium.__version__}, memrl {memrl.__version__}")
+    print(f"{'task':14}{'envs':>6}{'steps/s':>14}{'loop, steps/s':>16}{'ratio':>8}")
+    for name, length in TASKS.items():
+        for B in BATCHES:
+            make = {"id": f"memrl/{name}-v0", "num_envs": B, "length": length}
+            native = gymnasium.make_vec(**make)
+            loop = gymnasium.make_vec(**make, vectorization_mode="sync")
+            horizon: int = native.horizon  # type: ignore[attr-defined]
+            fast, slow = steps_per_second(native, horizon), steps_per_second(loop, horizon)
+            print(f"{name:14}{B:6}{fast:14,.0f}{slow:16,.0f}{fast / slow:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
