@@ -151,11 +151,6 @@ def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
 # --- draw ----------------------------------------------------------------------------------------
 
 
-def frames(film: Film, title: str) -> list[Image.Image]:
-    """Draw every step of an episode: the task, what was paid, and the attention if there is any."""
-    return [frame(film, t, title) for t in range(len(film.pictures))]
-
-
 def frame(film: Film, t: int, title: str) -> Image.Image:
     """Draw what was seen before step ``t``, and what had been paid by then."""
     font = ImageFont.load_default(size=13)
@@ -208,15 +203,16 @@ def _look_back(image: Image.Image, film: Film, t: int, spot: tuple[int, int], fo
 
 def animation(films: Sequence[Film], title: str, fps: float) -> bytes:
     """Return the films one after the other as an animated GIF."""
-    images, durations = [], []
-    for number, film in enumerate(films, start=1):
-        drawn = frames(film, f"{title}, episode {number}")
-        images += drawn
-        durations += [1000 / fps] * (len(drawn) - 1) + [1000 * HOLD_S]
-    buffer = io.BytesIO()
-    images[0].save(
-        buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0
+    durations = []
+    for film in films:
+        durations += [1000 / fps] * len(film.reward) + [1000 * HOLD_S]
+    drawn = (  # one by one: an episode of 1,500 steps would fill the memory
+        frame(film, t, f"{title}, episode {number}")
+        for number, film in enumerate(films, start=1)
+        for t in range(len(film.pictures))
     )
+    buffer = io.BytesIO()
+    next(drawn).save(buffer, "GIF", save_all=True, append_images=drawn, duration=durations, loop=0)
     return buffer.getvalue()
 
 
@@ -275,6 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ConfigError, CannotContinue, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def watch(

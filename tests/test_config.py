@@ -150,6 +150,18 @@ def test_every_combination_builds(env, seq_model):
     build(c)
 
 
+@pytest.mark.parametrize("env", options("env"))
+@pytest.mark.parametrize("algo", options("algo"))
+def test_every_task_takes_every_algorithm(env, algo):
+    tiny = ["env.length=2", "batch_size=2", "budget=smoke", "updates_per_step=1"]
+    tiny += ["budget.warmup_episodes=1"]
+    trainer = build(config(f"env={env}", f"algo={algo}", *tiny))
+    trainer.logger = type("Nowhere", (), {"write": lambda *_: None})()
+    trainer.total_steps = 1  # ends after the warm-up, its updates and an evaluation
+    trainer.fit(lambda: None)
+    assert trainer.updates > 0
+
+
 def test_every_key_is_read_by_somebody():
     """A constructor takes it (the schema sees to that), and something uses it by name."""
     read = set()
