@@ -183,7 +183,8 @@ class GridVec(Lockstep):
         if given.size == 0 and 0 in shape:  # an empty list has no dtype
             return np.zeros(full, np.int64)
         if given.dtype.kind not in kinds or given.shape not in (shape, full):
-            raise ValueError(f"{name} must have shape {shape} or {full}, got {given.tolist()}")
+            kind = "text" if kinds == "U" else "integers"
+            raise ValueError(f"{name} must be {kind}, {shape} or {full}, got {given.tolist()}")
         return np.broadcast_to(given, full)
 
     def furnish(self, phase: int, rows: Ints) -> None:
