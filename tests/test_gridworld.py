@@ -1,0 +1,676 @@
+"""Visual Match and Key-to-Door: recorded episodes replay exactly, and every rule by hand."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import memrl.envs  # noqa: F401  registers the tasks
+from memrl.envs import board
+from memrl.envs.gridworld import GridVec
+from memrl.envs.key_to_door import KeyToDoorVec
+from memrl.envs.visual_match import VisualMatchVec
+
+NORTH, SOUTH, WEST, EAST = range(4)
+CLASSES = {"key_to_door": KeyToDoorVec, "visual_match": VisualMatchVec}
+IDS = {"key_to_door": "memrl/KeyToDoor-v0", "visual_match": "memrl/VisualMatch-v0"}
+CHARACTERS = {
+    **{board.EMPTY: " ", board.WALL: "#", board.INDICATOR: "i", board.PLAYER: "+"},
+    **{board.DOOR: "d", board.OPEN_DOOR: "d", board.KEY: "k", board.APPLE: "a"},
+    **{board.B: "b", board.C: "c", board.E: "e"},
+}
+
+
+# Recorded episodes ---------------------------------------------------------------------------
+
+
+def episodes_of(task: str) -> list[dict[str, Any]]:
+    """Recorded episodes, each with the ``kwargs`` and ``options`` that make it happen again."""
+    with np.load(GOLDEN / f"{task}.npz") as file:
+        data = {name: file[name] for name in file.files}
+    episodes = []
+    for i in range(int(data["n_episodes"])):
+        prefix = f"ep{i:02d}/"
+        e = {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
+        e["kwargs"] = {
+            "frames": e["max_frames"].tolist(),
+            **{k: float(e[k]) for k in ("final_reward", "apple_reward")},
+            **{k: int(e[k]) for k in ("respawn_every", "num_apples")},
+        }
+        e["options"] = {k: e[k] for k in ("start_explore", "start_reward")}
+        e["options"]["apples"] = e["apples_init"]
+        if task == "key_to_door":
+            e["kwargs"]["reward_room"] = "cca" if "cca" in str(e["policy"]) else "sr"
+            door = np.argwhere(e["reward_board"] == ord("d"))[0]
+            e["options"] |= {"key": e["key_pos"], "door": door}
+        else:
+            e["kwargs"]["passive"] = bool(e["passive"])
+            target = chr(int(e["target_char"]))
+            e["options"] |= {
+                "square": e["colour_pos"],
+                "target": target,
+                "colours": e["colour_bce"],
+            }
+        episodes.append(e)
+    return episodes
+
+
+RECORDED = [(task, e) for task in CLASSES for e in episodes_of(task)]
+
+
+def names(recorded: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    return [f"{task}-{e['policy']}-{e['max_frames'][1]}" for task, e in recorded]
+
+
+def drawn_board(env: GridVec, b: int, target: str) -> np.ndarray:
+    """The board with the player on it, as the recordings have it: ASCII codes."""
+    cells = env.board[b].copy()
+    player = tuple(env.player[b])
+    if cells[player] != board.OPEN_DOOR:
+        cells[player] = board.PLAYER
+    characters = CHARACTERS | {board.SQUARE: target}
+    return np.vectorize(lambda code: ord(characters[int(code)]))(cells)
+
+
+def assert_frame(env: GridVec, b: int, e: dict[str, Any], t: int, obs: np.ndarray) -> None:
+    assert obs.shape == (3, 5, 5) and obs.dtype == np.uint8
+    np.testing.assert_array_equal(obs.reshape(75), e["obs"][t])
+    state = (env.phase[b], env.frame[b], *env.player[b], int(env.has_key[b]))
+    assert state == (e["phase"][t], e["frame"][t], *e["player"][t], e["has_key"][t])
+    apples = np.unpackbits(e["apples"][t])[:77].reshape(7, 11)
+    np.testing.assert_array_equal(env.board[b] == board.APPLE, apples)
+    target = str(e["options"].get("target", "?"))
+    np.testing.assert_array_equal(drawn_board(env, b, target), e["board"][t])
+
+
+def test_all_recorded_episodes_are_replayed() -> None:
+    assert [task for task, _ in RECORDED].count("key_to_door") == 17
+    assert len(RECORDED) == 37
+
+
+@pytest.mark.parametrize(("task", "e"), RECORDED, ids=names(RECORDED))
+def test_recorded_episodes_replay_through_make(task: str, e: dict[str, Any]) -> None:
+    env = gymnasium.make(IDS[task], **e["kwargs"]).unwrapped
+    vec: GridVec = env.vec  # type: ignore[attr-defined]
+    obs, info = env.reset(seed=0, options=e["options"])
+    assert info == {}
+    assert_frame(vec, 0, e, 0, obs)
+    for t, action in enumerate(e["action"], start=1):
+        obs, reward, terminated, truncated, info = env.step(int(action))
+        assert reward == e["reward"][t - 1]
+        assert (terminated, truncated) == (bool(e["done"][t - 1]), False)
+        assert info == ({"success": bool(e["success"])} if terminated else {})
+        assert_frame(vec, 0, e, t, obs)
+    assert terminated
+
+
+def test_recorded_episodes_replay_in_batches() -> None:
+    """All with the same settings at once, every option with a leading B."""
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for task, e in RECORDED:
+        groups.setdefault(f"{task} {e['kwargs']}", []).append((task, e))
+    assert max(map(len, groups.values())) >= 5
+    for group in groups.values():
+        task, first = group[0]
+        episodes = [e for _, e in group]
+        env = gymnasium.make_vec(IDS[task], num_envs=len(group), **first["kwargs"])
+        assert isinstance(env, CLASSES[task])
+        options = {k: np.stack([e["options"][k] for e in episodes]) for k in first["options"]}
+        obs, _ = env.reset(seed=0, options=options)
+        for t in range(env.horizon + 1):
+            if t:
+                action = np.array([e["action"][t - 1] for e in episodes])
+                obs, reward, terminated, _, info = env.step(action)
+                np.testing.assert_array_equal(reward, [e["reward"][t - 1] for e in episodes])
+                assert (terminated == (t == env.horizon)).all()
+            for b, e in enumerate(episodes):
+                assert_frame(env, b, e, t, obs[b])
+        np.testing.assert_array_equal(info["success"], [e["success"] for e in episodes])
+
+
+# The rules, by hand --------------------------------------------------------------------------
+
+
+def key_to_door(frames: tuple[int, int, int] = (3, 30, 4), **changes: Any) -> KeyToDoorVec:
+    return KeyToDoorVec(frames=frames, **changes)
+
+
+def play(env: GridVec, actions: Any, **options: Any) -> list[tuple[float, np.ndarray]]:
+    """Reset with options (row, column) and the like; return each action's reward and image."""
+    env.reset(seed=0, options={k: np.asarray(v)[None] for k, v in options.items()})
+    played = []
+    for action in actions:
+        obs, reward, *_ = env.step(np.array([action]))
+        played.append((float(reward[0]), obs[0]))
+    return played
+
+
+APPLES = [(1, 1), (1, 3), (1, 5), (1, 7), (1, 9), (3, 1), (3, 3), (3, 5), (3, 7), (3, 9)]
+KEY = {"key": (2, 5), "start_explore": (4, 5), "apples": APPLES}
+
+
+def colour(obs: np.ndarray, row: int, column: int) -> tuple[int, ...]:
+    return tuple(int(c) for c in obs[:, row, column])
+
+
+def test_colours_are_the_published_ones() -> None:
+    codes = [board.PLAYER, board.WALL, board.EMPTY, board.OUTSIDE, board.KEY]
+    codes += [board.DOOR, board.OPEN_DOOR, board.APPLE, board.INDICATOR]
+    thousandths = [(898, 584, 430), (100,) * 3, (800,) * 3, (800,) * 3, (627, 321, 176)]
+    thousandths += [(529, 808, 922), (529, 808, 922), (550, 700, 0), (1000,) * 3]
+    expected = [[value * 255 // 1000 for value in three] for three in thousandths]
+    assert board.COLOURS[codes].tolist() == expected
+
+
+def test_the_window_is_centred_on_the_player_and_grey_outside() -> None:
+    env = key_to_door()
+    env.reset(options={k: np.asarray(v)[None] for k, v in KEY.items()})
+    obs, *_ = env.step(np.array([SOUTH]))
+    assert env.player.tolist() == [[5, 5]]
+    assert colour(obs[0], 2, 2) == (228, 148, 109)
+    assert (obs[0, :, 4] == 204).all()  # row 7 is past the board
+    assert (obs[0, :, 3] == 25).all()  # row 6 is wall
+
+
+@pytest.mark.parametrize(
+    ("action", "end"),
+    [(NORTH, (3, 5)), (SOUTH, (5, 5)), (WEST, (4, 4)), (EAST, (4, 6))],
+)
+def test_actions_move_by_one_cell(action: int, end: tuple[int, int]) -> None:
+    env = key_to_door()
+    play(env, [action], **KEY)
+    assert tuple(env.player[0]) == end
+
+
+def test_walls_block() -> None:
+    env = key_to_door((15, 1, 1))
+    for action, end in ((WEST, (4, 3)), (EAST, (4, 7)), (SOUTH, (5, 5))):
+        play(env, [action] * 6, **KEY)
+        assert tuple(env.player[0]) == end
+
+
+def test_the_board_ends_at_its_edge() -> None:
+    """Behind the door of the small room one can walk to the edge, and no further."""
+    env = key_to_door((4, 1, 20))
+    out = [NORTH, NORTH, SOUTH, SOUTH, SOUTH]
+    for way, end in ((NORTH, (0, 5)), (EAST, (0, 10)), (WEST, (0, 0))):
+        play(env, [*out[:4], SOUTH, NORTH, NORTH, NORTH, *[way] * 12], **KEY)
+        assert tuple(env.player[0]) == end
+
+
+def test_phases_change_within_a_step() -> None:
+    """Phase i is given exactly its frames, and its last frame is never seen but in the end."""
+    env = key_to_door((3, 4, 2))
+    env.reset(seed=0)
+    seen = [(int(env.phase[0]), int(env.frame[0]))]
+    for _ in range(env.horizon):
+        _, _, terminated, *_ = env.step(np.array([SOUTH]))
+        seen.append((int(env.phase[0]), int(env.frame[0])))
+    first = [(0, f) for f in range(3)] + [(1, f) for f in range(4)]
+    assert seen == [*first, (2, 0), (2, 1), (2, 2)]
+    assert terminated.all()
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.array([SOUTH]))
+
+
+def test_the_player_of_each_phase_starts_where_it_should() -> None:
+    env = key_to_door((3, 4, 2))
+    for t, place in ((0, (4, 5)), (3, (5, 5)), (7, (3, 5))):
+        play(env, [WEST] * t, **KEY)
+        assert tuple(env.player[0]) == place
+
+
+def test_taking_the_key_pays_nothing_and_shows_white_for_one_frame() -> None:
+    env = key_to_door((6, 1, 1))
+    (_, before), (reward, taken), (_, after) = play(env, [NORTH, NORTH, SOUTH], **KEY)
+    assert reward == 0 and env.has_key[0]
+    assert colour(before, 1, 2) == (159, 81, 44)
+    assert colour(taken, 0, 2) == (255, 255, 255) and env.player[0].tolist() == [3, 5]
+    assert colour(taken, 2, 2) == (228, 148, 109)
+    assert not (after == 255).any() and not (env.board == board.KEY).any()
+
+
+def test_the_wall_stays_a_wall_while_it_is_white() -> None:
+    env = key_to_door((6, 1, 1))
+    options = KEY | {"key": (1, 5)}
+    played = play(env, [NORTH, NORTH, NORTH, NORTH], **options)
+    assert env.player[0].tolist() == [1, 5]
+    assert colour(played[2][1], 1, 2) == (255, 255, 255)
+    assert colour(played[3][1], 1, 2) == (25, 25, 25)
+
+
+def test_a_key_taken_in_the_last_frame_counts_unseen() -> None:
+    env = key_to_door((2, 1, 3))
+    played = play(env, [NORTH, NORTH], **KEY)
+    assert env.has_key[0] and env.phase[0] == 1
+    assert not (played[-1][1] == 255).any()
+    rewards = [r for r, _ in play(env, [NORTH, NORTH, SOUTH, NORTH, NORTH, NORTH], **KEY)]
+    assert rewards[3:] == [0, 5, 0]
+
+
+def test_the_door_is_closed_without_the_key() -> None:
+    env = key_to_door((2, 1, 4))
+    played = play(env, [SOUTH, SOUTH, SOUTH, *[NORTH] * 4], **KEY)
+    assert env.player[0].tolist() == [2, 5]
+    assert sum(r for r, _ in played) == 0
+    assert colour(played[-1][1], 1, 2) == (134, 206, 235)
+
+
+def test_the_door_pays_once_hides_the_player_and_stays_open() -> None:
+    env = key_to_door((2, 1, 7), final_reward=3.0)
+    back = [NORTH, NORTH, NORTH, SOUTH, SOUTH, NORTH, NORTH]
+    played = play(env, [NORTH, NORTH, SOUTH, *back], **KEY)
+    assert [r for r, _ in played[3:]] == [0, 3, 0, 0, 0, 0, 0]
+    assert colour(played[4][1], 2, 2) == (134, 206, 235)
+    assert colour(played[5][1], 2, 2) == (228, 148, 109)  # outside
+    assert env.player[0].tolist() == [0, 5] and not env.has_key[0]
+
+
+def test_the_door_counts_in_the_last_frame() -> None:
+    env = key_to_door((2, 1, 2))
+    env.reset(options={k: np.asarray(v)[None] for k, v in KEY.items()})
+    for action in (NORTH, NORTH, SOUTH, NORTH):
+        *_, info = env.step(np.array([action]))
+        assert info == {}
+    _, reward, terminated, _, info = env.step(np.array([NORTH]))
+    assert reward == 5 and terminated and info["success"] and info["_success"]
+
+
+def test_apples_do_not_make_a_success() -> None:
+    env = key_to_door((1, 2, 1))
+    apples = [(4, 4), *APPLES[1:]]
+    played = play(env, [SOUTH, NORTH, WEST, SOUTH], **(KEY | {"apples": apples}))
+    rewards = [r for r, _ in played]
+    assert rewards == [0, 0, 1, 0] and not env.success[0]
+
+
+@pytest.mark.parametrize(("start", "door"), [((1, 3), (4, 3)), ((2, 7), (5, 6))])
+def test_the_large_reward_room(start: tuple[int, int], door: tuple[int, int]) -> None:
+    env = key_to_door((2, 1, 12), reward_room="cca")
+    options = KEY | {"start_reward": start, "door": door}
+    walls = "  #######  |  #     #  |  #     #  |  ##   ##  |  #     #  |  #     #  |  #######  "
+    play(env, [NORTH, NORTH, SOUTH], **options)
+    rows = ["".join(map(chr, row)) for row in drawn_board(env, 0, "?")]
+    expected = [list(row) for row in walls.split("|")]
+    expected[start[0]][start[1]], expected[door[0]][door[1]] = "+", "d"
+    assert rows == ["".join(row) for row in expected]
+    assert KeyToDoorVec(length=30, reward_room="cca").frames == (15, 30, 15)
+
+
+# Apples --------------------------------------------------------------------------------------
+
+BELOW = {"apples": [(5, 3), *APPLES[1:]], "key": (2, 5), "start_explore": (4, 5)}
+
+
+def waiting(respawn_every: int, steps: int = 70) -> list[int]:
+    """The frames in which a player is paid that waits on an apple's cell."""
+    env = key_to_door((1, steps, 1), respawn_every=respawn_every)
+    played = play(env, [SOUTH, *[WEST] * 2, *[SOUTH] * (steps - 2)], **BELOW)
+    return [frame for frame, (reward, _) in enumerate(played) if reward]
+
+
+@pytest.mark.parametrize("respawn_every", [1, 5, 20])
+def test_who_waits_on_an_apple_is_paid_every_r_plus_2_frames(respawn_every: int) -> None:
+    assert waiting(respawn_every) == list(range(2, 71, respawn_every + 2))
+
+
+def test_without_respawning_an_apple_is_paid_once() -> None:
+    assert waiting(0) == [2]
+
+
+def test_an_apple_is_back_on_the_board_after_r_plus_1_frames() -> None:
+    env = key_to_door((1, 40, 1), respawn_every=5)
+    gone = []
+    for t in range(20):
+        play(env, [SOUTH, WEST, WEST, *[EAST] * t], **BELOW)
+        gone.append(env.board[0, 5, 3] != board.APPLE)
+    assert gone == [True] * 6 + [False] * 14
+
+
+def test_an_apple_that_is_not_yet_back_pays_nothing() -> None:
+    env = key_to_door((1, 40, 1), respawn_every=5)
+    for wait, paid in ((4, 0), (5, 1)):  # the apple of frame 2 is on the board from frame 8 on
+        actions = [SOUTH, WEST, WEST, EAST, *[SOUTH] * wait, WEST]
+        assert play(env, actions, **BELOW)[-1][0] == paid, wait
+
+
+def test_the_player_is_drawn_above_an_apple() -> None:
+    env = key_to_door((1, 40, 1), respawn_every=1)
+    played = play(env, [SOUTH, WEST, WEST, SOUTH, SOUTH], **BELOW)
+    assert env.board[0, 5, 3] == board.APPLE
+    assert colour(played[-1][1], 2, 2) == (228, 148, 109)
+
+
+def test_an_apple_in_the_last_frame_of_the_phase_counts() -> None:
+    env = key_to_door((1, 2, 1), apple_reward=0.5)
+    played = play(env, [SOUTH, WEST, WEST], **BELOW)
+    assert played[-1][0] == 0.5 and env.phase[0] == 2
+
+
+def test_apples_lie_where_they_were_chosen() -> None:
+    env = key_to_door((1, 4, 1), num_apples=3)
+    play(env, [SOUTH], apples=[(1, 1), (2, 8), (5, 9)])
+    assert np.argwhere(env.board[0] == board.APPLE).tolist() == [[1, 1], [2, 8], [5, 9]]
+    cells = [(r, c) for r in (1, 3) for c in (1, 3, 5, 7, 9)]
+    cells += [(r, c) for r in (2, 4) for c in (2, 4, 6, 8)] + [(5, c) for c in (1, 3, 7, 9)]
+    assert sorted(map(tuple, board.places_of(board.APPLE_CELLS).tolist())) == sorted(cells)
+
+
+# Visual Match --------------------------------------------------------------------------------
+
+RGB = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+
+
+def visual_match(frames: tuple[int, int, int] = (3, 1, 12), **changes: Any) -> VisualMatchVec:
+    return VisualMatchVec(frames=frames, **changes)
+
+
+def test_the_passive_player_cannot_move_and_sees_the_colour() -> None:
+    env = visual_match((15, 2, 3))
+    for action in range(4):
+        played = play(env, [action] * 14, square=(1, 4), target="e", colours=RGB)
+        assert env.player[0].tolist() == [2, 5]
+        for _, obs in played:
+            assert colour(obs, 1, 1) == (0, 0, 255)
+            assert (obs[:, 1:4, 1:4] == 25).all(0).sum() == 7
+    obs, *_ = env.step(np.array([NORTH]))
+    assert env.phase[0] == 1
+
+
+def test_the_walkable_room_has_a_coloured_wall_cell() -> None:
+    env = visual_match((5, 2, 3), passive=False)
+    assert len(env.places["square"]) == 26 and len(env.places["start_explore"]) == 10
+    options = {"start_explore": (4, 3), "square": (4, 2), "target": "c", "colours": RGB}
+    played = play(env, [WEST, EAST], **options)
+    assert colour(played[0][1], 2, 1) == (0, 255, 0)  # and it cannot be entered
+    assert env.player[0].tolist() == [4, 4]
+
+
+UP = [NORTH] * 3
+WAYS = {"b": [*UP, *[WEST] * 3, NORTH], "c": [*UP, NORTH], "e": [*UP, *[EAST] * 3, NORTH]}
+
+
+@pytest.mark.parametrize("target", "bce")
+@pytest.mark.parametrize("visited", "bce")
+def test_the_first_square_decides_and_all_vanish(target: str, visited: str) -> None:
+    env = visual_match()
+    played = play(env, [SOUTH] * 4 + WAYS[visited], target=target)
+    assert [r for r, _ in played[:-1]] == [0] * (len(played) - 1)
+    assert played[-1][0] == (5 if visited == target else 0)
+    assert env.success[0] == (visited == target)
+    assert not np.isin(env.board, (board.B, board.C, board.E)).any()
+    there = env.player[0].tolist()
+    assert there == {"b": [1, 2], "c": [1, 5], "e": [1, 8]}[visited]
+
+
+def test_wrong_then_right_pays_nothing() -> None:
+    env = visual_match()
+    played = play(env, [SOUTH] * 4 + WAYS["c"] + [EAST] * 3, target="e")
+    assert env.player[0].tolist() == [1, 8]
+    assert sum(r for r, _ in played) == 0
+
+
+def test_the_straight_way_along_the_top_runs_over_the_middle() -> None:
+    env = visual_match()
+    played = play(env, [SOUTH] * 4 + WAYS["c"], target="c", colours=RGB)
+    assert colour(played[-2][1], 1, 2) == (0, 255, 0)
+    assert played[-1][0] == 5
+
+
+def test_the_target_has_one_colour_throughout() -> None:
+    env = visual_match()
+    env.reset(seed=0, options={"target": "b", "colours": RGB[::-1], "square": (2, 4)})
+    obs, *_ = env.step(np.array([NORTH]))
+    assert colour(obs[0], 2, 1) == (0, 0, 255)
+    for action in [SOUTH] * 3 + WAYS["b"][:-1]:
+        obs, *_ = env.step(np.array([action]))
+    assert colour(obs[0], 1, 2) == (0, 0, 255)
+
+
+# Which colour is where -----------------------------------------------------------------------
+
+
+def arrangement(env: VisualMatchVec) -> list[int]:
+    return [int(c.argmax()) for c in env.choices["colours"][0]]
+
+
+def test_per_env_is_one_arrangement_by_the_seed() -> None:
+    seen, differ = set(), 0
+    for seed in range(60):
+        env, other = visual_match(num_envs=3), visual_match()
+        env.reset(seed=seed)
+        first = arrangement(env)
+        for _ in range(3):
+            assert (env.choices["colours"] == env.choices["colours"][0]).all()
+            assert arrangement(env) == first
+            env.reset()
+        other.reset(seed=seed)
+        assert arrangement(other) == first
+        other.reset(seed=seed + 42)
+        differ += arrangement(other) != first
+        seen.add(tuple(first))
+    assert len(seen) == 6
+    assert 40 <= differ <= 58  # 5/6 of 60 are 50
+
+
+def test_a_restored_generator_keeps_the_arrangement() -> None:
+    """As a continued run does: the same seed, then the saved state of the generator."""
+    env, other = visual_match(), visual_match()
+    env.reset(seed=3)
+    env.reset()
+    other.reset(seed=3)
+    other.np_random.bit_generator.state = env.np_random.bit_generator.state
+    for _ in range(4):
+        np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
+        for name, value in env.choices.items():
+            np.testing.assert_array_equal(value, other.choices[name])
+
+
+def test_shared_is_red_green_blue_everywhere() -> None:
+    for seed in range(10):
+        env = visual_match(colours="shared", num_envs=2)
+        env.reset(seed=seed)
+        assert env.choices["colours"].tolist() == [RGB, RGB]
+
+
+def test_per_episode_draws_anew_for_every_row() -> None:
+    env = visual_match(colours="per_episode", num_envs=300)
+    env.reset(seed=0)
+    rows, counts = np.unique(env.choices["colours"].reshape(300, 9), axis=0, return_counts=True)
+    assert len(rows) == 6 and counts.min() >= 25
+    before = env.choices["colours"].copy()
+    env.reset()
+    assert (env.choices["colours"] != before).any()
+
+
+# Options and constructor ---------------------------------------------------------------------
+
+BAD_OPTIONS = [
+    ("key_to_door", {"goal": 1}, "options must be among 'start_explore', 'key', "),
+    ("visual_match", {"key": (1, 3)}, "options must be among "),
+    ("key_to_door", {"key": (3, 3)}, "key must be among (1, 3), "),
+    ("key_to_door", {"key": (1, 25)}, "key must be among "),
+    ("key_to_door", {"key": (-1, 3)}, "key must be among "),
+    ("key_to_door", {"key": (1.0, 3.0)}, "key must be integers, (2,) or (2, 2), "),
+    ("key_to_door", {"key": [[1, 3]] * 3}, "key must be integers, (2,) or (2, 2), "),
+    ("key_to_door", {"door": (1, 4)}, "door must be among (1, 5), "),
+    ("key_to_door", {"start_reward": (2, 5)}, "start_reward must be among (3, 5), "),
+    ("visual_match", {"start_explore": (2, 4)}, "start_explore must be among (2, 5), "),
+    ("visual_match", {"square": (2, 5)}, "square must be among (1, 4), "),
+    ("visual_match", {"target": "x"}, "target must be 'b', 'c' or 'e', "),
+    ("visual_match", {"target": 1}, "target must be text, "),
+    ("visual_match", {"colours": RGB[:2]}, "colours must be integers, (3, 3) or (2, 3, 3), "),
+    ("visual_match", {"colours": [[256, 0, 0]] * 3}, "colours must be from 0 to 255, "),
+    ("key_to_door", {"apples": APPLES[:9]}, "apples must be integers, (10, 2) or (2, 10, 2), "),
+    ("key_to_door", {"apples": [*APPLES[:9], (1, 1)]}, "apples must be different cells, "),
+    ("key_to_door", {"apples": [*APPLES[:9], (5, 5)]}, "apples must be among (1, 1), "),
+    ("key_to_door", {"reset_mask": [True]}, "reset_mask must be bool of shape (2,) "),
+]
+
+
+@pytest.mark.parametrize(("task", "options", "message"), BAD_OPTIONS)
+def test_a_bad_option_is_named_and_changes_nothing(
+    task: str, options: dict[str, Any], message: str
+) -> None:
+    env, other = (CLASSES[task](num_envs=2, length=3) for _ in range(2))
+    env.reset(seed=1)
+    other.reset(seed=1)
+    with pytest.raises(ValueError) as caught:
+        env.reset(seed=2, options=options)
+    assert str(caught.value).startswith(message)
+    np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
+
+
+def test_what_the_room_fixes_may_be_given_if_it_agrees() -> None:
+    fixed = {"start_reward": (3, 5), "door": (1, 5)}
+    key_to_door().reset(options=fixed)
+    visual_match().reset(options={"start_explore": (2, 5), "start_reward": [[5, 5]]})
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_fixing_a_choice_leaves_the_others_as_they_were(task: str) -> None:
+    free, fixed = (CLASSES[task](num_envs=3, length=3) for _ in range(2))
+    free.reset(seed=5)
+    given = {"apples": APPLES}
+    fixed.reset(seed=5, options=given)
+    for _ in range(2):
+        for name, value in free.choices.items():
+            if name not in given:
+                np.testing.assert_array_equal(value, fixed.choices[name], err_msg=name)
+        free.reset()
+        fixed.reset(options=given)
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_a_partial_reset_leaves_the_others_alone(task: str) -> None:
+    env = CLASSES[task](num_envs=3, length=3)
+    env.reset(seed=0)
+    for _ in range(17):
+        before, *_ = env.step(np.array([0, 1, 2]))
+    state = {name: value.copy() for name, value in env.choices.items()}
+    obs, _ = env.reset(options={"reset_mask": np.array([False, True, False])})
+    assert env.t.tolist() == [17, 0, 17] and env.phase.tolist() == [1, 0, 1]
+    for b in (0, 2):
+        np.testing.assert_array_equal(obs[b], before[b])
+        assert all((env.choices[name][b] == state[name][b]).all() for name in state)
+    for _ in range(16):  # they go on, and the rows that end first are told of
+        _, _, terminated, _, info = env.step(np.array([0, 1, 2]))
+        if terminated.any():
+            break
+    assert terminated.tolist() == [True, False, True]
+    assert info["_success"].tolist() == [True, False, True] and not info["success"][1]
+
+
+BAD_ARGUMENTS = [
+    ({"length": 0}, "length must be at least 1"),
+    ({"length": 1.5}, "length must be an integer"),
+    ({"num_envs": 0}, "num_envs must be at least 1"),
+    ({"frames": (1, 2)}, "frames must be three"),
+    ({"frames": (1, 0, 2)}, "frames must be at least 1"),
+    ({"frames": (1, 2, 3), "length": 3}, "length must be the second of frames, 2"),
+    ({"final_reward": 0}, "final_reward must be above 0"),
+    ({"final_reward": float("inf")}, "final_reward must be finite"),
+    ({"apple_reward": float("nan")}, "apple_reward must be finite"),
+    ({"respawn_every": -1}, "respawn_every must be at least 0"),
+    ({"num_apples": 23}, "num_apples must be at most 22"),
+    ({"num_apples": -1}, "num_apples must be at least 0"),
+    ({"render_mode": "human"}, "render_mode must be None or 'rgb_array'"),
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
+def test_a_bad_argument_is_named(cls: type[Any], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        cls(**arguments)
+
+
+def test_a_bad_room_or_meaning_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^reward_room must be"):
+        KeyToDoorVec(reward_room="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^colours must be one of per_env, shared, per_episode"):
+        VisualMatchVec(colours="x")  # type: ignore[arg-type]
+
+
+def test_frames_win_over_length() -> None:
+    assert KeyToDoorVec().frames == (15, 60, 10) and VisualMatchVec().frames == (15, 60, 15)
+    for cls, last in ((KeyToDoorVec, 10), (VisualMatchVec, 15)):
+        assert cls(length=7).horizon == 15 + 7 + last
+        assert cls(frames=(2, 3, 4)).horizon == cls(frames=(2, 3, 4), length=3).horizon == 9
+        assert cls(frames=(2, 3, 4)).length == 3
+
+
+# Gymnasium -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", IDS.values())
+def test_the_environment_checker_is_silent(id: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for mode in (None, "rgb_array"):
+            env = gymnasium.make(id, length=5, render_mode=mode)
+            check_env(env.unwrapped)
+            env.reset(seed=0)
+            ended = False
+            while not ended:
+                _, _, ended, _, info = env.step(env.action_space.sample())
+        assert set(info) == {"success"}
+
+
+@pytest.mark.parametrize("id", IDS.values())
+def test_gymnasium_can_batch_single_environments(id: str) -> None:
+    vec = gymnasium.make_vec(id, 2, length=2)
+    sync = gymnasium.make_vec(id, 2, vectorization_mode="sync", length=2)
+    assert vec.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    options = {"start_reward": (3, 5) if "Key" in id else (5, 5), "apples": APPLES}
+    options |= {"key": (1, 4), "start_explore": (5, 3)} if "Key" in id else {"target": "b"}
+    if "Visual" in id:
+        options |= {"square": (1, 4), "colours": RGB}
+    first, _ = vec.reset(seed=0, options=options)
+    np.testing.assert_array_equal(first, sync.reset(options=options)[0])
+    rng = np.random.default_rng(0)
+    for _ in range(vec.horizon):  # type: ignore[attr-defined]
+        action = rng.integers(4, size=2)
+        for ours, theirs in zip(vec.step(action)[:4], sync.step(action)[:4], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+ALL_IDS = [*IDS.values(), "memrl/TMaze-v0", "memrl/TMazePassive-v0", "memrl/TMazeActive-v0"]
+
+
+@pytest.mark.parametrize("length", [3, 200])
+@pytest.mark.parametrize("id", ALL_IDS)
+def test_pictures_show_one_player_and_keep_their_size(id: str, length: int) -> None:
+    env = gymnasium.make(id, length=length, render_mode="rgb_array_list")
+    env.reset(seed=0)
+    for _ in range(env.unwrapped.horizon):  # type: ignore[attr-defined]
+        env.step(SOUTH)  # never into a door, which would hide the player
+    pictures: Any = env.render()
+    assert len({picture.shape for picture in pictures}) == 1
+    assert pictures[0].dtype == np.uint8 and max(pictures[0].shape) <= 600
+    for picture in pictures:
+        player = (picture == (228, 148, 109)).all(-1)
+        rows, columns = np.nonzero(player)
+        assert rows.max() - rows.min() < 20 and columns.max() - columns.min() < 20
+    assert gymnasium.make(id, length=length).render_mode is None
+
+
+def test_the_window_is_framed_where_the_agent_looks() -> None:
+    env = KeyToDoorVec(length=3, render_mode="rgb_array")
+    env.reset(options=KEY)
+    (picture,) = env.render() or ()
+    frame = np.argwhere((picture == (255, 220, 0)).all(-1))
+    top, left = (4 - 2 + 2) * 20, (5 - 2 + 2) * 20  # with the margin of two cells
+    assert frame.min(0).tolist() == [top, left]
+    assert frame.max(0).tolist() == [top + 100, left + 100]
+    assert picture[top + 50, left + 50].tolist() == [228, 148, 109]
+    assert picture[(5 + 2) * 20 + 10, left + 50].tolist() == [204, 204, 204]  # inside: bright
+    assert picture[10, 10].tolist() == [102, 102, 102]  # outside: dim
+    assert KeyToDoorVec(length=3).render() is None
