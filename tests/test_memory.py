@@ -223,17 +223,17 @@ def test_an_absent_embedding_is_blind():
 
 
 @torch.no_grad()
-def test_bytes_become_float_and_are_flattened():
+def test_pixels_become_float_and_are_flattened():
     spec = SPEC._replace(observation_space=gymnasium.spaces.Box(0, 255, (3, 2, 2), np.uint8))
     encoder = MLPEncoder(spec, A, obs_dim=5, action_dim=3, reward_dim=2)
     obs = torch.randint(256, (T, B, 3, 2, 2), dtype=torch.uint8)
     action, reward = torch.randn(T, B, A), torch.randn(T, B)
     out = encoder(obs, action, reward)
     assert out.dtype == torch.float32
-    assert torch.equal(out, encoder(obs.float(), action, reward))
+    assert torch.equal(out, encoder(obs.float(), action, reward))  # whatever their dtype here
     assert torch.equal(out[0], encoder(obs[0], action[0], reward[0]))  # a step has no T
     weight, bias = encoder.obs.weight, encoder.obs.bias
-    expected = (obs.float().reshape(T, B, 12) @ weight.T + bias).clamp(min=0)
+    expected = (obs.float().reshape(T, B, 12) / 255 @ weight.T + bias).clamp(min=0)
     torch.testing.assert_close(out[..., 5:], expected)
 
 
