@@ -64,7 +64,6 @@ class SoftActor:
         self.policy = policy.to(device)
         self.gamma = gamma
         self.tau = tau
-        self.lr = lr
         self.dropout_everywhere = dropout_scope == "everywhere"
         self.alpha = torch.tensor(alpha, dtype=torch.float32, device=device)
         self.target_entropy: float | None = None

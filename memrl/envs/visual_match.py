@@ -151,7 +151,7 @@ class VisualMatchVec(GridVec):
 
     def visit(self, here: Images) -> Rewards:
         """Be paid at the target's square; the first square visited makes all vanish."""
-        visited = here >= B
+        visited = np.isin(here, SQUARES)
         if not visited.any():
             return np.zeros(self.num_envs)
         right = here == SQUARES[self.choices["target"]]
