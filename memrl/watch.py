@@ -80,10 +80,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
 
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: no run there (it has no config.yaml)")
-    read = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(read, dict)
-    config: Config = {str(k): v for k, v in read.items()} | {"device": "auto"}
-    check_types(config)
+    config = _read_config(folder / "config.yaml")
     agent, _, _ = build_agent(config)
     if (folder / checkpoint.WEIGHTS).exists():
         path = folder / checkpoint.WEIGHTS
@@ -91,7 +88,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         try:
             agent.load_weights(torch.load(content, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a torn or foreign file
-            raise CannotContinue(f"{path}: {str(error).splitlines()[0]}") from error
+            raise CannotContinue(f"{path}: {' '.join(str(error).split())[:200]}") from error
         return config, agent, path.name
     found = checkpoint.read(folder)
     if found is None:
@@ -101,6 +98,19 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
     state, name = found
     agent.load_state_dict(state["trainer"]["agent"])
     return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # YAML's parser has kinds of its own
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    sections = ("env", "algo", "seq_model", "encoder", "budget")
+    if not isinstance(read, dict) or not all(isinstance(read.get(s), dict) for s in sections):
+        raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
+    config: Config = read | {"device": "auto"}
+    check_types(config)
+    return config
 
 
 def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
@@ -255,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if output.suffix not in (".gif", ".png"):
         parser.error(f"--output must end with .gif or .png, got {output}")
     for name, bad, allowed in (
-        ("episodes", given.episodes < 1, "at least 1"),
+        ("episodes", not 1 <= given.episodes <= 1000, "at least 1 and at most 1000"),
         ("fps", not 0 < given.fps <= 100, "above 0 and at most 100"),
         ("seed", given.seed is not None and given.seed < 0, "at least 0"),
     ):
@@ -268,11 +278,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps = sorted(map(int, given.steps.split(",")))
     try:
         watch(given.folder, output, given.episodes, given.seed, given.fps, steps)
-    except (ConfigError, CannotContinue, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    except (ConfigError, CannotContinue) as error:
+        sys.exit(_complain(str(error)))
+    except OSError as error:
+        sys.exit(_complain(f"{error.strerror}: {error.filename}" if error.filename else str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _complain(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return 1
 
 
 def watch(

@@ -189,7 +189,7 @@ def test_the_earlier_step_that_is_attended_to_most_is_shown(size):
 # --- what is refused -----------------------------------------------------------------------------
 
 BAD = {
-    "--episodes 0": "--episodes must be at least 1, got 0",
+    "--episodes 0": "--episodes must be at least 1 and at most 1000, got 0",
     "--episodes some": "argument --episodes: invalid int value: 'some'",
     "--fps 0": "--fps must be above 0 and at most 100, got 0.0",
     "--fps nan": "--fps must be above 0 and at most 100, got nan",
@@ -226,6 +226,25 @@ def test_an_edited_config_is_refused_by_its_key(runs, tmp_path, capsys):
         watch.main([str(tmp_path)])
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "error: env.penalty=none: must be a finite number or null"
+
+
+@pytest.mark.parametrize("text", ["", "a: [1", "- 1", "env: 3", "seed: 0\nenv: {name: x}"])
+def test_what_is_no_config_is_refused_in_one_line(text, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        watch.main([str(tmp_path)])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'config.yaml'}: ")
+
+
+def test_weights_of_another_run_are_refused_in_one_line(runs, tmp_path, capsys):
+    for name, case in (("config.yaml", "tmaze_passive"), ("agent.pt", "visual_match")):
+        (tmp_path / name).write_bytes((runs[case, "gpt"] / name).read_bytes())
+    with pytest.raises(SystemExit):
+        watch.main([str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'agent.pt'}: Error(s) in loading state_dict")
 
 
 def test_an_output_that_cannot_be_written_is_named(runs, tmp_path, capsys):
