@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ import memrl.envs  # noqa: F401  registers the tasks
 from memrl.envs import board
 from memrl.envs.gridworld import GridVec
 from memrl.envs.key_to_door import KeyToDoorVec
+from memrl.envs.single import SingleEnv
 from memrl.envs.visual_match import VisualMatchVec
 
 NORTH, SOUTH, WEST, EAST = range(4)
@@ -26,6 +28,11 @@ CHARACTERS = {
     **{board.DOOR: "d", board.OPEN_DOOR: "d", board.KEY: "k", board.APPLE: "a"},
     **{board.B: "b", board.C: "c", board.E: "e"},
 }
+
+KINDS = [  # b, c, e, key, door, indicator
+    *[(letter, board.SQUARE) for letter in (board.B, board.C, board.E)],
+    *[(board.KEY,), (board.DOOR, board.OPEN_DOOR), (board.INDICATOR,)],
+]
 
 
 # Recorded episodes ---------------------------------------------------------------------------
@@ -87,7 +94,15 @@ def assert_frame(env: GridVec, b: int, e: dict[str, Any], t: int, obs: np.ndarra
     apples = np.unpackbits(e["apples"][t])[:77].reshape(7, 11)
     np.testing.assert_array_equal(env.board[b] == board.APPLE, apples)
     target = str(e["options"].get("target", "?"))
-    np.testing.assert_array_equal(drawn_board(env, b, target), e["board"][t])
+    drawn = drawn_board(env, b, target)
+    np.testing.assert_array_equal(drawn, e["board"][t])
+    if env.frame[b] == 0:  # a phase's first frame
+        name = ("explore", "distractor", "reward")[env.phase[b]]
+        np.testing.assert_array_equal(drawn, e[f"{name}_board"])
+        np.testing.assert_array_equal(env.player[b], e[f"start_{name}"])
+    for codes, visible in zip(KINDS, e["visible"][t], strict=True):
+        if visible >= 0:  # else no part of the phase
+            assert np.isin(env.board[b], codes).any() == visible
 
 
 def test_all_recorded_episodes_are_replayed() -> None:
@@ -97,8 +112,8 @@ def test_all_recorded_episodes_are_replayed() -> None:
 
 @pytest.mark.parametrize(("task", "e"), RECORDED, ids=names(RECORDED))
 def test_recorded_episodes_replay_through_make(task: str, e: dict[str, Any]) -> None:
-    env = gymnasium.make(IDS[task], **e["kwargs"]).unwrapped
-    vec: GridVec = env.vec  # type: ignore[attr-defined]
+    env = gymnasium.make(IDS[task], **e["kwargs"])
+    vec: GridVec = env.unwrapped.vec  # type: ignore[attr-defined]
     obs, info = env.reset(seed=0, options=e["options"])
     assert info == {}
     assert_frame(vec, 0, e, 0, obs)
@@ -111,28 +126,40 @@ def test_recorded_episodes_replay_through_make(task: str, e: dict[str, Any]) -> 
     assert terminated
 
 
+def replay(task: str, episodes: list[dict[str, Any]]) -> None:
+    """Play episodes with the same settings at once, every option with a leading B."""
+    first = episodes[0]
+    env = gymnasium.make_vec(IDS[task], num_envs=len(episodes), **first["kwargs"])
+    assert isinstance(env, CLASSES[task])
+    options = {k: np.stack([e["options"][k] for e in episodes]) for k in first["options"]}
+    obs, info = env.reset(seed=0, options=options)
+    assert env.horizon == len(first["action"])
+    for t in range(env.horizon + 1):
+        if t:
+            assert info == {}
+            action = np.array([e["action"][t - 1] for e in episodes])
+            obs, reward, terminated, truncated, info = env.step(action)
+            assert reward.dtype == np.float64
+            np.testing.assert_array_equal(reward, [e["reward"][t - 1] for e in episodes])
+            assert (terminated == (t == env.horizon)).all() and not truncated.any()
+        for b, e in enumerate(episodes):
+            assert_frame(env, b, e, t, obs[b])
+    assert set(info) == {"success", "_success"}
+    np.testing.assert_array_equal(info["success"], [e["success"] for e in episodes])
+
+
+@pytest.mark.parametrize(("task", "e"), RECORDED, ids=names(RECORDED))
+def test_recorded_episodes_replay_one_by_one(task: str, e: dict[str, Any]) -> None:
+    replay(task, [e])
+
+
 def test_recorded_episodes_replay_in_batches() -> None:
-    """All with the same settings at once, every option with a leading B."""
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for task, e in RECORDED:
         groups.setdefault(f"{task} {e['kwargs']}", []).append((task, e))
     assert max(map(len, groups.values())) >= 5
     for group in groups.values():
-        task, first = group[0]
-        episodes = [e for _, e in group]
-        env = gymnasium.make_vec(IDS[task], num_envs=len(group), **first["kwargs"])
-        assert isinstance(env, CLASSES[task])
-        options = {k: np.stack([e["options"][k] for e in episodes]) for k in first["options"]}
-        obs, _ = env.reset(seed=0, options=options)
-        for t in range(env.horizon + 1):
-            if t:
-                action = np.array([e["action"][t - 1] for e in episodes])
-                obs, reward, terminated, _, info = env.step(action)
-                np.testing.assert_array_equal(reward, [e["reward"][t - 1] for e in episodes])
-                assert (terminated == (t == env.horizon)).all()
-            for b, e in enumerate(episodes):
-                assert_frame(env, b, e, t, obs[b])
-        np.testing.assert_array_equal(info["success"], [e["success"] for e in episodes])
+        replay(group[0][0], [e for _, e in group])
 
 
 # The rules, by hand --------------------------------------------------------------------------
@@ -203,6 +230,31 @@ def test_the_board_ends_at_its_edge() -> None:
     for way, end in ((NORTH, (0, 5)), (EAST, (0, 10)), (WEST, (0, 0))):
         play(env, [*out[:4], SOUTH, NORTH, NORTH, NORTH, *[way] * 12], **KEY)
         assert tuple(env.player[0]) == end
+
+
+@pytest.mark.parametrize("way", [WEST, EAST])
+def test_outside_the_small_room_one_can_walk_all_around_it(way: int) -> None:
+    env = key_to_door((4, 1, 50))
+    leave = [NORTH, NORTH, SOUTH, SOUTH, SOUTH, NORTH, NORTH, NORTH]
+    edge = 0 if way == WEST else 10
+    played = play(env, [*leave, *[way] * 8, *[SOUTH] * 9, *[WEST + EAST - way] * 14], **KEY)
+    assert env.player[0].tolist() == [6, 10 - edge]
+    corner = played[len(leave) + 8 + 9 - 1][1]
+    assert (np.delete(corner.reshape(3, 25), 12, axis=1) == 204).all()  # board and beyond alike
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_each_phase_is_seen_as_long_as_it_should(task: str) -> None:
+    """In observations 0 to F1 - 1, F1 to F1 + F2 - 1, F1 + F2 to T; of the default frames."""
+    env = CLASSES[task](length=4)
+    first, second, last = env.frames
+    env.reset(seed=0)
+    walls = [np.argwhere(env.board[0] == board.WALL).tolist()]
+    for _ in range(env.horizon):
+        env.step(np.array([SOUTH]))
+        walls.append(np.argwhere(env.board[0] == board.WALL).tolist())
+    lengths = [len(list(same)) for _, same in itertools.groupby(walls)]
+    assert lengths == [first, second, last + 1] == [15, 4, 11 if "key" in task else 16]
 
 
 def test_phases_change_within_a_step() -> None:
@@ -368,6 +420,9 @@ def test_apples_lie_where_they_were_chosen() -> None:
 RGB = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
 
 
+AROUND = [(r, c) for r in (1, 2, 3) for c in (4, 5, 6) if (r, c) != (2, 5)]
+
+
 def visual_match(frames: tuple[int, int, int] = (3, 1, 12), **changes: Any) -> VisualMatchVec:
     return VisualMatchVec(frames=frames, **changes)
 
@@ -384,6 +439,22 @@ def test_the_passive_player_cannot_move_and_sees_the_colour() -> None:
     assert env.phase[0] == 1
 
 
+@pytest.mark.parametrize("square", AROUND)
+def test_the_colour_is_seen_from_the_reset_to_the_phase_s_last_frame(
+    square: tuple[int, int],
+) -> None:
+    env = VisualMatchVec(length=2)
+    obs, _ = env.reset(options={"square": square, "target": "b", "colours": [[9, 8, 7]] * 3})
+    seen = []
+    for t in range(18):
+        rows, columns = np.nonzero((obs[0].transpose(1, 2, 0) == (9, 8, 7)).all(-1))
+        seen += [t] * len(rows)
+        if t < 15:
+            assert (rows.tolist(), columns.tolist()) == ([square[0]], [square[1] - 3])
+        obs, *_ = env.step(np.array([t % 4]))
+    assert seen == list(range(15))
+
+
 def test_the_walkable_room_has_a_coloured_wall_cell() -> None:
     env = visual_match((5, 2, 3), passive=False)
     assert len(env.places["square"]) == 26 and len(env.places["start_explore"]) == 10
@@ -395,6 +466,38 @@ def test_the_walkable_room_has_a_coloured_wall_cell() -> None:
 
 UP = [NORTH] * 3
 WAYS = {"b": [*UP, *[WEST] * 3, NORTH], "c": [*UP, NORTH], "e": [*UP, *[EAST] * 3, NORTH]}
+
+
+def test_the_walkable_room_has_26_wall_cells_and_none_can_be_entered() -> None:
+    env = visual_match((15, 1, 1), passive=False)
+    for start, ways, end in (
+        ((4, 3), (WEST, SOUTH), [5, 3]),
+        ((5, 7), (EAST, NORTH), [4, 7]),  # (3, 7) is wall
+    ):
+        env.reset(options={"start_explore": start, "square": (0, 2)})
+        assert (env.board == board.WALL).sum() == 25 and (env.board == board.SQUARE).sum() == 1
+        for way in ways:
+            for _ in range(7):
+                env.step(np.array([way]))
+        assert env.player[0].tolist() == end
+
+
+def test_a_square_visited_in_the_last_frame_counts() -> None:
+    env = visual_match((1, 1, 4))
+    for target, paid in (("c", 5), ("b", 0)):
+        env.reset(seed=0, options={"target": target})
+        for action in (SOUTH, SOUTH, *WAYS["c"]):
+            _, reward, terminated, _, info = env.step(np.array([action]))
+            assert bool(info) == terminated[0]
+        assert reward[0] == paid and info["success"][0] == bool(paid) and terminated
+
+
+def test_a_square_visited_too_late_is_not_reached() -> None:
+    env = visual_match((1, 1, 3))
+    env.reset(seed=0, options={"target": "c"})
+    for action in (SOUTH, SOUTH, *UP):
+        *_, info = env.step(np.array([action]))
+    assert env.player[0].tolist() == [2, 5] and not info["success"][0]
 
 
 @pytest.mark.parametrize("target", "bce")
@@ -498,19 +601,29 @@ BAD_OPTIONS = [
     ("key_to_door", {"key": (3, 3)}, "key must be among (1, 3), "),
     ("key_to_door", {"key": (1, 25)}, "key must be among "),
     ("key_to_door", {"key": (-1, 3)}, "key must be among "),
+    ("key_to_door", {"key": (0, 18)}, "key must be among "),  # not (1, 3) by its number
+    ("key_to_door", {"key": (2, -12)}, "key must be among "),
+    ("key_to_door", {"key": []}, "key must be integers, (2,) or (2, 2), "),
     ("key_to_door", {"key": (1.0, 3.0)}, "key must be integers, (2,) or (2, 2), "),
     ("key_to_door", {"key": [[1, 3]] * 3}, "key must be integers, (2,) or (2, 2), "),
+    ("key_to_door", {"start_explore": (3, 5)}, "start_explore must be among (4, 3), "),
     ("key_to_door", {"door": (1, 4)}, "door must be among (1, 5), "),
     ("key_to_door", {"start_reward": (2, 5)}, "start_reward must be among (3, 5), "),
     ("visual_match", {"start_explore": (2, 4)}, "start_explore must be among (2, 5), "),
     ("visual_match", {"square": (2, 5)}, "square must be among (1, 4), "),
     ("visual_match", {"target": "x"}, "target must be 'b', 'c' or 'e', "),
+    ("visual_match", {"target": ["b", "x"]}, "target must be 'b', 'c' or 'e', "),
+    ("visual_match", {"target": ["b"] * 3}, "target must be text, () or (2,), "),
     ("visual_match", {"target": 1}, "target must be text, "),
     ("visual_match", {"colours": RGB[:2]}, "colours must be integers, (3, 3) or (2, 3, 3), "),
     ("visual_match", {"colours": [[256, 0, 0]] * 3}, "colours must be from 0 to 255, "),
+    ("visual_match", {"colours": [[-1, 0, 0]] * 3}, "colours must be from 0 to 255, "),
+    ("visual_match", {"colours": np.ones((3, 3))}, "colours must be integers, "),
     ("key_to_door", {"apples": APPLES[:9]}, "apples must be integers, (10, 2) or (2, 10, 2), "),
     ("key_to_door", {"apples": [*APPLES[:9], (1, 1)]}, "apples must be different cells, "),
     ("key_to_door", {"apples": [*APPLES[:9], (5, 5)]}, "apples must be among (1, 1), "),
+    ("key_to_door", {"apples": [APPLES, [*APPLES[:9], (1, 1)]]}, "apples must be different "),
+    ("key_to_door", {"reset_mask": np.zeros(2, bool)}, "reset_mask must be bool of shape (2,) "),
     ("key_to_door", {"reset_mask": [True]}, "reset_mask must be bool of shape (2,) "),
 ]
 
@@ -525,7 +638,92 @@ def test_a_bad_option_is_named_and_changes_nothing(
     with pytest.raises(ValueError) as caught:
         env.reset(seed=2, options=options)
     assert str(caught.value).startswith(message)
+    assert env.np_random.bit_generator.state == other.np_random.bit_generator.state
     np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
+
+
+ALL_OPTIONS: list[tuple[type[GridVec], dict[str, Any], dict[str, list[Any]]]] = [
+    (
+        KeyToDoorVec,
+        {"reward_room": "cca"},
+        {
+            **{"start_explore": [(4, 3), (5, 7)], "key": [(1, 7), (2, 3)]},
+            **{"start_reward": [(2, 7), (1, 3)], "door": [(5, 7), (4, 3)]},
+            "apples": [APPLES, [(5, c) for c in (9, 7, 3, 1)] + APPLES[:6]],
+        },
+    ),
+    (
+        VisualMatchVec,
+        {"passive": False},
+        {
+            **{"start_explore": [(4, 3), (5, 7)], "square": [(0, 2), (3, 3)]},
+            **{"start_reward": [(5, 5)] * 2, "target": ["e", "b"]},
+            **{"apples": [APPLES, APPLES[::-1]], "colours": [[[1, 2, 3]] * 3, RGB]},
+        },
+    ),
+]
+
+
+def given_back(env: GridVec, name: str) -> list[Any]:
+    """A choice as the option was given."""
+    value = env.choices[name]
+    if name == "target":
+        return ["bce"[index] for index in value]
+    return (value if name == "colours" else board.places_of(value)).tolist()
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "options"), ALL_OPTIONS)
+def test_every_option_is_for_all_or_for_each(
+    cls: Any, kwargs: dict[str, Any], options: dict[str, list[Any]]
+) -> None:
+    env: GridVec = cls(num_envs=2, length=3, **kwargs)
+    env.reset(seed=0)
+    assert set(env.choices) == set(options)
+    for name, both in options.items():
+        lists = np.array(both).tolist()
+        for b in range(2):
+            env.reset(options={name: both[b]})
+            assert given_back(env, name) == [lists[b]] * 2
+        env.reset(options={name: both})
+        assert given_back(env, name) == lists
+        env.reset(options={name: both[0]})
+        env.reset(options={name: both, "reset_mask": np.array([False, True])})
+        assert given_back(env, name) == [lists[0], lists[1]]
+    given = options | {"reset_mask": np.ones(2, bool)}
+    env.reset(options=given)
+    assert given.keys() == {*options, "reset_mask"}  # the caller's dictionary is not consumed
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "options"), ALL_OPTIONS)
+def test_options_of_a_single_environment_have_no_leading_b(
+    cls: Any, kwargs: dict[str, Any], options: dict[str, list[Any]]
+) -> None:
+    env = SingleEnv(cls(length=3, **kwargs))
+    for name, both in options.items():
+        env.reset(options={name: both[1]})
+        assert given_back(env.vec, name) == [np.array(both[1]).tolist()]  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            env.reset(options={name: both[:1]})
+
+
+def test_no_apples_may_be_given_where_there_are_none() -> None:
+    env = key_to_door((1, 3, 1), num_apples=0)
+    play(env, [SOUTH], apples=[])
+    assert env.phase[0] == 1 and not (env.board == board.APPLE).any()
+    with pytest.raises(ValueError, match=r"^apples must be"):
+        env.reset(options={"apples": [(1, 1)]})
+
+
+def test_the_room_decides_what_is_allowed() -> None:
+    walkable = visual_match(passive=False)
+    walkable.reset(options={"square": (6, 8), "start_explore": (4, 3)})
+    for option in ({"square": (1, 4)}, {"start_explore": (2, 5)}):
+        with pytest.raises(ValueError, match=f"^{next(iter(option))} must be among "):
+            walkable.reset(options=option)
+    cca = key_to_door(reward_room="cca")
+    for option in ({"door": (1, 5)}, {"door": (3, 5)}, {"start_reward": (3, 5)}):
+        with pytest.raises(ValueError, match=f"^{next(iter(option))} must be among "):
+            cca.reset(options=option)
 
 
 def test_what_the_room_fixes_may_be_given_if_it_agrees() -> None:
@@ -548,6 +746,19 @@ def test_fixing_a_choice_leaves_the_others_as_they_were(task: str) -> None:
         fixed.reset(options=given)
 
 
+@pytest.mark.parametrize(("cls", "kwargs", "options"), ALL_OPTIONS)
+def test_fixing_every_choice_leaves_the_next_episode_as_it_was(
+    cls: Any, kwargs: dict[str, Any], options: dict[str, list[Any]]
+) -> None:
+    free, fixed = (cls(num_envs=2, length=3, **kwargs) for _ in range(2))
+    for env, given in ((free, {}), (fixed, options)):
+        env.reset(seed=5)
+        env.reset(options=given)
+        env.reset()
+    for name, value in free.choices.items():
+        np.testing.assert_array_equal(value, fixed.choices[name], err_msg=name)
+
+
 @pytest.mark.parametrize("task", CLASSES)
 def test_a_partial_reset_leaves_the_others_alone(task: str) -> None:
     env = CLASSES[task](num_envs=3, length=3)
@@ -568,14 +779,44 @@ def test_a_partial_reset_leaves_the_others_alone(task: str) -> None:
     assert info["_success"].tolist() == [True, False, True] and not info["success"][1]
 
 
+@pytest.mark.parametrize("actions", [[0, 4], [-1, 0], [0], [0.0, 1.0], [True, False]])
+@pytest.mark.parametrize("task", CLASSES)
+def test_bad_actions_are_refused_and_change_nothing(task: str, actions: list[Any]) -> None:
+    env = CLASSES[task](num_envs=2, length=3)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(2, int))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"^actions must be "):
+        env.step(np.array(actions))
+    assert env.t.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_returned_arrays_are_not_reused(task: str) -> None:
+    env = CLASSES[task](num_envs=2, length=3)
+    first, _ = env.reset(seed=0)
+    kept = first.copy()
+    results = [env.step(np.array([NORTH, EAST]))[:4] for _ in range(2)]
+    np.testing.assert_array_equal(first, kept)
+    for a, b in zip(*results, strict=True):
+        assert not np.shares_memory(a, b)
+
+
 BAD_ARGUMENTS = [
     ({"length": 0}, "length must be at least 1"),
     ({"length": 1.5}, "length must be an integer"),
     ({"num_envs": 0}, "num_envs must be at least 1"),
     ({"frames": (1, 2)}, "frames must be three"),
     ({"frames": (1, 0, 2)}, "frames must be at least 1"),
+    ({"frames": (1, 2.5, 2)}, "frames must be an integer"),
+    ({"frames": (1, 2), "length": 2}, "frames must be three"),
     ({"frames": (1, 2, 3), "length": 3}, "length must be the second of frames, 2"),
     ({"final_reward": 0}, "final_reward must be above 0"),
+    ({"final_reward": -5.0}, "final_reward must be above 0"),
+    ({"final_reward": float("nan")}, "final_reward must be finite"),
+    ({"num_envs": 2.0}, "num_envs must be an integer"),
+    ({"respawn_every": 0.5}, "respawn_every must be an integer"),
+    ({"num_apples": 1.0}, "num_apples must be an integer"),
     ({"final_reward": float("inf")}, "final_reward must be finite"),
     ({"apple_reward": float("nan")}, "apple_reward must be finite"),
     ({"respawn_every": -1}, "respawn_every must be at least 0"),
@@ -597,6 +838,19 @@ def test_a_bad_room_or_meaning_is_named() -> None:
         KeyToDoorVec(reward_room="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^colours must be one of per_env, shared, per_episode"):
         VisualMatchVec(colours="x")  # type: ignore[arg-type]
+
+
+def test_defaults() -> None:
+    for cls in CLASSES.values():
+        env = cls()
+        assert (env.num_envs, env.length, env.final_reward, env.apple_reward) == (1, 60, 5, 1)
+        assert (env.respawn_every, env.num_apples, env.render_mode) == (20, 10, None)
+        space = gymnasium.spaces.Box(0, 255, (3, 5, 5), np.uint8)
+        assert env.single_observation_space == space
+        assert env.single_action_space == gymnasium.spaces.Discrete(4)
+    assert KeyToDoorVec().reward_room == "sr" and VisualMatchVec().passive
+    assert VisualMatchVec().colours == "per_env"
+    assert KeyToDoorVec(reward_room="cca").frames == (15, 60, 15)
 
 
 def test_frames_win_over_length() -> None:
@@ -645,6 +899,11 @@ def test_gymnasium_can_batch_single_environments(id: str) -> None:
 ALL_IDS = [*IDS.values(), "memrl/TMaze-v0", "memrl/TMazePassive-v0", "memrl/TMazeActive-v0"]
 
 
+def places(picture: np.ndarray, colour: tuple[int, int, int] = (228, 148, 109)) -> np.ndarray:
+    """(row, column) of every cell of 20 x 20 pixels that has the colour at its centre."""
+    return np.argwhere((picture[10::20, 10::20] == colour).all(-1))
+
+
 @pytest.mark.parametrize("length", [3, 200])
 @pytest.mark.parametrize("id", ALL_IDS)
 def test_pictures_show_one_player_and_keep_their_size(id: str, length: int) -> None:
@@ -653,13 +912,90 @@ def test_pictures_show_one_player_and_keep_their_size(id: str, length: int) -> N
     for _ in range(env.unwrapped.horizon):  # type: ignore[attr-defined]
         env.step(SOUTH)  # never into a door, which would hide the player
     pictures: Any = env.render()
+    assert len(pictures) == env.unwrapped.horizon + 1  # type: ignore[attr-defined]
     assert len({picture.shape for picture in pictures}) == 1
     assert pictures[0].dtype == np.uint8 and max(pictures[0].shape) <= 600
+    assert pictures[0].ndim == 3 and pictures[0].shape[2] == 3
     for picture in pictures:
-        player = (picture == (228, 148, 109)).all(-1)
-        rows, columns = np.nonzero(player)
+        assert len(places(picture)) == 1
+        rows, columns = np.nonzero((picture == (228, 148, 109)).all(-1))
         assert rows.max() - rows.min() < 20 and columns.max() - columns.min() < 20
-    assert gymnasium.make(id, length=length).render_mode is None
+
+
+@pytest.mark.parametrize("id", ALL_IDS)
+def test_without_a_render_mode_there_is_no_picture(id: str) -> None:
+    env = gymnasium.make(id, length=3)
+    env.reset(seed=0)
+    assert env.render_mode is None and env.unwrapped.render() is None
+    vec = gymnasium.make_vec(id, num_envs=2, length=3)
+    vec.reset(seed=0)
+    assert vec.render() is None
+
+
+@pytest.mark.parametrize("id", ALL_IDS)
+def test_one_picture_is_that_of_its_row(id: str) -> None:
+    env = gymnasium.make(id, length=3, render_mode="rgb_array")
+    vec = gymnasium.make_vec(id, num_envs=3, length=3, render_mode="rgb_array")
+    env.reset(seed=0)
+    (single,) = env.unwrapped.vec.render()  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(env.render(), single)  # type: ignore[arg-type]
+    vec.reset(seed=0)
+    pictures: Any = vec.render()
+    assert [picture.shape for picture in pictures] == [single.shape] * 3
+
+
+@pytest.mark.parametrize("id", ALL_IDS[2:])
+def test_a_long_corridor_gives_a_small_picture_of_the_agent_s_surroundings(id: str) -> None:
+    env = gymnasium.make(id, length=1500, render_mode="rgb_array")
+    env.reset(seed=0, options={"goal": 1})
+    shape = np.shape(env.render())
+    assert max(shape) <= 600
+    for t in range(env.unwrapped.horizon):  # type: ignore[attr-defined]
+        env.step(0)  # right
+        if t % 150 == 0 or t > 1490:
+            picture: Any = env.render()
+            assert picture.shape == shape and len(places(picture)) == 1
+
+
+@pytest.mark.parametrize(("arm", "shift"), [(1, -1), (3, 1)])
+def test_the_agent_is_drawn_in_the_arm_it_entered(arm: int, shift: int) -> None:
+    env = gymnasium.make("memrl/TMazePassive-v0", length=3, render_mode="rgb_array")
+    env.reset(seed=0)
+    found = []
+    for action in (0, 0, 0, arm):
+        env.step(action)
+        picture: Any = env.render()
+        found.append(places(picture)[0].tolist())
+    row, column = found[2]
+    assert found[1] == [row, column - 1] and found[3] == [row + shift, column]
+
+
+def test_the_picture_shows_the_whole_board() -> None:
+    env = KeyToDoorVec(length=3, render_mode="rgb_array")
+    env.reset(options=KEY)
+    (picture,) = env.render() or ()
+    assert picture.shape == (11 * 20, 15 * 20, 3)  # with the margin of two cells
+    assert places(picture).tolist() == [[4 + 2, 5 + 2]]
+    assert places(picture, (159, 81, 44)).tolist() == [[2 + 2, 5 + 2]]
+    walls = places(picture, (25, 25, 25)).tolist() + places(picture, (12, 12, 12)).tolist()
+    assert sorted(walls) == (np.argwhere(env.board[0] == board.WALL) + 2).tolist()
+
+
+def test_the_door_hides_the_player_in_the_picture_too() -> None:
+    env = key_to_door((2, 1, 4), render_mode="rgb_array")
+    play(env, [NORTH, NORTH, SOUTH, NORTH], **KEY)
+    for players in (1, 0, 1):  # below the door, in it, above it
+        (picture,) = env.render() or ()
+        assert len(places(picture, (134, 206, 235))) == 1
+        assert len(places(picture)) == players
+        env.step(np.array([NORTH]))
+
+
+def test_every_row_s_picture_has_its_own_colours() -> None:
+    env = visual_match(num_envs=3, render_mode="rgb_array")
+    env.reset(options={"square": (1, 4), "colours": RGB, "target": ["b", "c", "e"]})
+    pictures = env.render() or ()
+    assert [picture[(1 + 2) * 20 + 10, (4 + 2) * 20 + 10].tolist() for picture in pictures] == RGB
 
 
 def test_the_window_is_framed_where_the_agent_looks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from memrl.envs import board
 from memrl.envs.gridworld import GridVec
 from memrl.envs.key_to_door import KeyToDoorVec
+from memrl.envs.single import SingleEnv
 from memrl.envs.visual_match import VisualMatchVec
 
 Cell = tuple[int, int]
@@ -183,6 +185,54 @@ def test_the_engine_is_the_rules(chosen: tuple[str, dict[str, Any]], B: int, see
         assert info["success"].tolist() == [s.success for s in slow]
 
 
+@settings(max_examples=40, deadline=None)
+@given(settings_of(), seeds)
+def test_rows_that_began_at_different_times_keep_to_the_rules(
+    chosen: tuple[str, dict[str, Any]], seed: int
+) -> None:
+    """Some rows, and all that have ended, begin anew while the others go on."""
+    env, rng = build(*chosen, num_envs=3), np.random.default_rng(seed)
+    obs, _ = env.reset(seed=seed)
+    slow = [Slow(*chosen, choice_of(env, b)) for b in range(3)]
+    for action in np.concatenate([actions_of(env, seed + i) for i in range(2)]):
+        obs, reward, terminated, _, info = env.step(action)
+        assert reward.tolist() == [s.step(int(a)) for s, a in zip(slow, action, strict=True)]
+        assert terminated.tolist() == [s.t == sum(s.frames) for s in slow]
+        if terminated.any():
+            assert info["_success"].tolist() == terminated.tolist()
+            assert info["success"].tolist() == [s.success and s.t == env.horizon for s in slow]
+        else:
+            assert info == {}
+        again = terminated | (rng.random(3) < 0.05)
+        if again.any():
+            obs, _ = env.reset(options={"reset_mask": again})
+            for b in np.flatnonzero(again):
+                slow[b] = Slow(*chosen, choice_of(env, b))
+        for b, s in enumerate(slow):
+            np.testing.assert_array_equal(obs[b], s.image())
+            assert (env.t[b], env.phase[b], env.frame[b]) == (s.t, s.phase, s.frame)
+
+
+@settings(max_examples=40, deadline=None)
+@given(settings_of(), st.integers(1, 4), seeds)
+def test_rows_are_single_environments(
+    chosen: tuple[str, dict[str, Any]], B: int, seed: int
+) -> None:
+    env = build(*chosen, num_envs=B)
+    singles = [SingleEnv(build(*chosen, num_envs=1)) for _ in range(B)]
+    obs, _ = env.reset(seed=seed)
+    for b, single in enumerate(singles):
+        choice = {k: np.array(v) for k, v in choice_of(env, b).items()}
+        np.testing.assert_array_equal(single.reset(options=choice)[0], obs[b])
+    for action in actions_of(env, seed):
+        obs, reward, terminated, _, info = env.step(action)
+        for b, single in enumerate(singles):
+            single_obs, *rest, single_info = single.step(int(action[b]))
+            np.testing.assert_array_equal(single_obs, obs[b])
+            assert rest == [reward[b], terminated[b], False]
+            assert single_info == ({"success": info["success"][b]} if terminated[b] else {})
+
+
 @settings(max_examples=100, deadline=None)
 @given(settings_of(), seeds)
 def test_invariants(chosen: tuple[str, dict[str, Any]], seed: int) -> None:
@@ -229,15 +279,36 @@ def test_a_seed_gives_one_sequence_of_episodes(
                 np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("task", ["key", "match"])
-def test_every_choice_is_drawn_about_equally_often(task: str) -> None:
+# How many values each choice has, in every variant.
+SIZES: list[tuple[str, dict[str, Any], dict[str, int]]] = [
+    ("key", {}, {"key": 10, "start_explore": 10, "start_reward": 1, "door": 1}),
+    (
+        "key",
+        {"reward_room": "cca"},
+        {"key": 10, "start_explore": 10, "start_reward": 10, "door": 10},
+    ),
+    ("match", {}, {"square": 8, "target": 3, "start_explore": 1, "start_reward": 1, "colours": 1}),
+    (
+        "match",
+        {"passive": False, "colours": "per_episode"},
+        {"square": 26, "target": 3, "start_explore": 10, "start_reward": 1, "colours": 6},
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "kwargs", "sizes"), SIZES)
+def test_every_choice_is_drawn_about_equally_often(
+    task: str, kwargs: dict[str, Any], sizes: dict[str, int]
+) -> None:
     n = 4000
-    env = build(task, {"frames": [15, 3, 10]}, n)
+    env = build(task, {"frames": [15, 3, 10], **kwargs}, n)
+    state = pickle.dumps(np.random.get_state())
     env.reset(seed=0)
-    sizes = {"key": 10, "start_explore": 10, "start_reward": 1, "door": 1}
-    sizes = sizes if task == "key" else {"square": 8, "target": 3, "start_explore": 1}
+    assert pickle.dumps(np.random.get_state()) == state  # NumPy's own generator is left alone
+    assert set(env.choices) == {*sizes, "apples"}
     for name, size in sizes.items():
-        counts = np.unique(env.choices[name], return_counts=True)[1]
+        values = env.choices[name].reshape(n, -1)
+        counts = np.unique(values, axis=0, return_counts=True)[1]
         assert len(counts) == size
         assert np.abs(counts - n / size).max() <= 5 * (n / size) ** 0.5, name
     apples = env.choices["apples"]
@@ -245,3 +316,21 @@ def test_every_choice_is_drawn_about_equally_often(task: str) -> None:
     counts = np.unique(apples, return_counts=True)[1]
     assert len(counts) == 22
     assert np.abs(counts - n * 10 / 22).max() <= 5 * (n * 10 / 22) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "mean", "deviation", "success"), [("key", 5.6, 2.0, 0.01), ("match", 5.8, 2.1, 0.06)]
+)
+def test_a_random_player_gets_what_was_measured_with_the_original(
+    task: str, mean: float, deviation: float, success: float
+) -> None:
+    """There over 300 episodes, so four standard errors are 0.5 in the mean."""
+    env = build(task, {"length": 60}, 1000)
+    env.reset(seed=0)
+    rng, total = np.random.default_rng(0), np.zeros(1000)
+    for _ in range(env.horizon):
+        _, reward, _, _, info = env.step(rng.integers(4, size=1000))
+        total += reward
+    assert abs(total.mean() - mean) < 0.5
+    assert abs(total.std() - deviation) < 0.4
+    assert abs(info["success"].mean() - success) < 0.04
