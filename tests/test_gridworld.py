@@ -802,6 +802,32 @@ def test_returned_arrays_are_not_reused(task: str) -> None:
         assert not np.shares_memory(a, b)
 
 
+def test_a_row_is_paid_and_succeeds_while_others_are_elsewhere() -> None:
+    env = key_to_door((2, 3, 4), num_envs=2)
+    env.reset(options=KEY)
+    for t, action in enumerate((NORTH, NORTH, SOUTH, SOUTH, SOUTH, NORTH, NORTH)):
+        if t == 3:
+            env.reset(options=KEY | {"reset_mask": np.array([True, False])})
+        _, reward, _, _, info = env.step(np.array([SOUTH, action]))
+    assert reward.tolist() == [0, 5] and env.phase.tolist() == [1, 2] and info == {}
+    assert env.success.tolist() == [False, True]
+
+
+def test_success_is_told_of_none_but_those_that_end() -> None:
+    env = key_to_door((2, 1, 4), num_envs=2)
+    env.reset(options=KEY)
+    for _ in range(2):
+        env.step(np.array([NORTH, NORTH]))
+    env.reset(options=KEY | {"reset_mask": np.array([False, True])})
+    for ours, other in ((SOUTH, NORTH), (SOUTH, NORTH), (SOUTH, SOUTH), (SOUTH, NORTH)):
+        env.step(np.array([ours, other]))
+    _, reward, terminated, _, info = env.step(np.array([SOUTH, NORTH]))
+    assert reward.tolist() == [0, 5] and terminated.tolist() == [True, False]
+    assert env.success.tolist() == [False, True]
+    assert info["success"].tolist() == [False, False]
+    assert info["_success"].tolist() == [True, False]
+
+
 BAD_ARGUMENTS = [
     ({"length": 0}, "length must be at least 1"),
     ({"length": 1.5}, "length must be an integer"),

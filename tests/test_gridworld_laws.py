@@ -166,6 +166,20 @@ def actions_of(env: GridVec, seed: int) -> np.ndarray:
     return np.where(rng.random(shape) < 0.6, favoured[: env.horizon], rng.integers(4, size=shape))
 
 
+def purposeful(slow: list[Slow], action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Now and then go towards something that lies in the room, so that rewards are not rare."""
+    chosen = action.copy()
+    for b, s in enumerate(slow):
+        goals = sorted(s.things)
+        if not goals or rng.random() < 0.3:
+            continue
+        down, right = (g - a for g, a in zip(goals[s.t // 20 % len(goals)], s.at, strict=True))
+        along = abs(right) > abs(down) if rng.random() < 0.7 else right != 0
+        if down or right:
+            chosen[b] = (2 + (right > 0)) if along else int(down > 0)
+    return chosen
+
+
 @settings(max_examples=150, deadline=None)
 @given(settings_of(), st.integers(1, 4), seeds)
 def test_the_engine_is_the_rules(chosen: tuple[str, dict[str, Any]], B: int, seed: int) -> None:
@@ -173,7 +187,9 @@ def test_the_engine_is_the_rules(chosen: tuple[str, dict[str, Any]], B: int, see
     for episode in range(2):
         obs, _ = env.reset(seed=seed if episode == 0 else None)
         slow = [Slow(*chosen, choice_of(env, b)) for b in range(B)]
+        rng = np.random.default_rng(seed)
         for t, action in enumerate(actions_of(env, seed + episode), start=1):
+            action = purposeful(slow, action, rng)
             obs, reward, terminated, truncated, info = env.step(action)
             assert reward.tolist() == [s.step(int(a)) for s, a in zip(slow, action, strict=True)]
             for b, s in enumerate(slow):
@@ -195,6 +211,7 @@ def test_rows_that_began_at_different_times_keep_to_the_rules(
     obs, _ = env.reset(seed=seed)
     slow = [Slow(*chosen, choice_of(env, b)) for b in range(3)]
     for action in np.concatenate([actions_of(env, seed + i) for i in range(2)]):
+        action = purposeful(slow, action, rng)
         obs, reward, terminated, _, info = env.step(action)
         assert reward.tolist() == [s.step(int(a)) for s, a in zip(slow, action, strict=True)]
         assert terminated.tolist() == [s.t == sum(s.frames) for s in slow]
@@ -203,7 +220,7 @@ def test_rows_that_began_at_different_times_keep_to_the_rules(
             assert info["success"].tolist() == [s.success and s.t == env.horizon for s in slow]
         else:
             assert info == {}
-        again = terminated | (rng.random(3) < 0.05)
+        again = terminated | (rng.random(3) < 0.02)
         if again.any():
             obs, _ = env.reset(options={"reset_mask": again})
             for b in np.flatnonzero(again):
