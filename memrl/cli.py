@@ -11,16 +11,14 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
-    CompactHydraException,
     ConfigCompositionException,
     HydraException,
     MissingConfigException,
 )
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,7 +26,7 @@ from memrl.checkpoint import CannotContinue
 from memrl.experiment import CONF, compose_config, run
 from memrl.interrupt import Stopped
 from memrl.lock import Busy
-from memrl.run_folder import flatten
+from memrl.run_folder import flatten, in_one_line
 from memrl.schema import LABELS, ConfigError, suggest
 
 FAILED, BAD_CONFIG, BUSY = 1, 2, 3
@@ -72,72 +70,66 @@ terminal, to be continued.
 
   python run.py --hydra-help   shows the flags of Hydra, which composes the config
 """
-results: list[str | None] = []  # of this process's runs: why it failed, or None
 
 log = logging.getLogger("memrl")
 
 
-class RunFailed(CompactHydraException):
-    """One run of a multirun failed; the launcher goes on with the next."""
-
-
 def main() -> None:
     """Run the command line of ``run.py``."""
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    logging.raiseExceptions = False  # a full disk must not bury its own message
     if {"-h", "--help"} & set(sys.argv[1:]):  # Hydra's own takes a second
         print(help_text())
         return
-    console = logging.StreamHandler(sys.stdout)
-    console.setLevel(logging.INFO)
-    log.handlers = [console]
+    log_to_console()
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     try:
         hydra.main(str(CONF), "config", version_base="1.3")(task)()
-    except RunFailed:
-        pass
+    except ConfigError as error:  # of a sweep
+        sys.exit(_complain(str(error), BAD_CONFIG))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if wants_traceback:
             raise
         sys.exit(_complain(explain(error), BAD_CONFIG))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
-    failures = [line for line in results if line]
-    if failures:
-        total = f"{len(failures)} of {len(results)} runs failed:"
-        print(total, *failures, sep="\n  ", file=sys.stderr)
-        sys.exit(FAILED)
+
+
+def log_to_console() -> None:
+    """Send what memrl logs to the standard output, and nowhere else for now."""
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    logging.raiseExceptions = False  # a full disk must not bury its own message
+    console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO)
+    log.handlers = [console]
 
 
 def task(cfg: DictConfig) -> None:
-    """Do one run; in a multirun a failure is noted and raised, else it ends the process."""
+    """Do one run; a failure ends the process."""
+    failure = attempt(lambda: run(cfg))
+    if failure:
+        sys.exit(_complain(*failure))
+
+
+def attempt(do: Callable[[], object]) -> tuple[str, int] | None:
+    """Do it; return why it failed, in one line, and the exit status, or None.
+
+    If a signal stopped it the process ends.
+    """
     try:
-        run(cfg)
-        results.append(None)
-        return
+        do()
+        return None
     except ConfigError as error:
-        line, code = str(error), BAD_CONFIG
+        return str(error), BAD_CONFIG
     except Busy as error:
-        line, code = str(error), BUSY
+        return str(error), BUSY
     except Stopped as error:
         print(f"{error}; the same command continues this run", file=sys.stderr)
         error.leave()
-    except (FloatingPointError, CannotContinue) as error:
-        line, code = str(error), FAILED
-    except OSError as error:
-        named = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        line, code = named, FAILED
     except Exception as error:
-        traceback.print_exc()
-        line, code = f"{type(error).__name__}: {error}", FAILED
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        overrides = " ".join(HydraConfig.get().overrides.task)
-        results.append(f"{overrides}: {line}")
-        _complain(line, code)
-        raise RunFailed(line)
-    sys.exit(_complain(line, code))
+        if not isinstance(error, FloatingPointError | CannotContinue | OSError):
+            traceback.print_exc()
+        return in_one_line(error), FAILED
 
 
 def _complain(line: str, code: int) -> int:

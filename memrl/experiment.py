@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import logging
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -109,17 +110,27 @@ def _leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[
             yield str(key), OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
-def folder_of(config: Config) -> Path:
-    """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist."""
+def folder_of(config: Config, plain: dict[tuple[str, ...], Config] | None = None) -> Path:
+    """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist.
+
+    Args:
+        config: a resolved config.
+        plain: remembers, from one call to the next, the configs that names are compared with.
+    """
     overrides = [f"{group}={config[group]['name']}" for group in ("env", "algo", "seq_model")]
     if "length" in config["env"]:
         overrides.append(f"env.length={config['env']['length']}")
-    try:
-        default = dict(_leaves(compose_config(overrides), "", strict=False))
-    except HydraException:
-        named = ", ".join(overrides[:3])
-        raise ConfigError(f"{named}: a group's name must be that of its file in conf/") from None
-    return OUTPUTS / str(config["sweep"]) / run_folder.run_name(config, default)
+    plain = {} if plain is None else plain
+    key = tuple(overrides)
+    if key not in plain:
+        try:
+            plain[key] = dict(_leaves(compose_config(overrides), "", strict=False))
+        except HydraException:
+            named = ", ".join(overrides[:3])
+            raise ConfigError(
+                f"{named}: a group's name must be that of its file in conf/"
+            ) from None
+    return OUTPUTS / str(config["sweep"]) / run_folder.run_name(config, plain[key])
 
 
 # --- build ---------------------------------------------------------------------------------------
@@ -255,6 +266,8 @@ def versions(config: Config, device: str) -> dict[str, Any]:
     for package in ("torch", "numpy", "gymnasium"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
+    code = os.environ.get("MEMRL_CODE")  # set where a sweep runs a snapshot of the code
+    found |= {"code": code} if code else {}
     return found | {"machine": f"{platform.machine()} {machine}", "threads": config["threads"]}
 
 
@@ -277,9 +290,15 @@ def run(cfg: DictConfig) -> Path:
     """
     config = resolve(cfg)
     folder = folder_of(config)
+    work(config, folder)
+    return folder
+
+
+def work(config: Config, folder: Path) -> None:
+    """Train a resolved config in its folder, to the end; raises what ``run`` does."""
     if session.is_done(folder, config):
         log.info(f"already done: {folder}")
-        return folder
+        return
     trainer = build(config)
 
     def open_logger(next_step: int) -> Logger | None:
@@ -297,4 +316,3 @@ def run(cfg: DictConfig) -> Path:
         config["checkpoint_minutes"],
         open_logger,
     )
-    return folder

@@ -9,11 +9,13 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, NoReturn
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 NOTICE = b"\nstopping at the next update, to save first; Ctrl-C again ends at once, unsaved\n"
+EARLY_S = 210.0  # `--signal=USR2@120` arrives as much as that before the limit
 CONTINUE_ME = 75  # exit status after SIGUSR2, if nobody else wants to handle it
 
 
@@ -21,7 +23,7 @@ class Stopped(Exception):
     """A signal was obeyed: everything is saved, and the same command continues the run."""
 
     def __init__(self, signum: int, previous: Any) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        super().__init__(f"stopped by {signal.Signals(signum).name}{_reason(signum)}")
         self.signum = signum
         self.previous = previous
 
@@ -68,6 +70,15 @@ class Signals:
         if signum == signal.SIGINT:  # one update may take half a minute
             with contextlib.suppress(OSError):
                 os.write(2, NOTICE)
+
+
+def _reason(signum: int) -> str:
+    """Say why SLURM sent SIGUSR2: the time limit is near, or another job wants the place."""
+    ends = os.environ.get("SLURM_JOB_END_TIME")  # SLURM 23.02 and later
+    near = os.environ.get("MEMRL_LIMIT_AT") or (float(ends) - EARLY_S if ends else None)
+    if signum != signal.SIGUSR2 or near is None:
+        return ""
+    return " (time limit)" if time.time() >= float(near) else " (preempted)"
 
 
 def _nohup(signum: int) -> bool:

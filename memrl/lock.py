@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,13 @@ def this_process() -> dict[str, Any]:
         "started": psutil.Process().create_time(),
         "job_id": job_id(),
     }
+
+
+def holder(folder: Path) -> str | None:
+    """Return who works on a run, in words, or None if no living process does."""
+    path = folder / "lock"
+    content = _read(path)
+    return None if content is None else _alive(path, content)
 
 
 @contextlib.contextmanager
@@ -123,28 +130,40 @@ def _take_over(path: Path, own: Path) -> bool:
 
 def _alive(path: Path, content: bytes) -> str | None:
     """Return who holds a lock or a claim, or None if that process is gone."""
-    mine = this_process()
     try:
-        holder = json.loads(content)
-        host, boot_id, pid = holder["host"], holder["boot_id"], int(holder["pid"])
-        started, job = float(holder["started"]), holder["job_id"]
+        owner = json.loads(content)
+        host, boot_id, pid = owner["host"], owner["boot_id"], int(owner["pid"])
+        started, job = float(owner["started"]), owner["job_id"]
     except (ValueError, KeyError, TypeError):  # torn, or about to be written
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime < SILENT_S:
                 return "another process is taking this run"
         return None
+    recent = time.time() - _updated(path.parent) < SILENT_S
     who = f"this run is going on ({host}, process {pid}{f', job {job}' if job else ''})"
-    if host != mine["host"]:
-        return who if time.time() - _updated(path.parent) < SILENT_S else None
-    if boot_id != mine["boot_id"]:
-        return None
+    process = {"host": host, "boot_id": boot_id, "pid": pid, "started": started}
+    return who if is_alive(process, recent) else None
+
+
+def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
+    """Tell whether a process is alive, as ``this_process`` described it.
+
+    Args:
+        process: its description.
+        elsewhere: what to answer for another host, whose processes cannot be seen.
+    """
+    mine = this_process()
+    if process["host"] != mine["host"]:
+        return elsewhere
+    if process["boot_id"] != mine["boot_id"]:
+        return False
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < 5  # else the pid was given to another one
-        gone = process.status() == psutil.STATUS_ZOMBIE
+        found = psutil.Process(process["pid"])
+        # If it began at another time, the pid was given to another one.
+        same = abs(found.create_time() - process["started"]) < 5
+        return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return None
-    return who if same and not gone else None
+        return False
 
 
 def _remove_leftovers(folder: Path) -> None:

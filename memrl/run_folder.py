@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from memrl.checkpoint import write_whole
-from memrl.lock import job_id
+from memrl.lock import Busy, job_id, locked
 from memrl.schema import show
 
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
+SPOKEN = (FloatingPointError, OSError)  # raised by memrl with a whole sentence
 HEARTBEAT_S = 30.0  # an update of the weights can take that long
 LONGEST_NAME = 150
 
@@ -149,6 +150,44 @@ class Status:
         while not self._over.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):  # the main thread will meet a full disk itself
                 self.write()
+
+
+def record_end(folder: Path, state: str, cause: str) -> None:
+    """Write the end of a run whose own process could not; the folder's lock must be held."""
+    before = _read(folder / "status.json")
+    blank: dict[str, Any] = {
+        "progress": 0.0,
+        "env_steps": 0,
+        "episodes": 0,
+        "updates": 0,
+        "last_return": None,
+    }
+    blank |= {"env_steps_per_s": None, "eta_s": None, "started": time.time(), "attempt": 1}
+    blank |= {"host": socket.gethostname(), "pid": None, "job_id": job_id(), "versions": {}}
+    fields = {"state": state, "cause": cause} | blank | before
+    fields |= {"state": state, "cause": cause, "updated": time.time()}
+    write_whole(folder / "status.json", (json.dumps(fields, indent=1) + "\n").encode())
+
+
+def note_failure(folder: Path, cause: str) -> None:
+    """Mark a run failed that had no status yet; leave it if another process works on it."""
+    if state_of(folder) in ("failed", "done"):
+        return
+    with contextlib.suppress(Busy, OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            record_end(folder, "failed", cause)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Say what went wrong; the kind too, unless the message was written to be read."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    kind = type(error)
+    if kind.__module__.startswith("memrl.") or isinstance(error, SPOKEN):
+        return text or kind.__name__
+    return f"{kind.__name__}: {text}" if text else kind.__name__
 
 
 def state_of(folder: Path) -> str | None:

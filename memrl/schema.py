@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib.util
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -107,6 +108,18 @@ def check_ranges(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key} must be {text}, got {show(config[key])}")
 
 
+def check_section(prefix: str, values: Mapping[str, Any], target: str) -> None:
+    """Check values against the parameters of a class, all of which must be given.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type.
+    """
+    signature = _signature(target) or {}
+    _check_section(prefix, values, signature)
+    for missing in sorted(signature.keys() - values.keys()):
+        raise ConfigError(f"{prefix}{missing} is missing")
+
+
 def _check_section(prefix: str, values: Mapping[str, Any], signature: Checks) -> None:
     for key, value in values.items():
         if key not in signature:
@@ -141,6 +154,7 @@ def show(value: Any) -> str:
 # --- signatures, from source ---------------------------------------------------------------------
 
 
+@functools.cache  # a sweep asks for the same few a thousand times
 def _signature(target: str) -> Checks | None:
     """Return the parameters of a class or function; None if its source does not tell.
 

@@ -19,7 +19,7 @@ from memrl.interfaces import Logger
 from memrl.interrupt import Signals, Stopped
 from memrl.lock import Busy, locked
 from memrl.logger import CsvTables, Loggers
-from memrl.run_folder import Status, differences, state_of
+from memrl.run_folder import Status, differences, in_one_line, state_of
 from memrl.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Process:
             with contextlib.suppress(OSError):  # a full disk: the error at hand says so
                 self.status.write(
                     state="stopped" if stopped else "failed",
-                    cause=" ".join(str(error).split()) or type(error).__name__,
+                    cause=in_one_line(error),
                     **self.progress.fields(),
                 )
             if extra:

@@ -44,6 +44,7 @@ TOOL_RANKS = {
     "experiment": 11,
     "cli": 12,
     "watch": 12,
+    "sweep": 13,
 }
 RANKS = CORE_RANKS | TOOL_RANKS
 

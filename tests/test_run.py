@@ -86,7 +86,7 @@ VARIANTS = {seq_model: tiny(seq_model, *LEARNING) for seq_model in SEQ_MODELS} |
 
 def run_in(cwd: Path, sweep: str = "*") -> Path:
     """The folder of the only run below a directory's ``outputs``, or of its only run of a sweep."""
-    (folder,) = cwd.glob(f"outputs/{sweep}/*/")
+    (folder,) = cwd.glob(f"outputs/{sweep}/[!.]*/")
     return folder
 
 
@@ -801,33 +801,39 @@ def test_a_sweep_does_all_its_runs_and_results_depend_on_the_seed_alone(
 ) -> None:
     process = launch("-m", *TINY, "seed=1,0", "sweep=two")
     assert process.wait() == 0, process.output
-    other, same = sorted(tmp_path.glob("outputs/two/*/"), key=lambda path: -int(path.name[-1]))
+    other, same = sorted(tmp_path.glob("outputs/two/[!.]*/"), key=lambda path: -int(path.name[-1]))
     assert_ended_like(same, reference(TINY))
     assert_ended_like(other, other)
     assert table(other, "train.csv") != table(same, "train.csv")
     assert weights(other) != weights(same)
 
 
-def test_a_run_that_fails_does_not_stop_the_sweep(launch: Launch, tmp_path: Path) -> None:
-    process = launch("-m", *SHORT, "seq_model.n_layer=0,1")
+def test_runs_that_fail_do_not_stop_the_sweep_and_are_named(launch: Launch, tmp_path: Path) -> None:
+    process = launch("-m", *TINY, "algo.lr=1e30,1e-3", "seed=0,1")
     assert process.wait() == 1
-    assert status(run_in(tmp_path))["state"] == "done"
-    assert OmegaConf.load(run_in(tmp_path) / "config.yaml").seq_model.n_layer == 1
-    last = process.err.splitlines()[-2:]
-    assert last[0] == "1 of 2 runs failed:"
-    assert last[1].endswith("seq_model.n_layer=0: seq_model.n_layer must be at least 1, got 0")
+    states = {path.name: status(path)["state"] for path in tmp_path.glob("outputs/runs/[!.]*/")}
+    assert sorted(states.values()) == ["done", "done", "failed", "failed"]
+    *_, total, first, second = process.err.splitlines()
+    assert total == "2 of 4 runs are not done:"
+    failed = sorted(name for name, state in states.items() if state == "failed")
+    for name, line in zip(failed, (first, second), strict=True):
+        assert line.startswith(f"  {name}: failed: train/")
+        assert "at env step" in line
     assert "Traceback" not in process.output
 
 
-def test_every_run_of_a_sweep_that_fails_is_named(launch: Launch, tmp_path: Path) -> None:
-    process = launch("-m", "budget=paper", "env.length=7,8")
-    assert process.wait() == 1
-    lines = process.err.splitlines()
-    assert lines[-3] == "2 of 2 runs failed:"
-    for length, line in zip((7, 8), lines[-2:], strict=True):
-        assert line.strip().startswith(f"budget=paper env.length={length}: budget.train_episodes: ")
-    assert "Traceback" not in process.output
-    assert not list(tmp_path.glob("outputs/*/*/"))
+def test_a_sweep_with_a_bad_run_is_refused_as_a_whole(launch: Launch, tmp_path: Path) -> None:
+    process = launch("-m", "budget=paper,smoke", "env.length=7", "seq_model.n_layer=0,1")
+    assert process.wait() == 2
+    first, *lines = process.err.splitlines()
+    assert first == "error: 3 of 4 runs are refused, and nothing was started:"
+    assert lines[0].startswith("  budget.train_episodes: no entry for tmaze_passive 7")
+    assert lines[0].endswith("(budget=paper env.length=7 seq_model.n_layer=0 and 1 more)")
+    assert lines[1] == (
+        "  seq_model.n_layer must be at least 1, got 0 "
+        "(budget=smoke env.length=7 seq_model.n_layer=0)"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signal_ends_the_whole_sweep(launch: Launch, tmp_path: Path) -> None:

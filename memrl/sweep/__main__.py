@@ -1,0 +1,246 @@
+"""Looks after sweeps: ``python -m memrl.sweep status|retry|cancel|logs outputs/<sweep>``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from memrl.cli import attempt, log_to_console
+from memrl.experiment import OUTPUTS
+from memrl.lock import this_process
+from memrl.sweep import display, snapshot
+from memrl.sweep.states import BUSY, Row, State, Sweep, look
+
+WATCH_S = 5.0
+USAGE = "python -m memrl.sweep"
+
+
+class Refused(Exception):
+    """What was asked for cannot be done, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    given = _parser().parse_args(arguments)
+    log_to_console()
+    folder = Path(given.folder).absolute()
+    if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
+        sys.exit(_complain(f"{given.folder}: no sweep's folder, {OUTPUTS}/<sweep>"))
+    os.chdir(folder.parents[1])  # where the sweep was issued
+    sweep = OUTPUTS / folder.name
+    try:
+        with contextlib.suppress(BrokenPipeError):  # | head
+            sys.exit(given.do(sweep, given))
+    except Refused as error:
+        sys.exit(_complain(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _complain(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(USAGE, description="Looks after the runs of a sweep.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, do: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument("folder", help="outputs/<sweep>")
+        added.set_defaults(do=do)
+        return added
+
+    status = command("status", show, "what every run is doing")
+    status.add_argument("--watch", action="store_true", help="again every few seconds")
+    status.add_argument("--json", action="store_true", help="for programs")
+    command("retry", retry, "start again what failed, and all that is missing")
+    what = "RUN is the number in the table of status, or a part of the name"
+    cancelling = command("cancel", cancel, f"cancel runs, which can be continued. {what}")
+    cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all")
+    logs = command("logs", show_log, f"what a run printed. {what}")
+    logs.add_argument("run", metavar="RUN")
+    logs.add_argument("--lines", type=int, default=40, metavar="N", help="default: 40")
+    logs.add_argument("--follow", action="store_true", help="go on as it grows")
+    return parser
+
+
+def _find(sweep: Sweep, text: str) -> list[Row]:
+    """Return the run with this number, or all those with this in their names."""
+    if text.isdecimal() and int(text) < len(sweep.rows):
+        return [sweep.rows[int(text)]]
+    found = [row for row in sweep.rows if row.name == text]
+    found = found or [row for row in sweep.rows if text in row.name]
+    if not found:
+        raise Refused(f"{text}: no run of {sweep.folder} has this number or name")
+    return found
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+def show(folder: Path, given: argparse.Namespace) -> int:
+    """Print the table of runs."""
+    while True:
+        sweep = look(folder)
+        text = json.dumps(_as_json(sweep), indent=1) if given.json else _as_text(sweep)
+        if given.watch and sys.stdout.isatty():
+            print("\x1b[H\x1b[2J", end="")
+        print(text, flush=True)
+        if not given.watch or not any(row.state in BUSY for row in sweep.rows):
+            return 0
+        time.sleep(WATCH_S)
+
+
+def _as_text(sweep: Sweep) -> str:
+    lines = [display.table(sweep.rows), f"{sweep.folder}: {display.counts(sweep)}"]
+    if not sweep.queue_known:
+        lines.append("squeue does not answer: what is queued may be lost, or already running")
+    codes = Counter(filter(None, map(_code, sweep.rows)))
+    if len(codes) > 1:
+        parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())
+        lines.append(f"runs of this sweep were started from different code: {parts}")
+    return "\n".join(lines)
+
+
+def _code(row: Row) -> str | None:
+    begun = row.status.get("versions", {}).get("code")
+    return begun or (snapshot.label(row.submission.code) if row.submission else None)
+
+
+def _as_json(sweep: Sweep) -> dict[str, Any]:
+    runs = [
+        {
+            "run": row.name,
+            "state": row.state,
+            "cause": row.cause,
+            "job_id": row.job_id or None,
+            "node": row.node or None,
+            "code": _code(row),
+            "submission": row.submission.name if row.submission else None,
+            "log": str(row.submission.log(row.index)) if row.submission else None,
+            "status": row.status,
+        }
+        for row in sweep.rows
+    ]
+    counts = {str(state): n for state, n in sweep.count().items()}
+    folder = str(sweep.folder)
+    return {"sweep": folder, "counts": counts, "squeue": sweep.queue_known, "runs": runs}
+
+
+# --- retry ---------------------------------------------------------------------------------------
+
+
+def retry(folder: Path, given: argparse.Namespace) -> int:
+    """Issue the sweep again as it was issued last, the failed ones included."""
+    from memrl.sweep.launch import issue
+
+    sweep = look(folder)
+    runs = [row.run for row in sweep.rows if row.submission]
+    if not runs:
+        raise Refused(f"{folder}: no sweep was issued here; give the run's own command again")
+    last = sweep.submissions[-1]
+    status: list[int] = []
+    settings = last.settings | {"retry_failed": True, "dry_run": False}
+    failure = attempt(lambda: status.append(issue(runs, last.launcher, settings)))
+    if failure:
+        print(f"error: {failure[0]}", file=sys.stderr)
+    return failure[1] if failure else status[0]
+
+
+# --- cancel --------------------------------------------------------------------------------------
+
+
+def cancel(folder: Path, given: argparse.Namespace) -> int:
+    """Cancel runs that are queued or running."""
+    sweep = look(folder)
+    asked = [row for text in given.run for row in _find(sweep, text)] if given.run else sweep.rows
+    chosen = {row.name: row for row in asked if row.state in BUSY}
+    _refuse_parts_of_jobs(sweep, chosen)
+    jobs = sorted({row.job.id for row in chosen.values() if row.job})
+    here = [row for row in chosen.values() if not row.job]
+    for row in chosen.values():
+        if row.submission:  # first, so that no driver starts it meanwhile
+            row.submission.cancel([row.index])
+    if jobs:
+        from memrl.sweep import slurm
+
+        try:
+            slurm.cancel(jobs)
+        except slurm.SbatchError as error:
+            raise Refused(str(error)) from None
+    for row in here:
+        _stop_here(row)
+    print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
+    return 0
+
+
+def _refuse_parts_of_jobs(sweep: Sweep, chosen: dict[str, Row]) -> None:
+    """Refuse to cancel some of the runs that share a job: the others would end with them."""
+    jobs = {row.job.id for row in chosen.values() if row.job}
+    for row in sweep.rows:
+        if row.job and row.job.id in jobs and row.state in BUSY and row.name not in chosen:
+            raise Refused(f"{row.name} shares the job {row.job.id} with a run to be cancelled")
+
+
+def _stop_here(row: Row) -> None:
+    """Tell a run's process to save and end, if it is on this machine."""
+    try:
+        owner = json.loads((row.run.folder / "lock").read_text())
+    except (OSError, ValueError):
+        return  # it has not begun, or it has just ended
+    if owner["host"] != this_process()["host"]:
+        raise Refused(f"{row.name} is going on on {owner['host']}; cancel it there")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(owner["pid"], signal.SIGTERM)
+
+
+# --- logs ----------------------------------------------------------------------------------------
+
+
+def show_log(folder: Path, given: argparse.Namespace) -> int:
+    """Print where the logs of a run are, and the end of what it printed last."""
+    found = _find(look(folder), given.run)
+    if len(found) > 1:
+        names = "\n  ".join(row.name for row in found[: display.SHOWN])
+        raise Refused(f"{given.run}: {len(found)} runs have this in their names:\n  {names}")
+    (row,) = found
+    paths = [path for path in _logs(row) if path.exists()]
+    print(f"{row.name}: {row.state}{f': {row.cause}' if row.cause else ''}")
+    if not paths:
+        print("it has printed nothing yet")
+        return 0
+    print(*(display.below_cwd(path) for path in paths), sep="\n", flush=True)
+    if given.follow:
+        command = ["tail", "-n", str(given.lines), "-F", str(paths[-1])]
+        os.execvp(command[0], command)
+    for path in paths[-1:] if row.state != State.LOST else paths:
+        lines = path.read_text(errors="replace").splitlines()
+        print(f"--- {display.below_cwd(path)}", *lines[-given.lines :], sep="\n")
+    return 0
+
+
+def _logs(row: Row) -> list[Path]:
+    """Return the files that may tell of a run, what it printed itself last."""
+    paths = [row.run.folder / "run.log"]
+    if row.submission:
+        job = row.index // row.submission.per_job
+        pattern = f"*_{job}/*_log.out" if row.submission.jobs > 1 else "*/*_log.out"
+        paths += sorted(row.submission.folder.glob(pattern))
+        if row.submission.launcher != "basic":
+            paths.append(row.submission.log(row.index))
+    return paths
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""One run of a submission, in its own process: ``python -m memrl.sweep.child FOLDER INDEX``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from memrl.interrupt import CONTINUE_ME
+
+
+def leave(*_: object) -> NoReturn:
+    """End before there is anything to save; while a run is going on it handles the signal."""
+    raise SystemExit(CONTINUE_ME)
+
+
+def main(folder: str, index: str) -> int:
+    """Do the run; return the exit status that ``run.py`` would have."""
+    signal.signal(signal.SIGUSR2, leave)  # before the imports, which take seconds
+    from memrl.cli import BUSY, attempt, log_to_console
+    from memrl.experiment import work
+    from memrl.run_folder import note_failure
+    from memrl.sweep.records import load
+
+    submission = load(Path(folder))
+    run = submission.runs[int(index)]
+    log_to_console()
+    wait_for_former_self(run.folder)
+    failure = attempt(lambda: work(run.config, run.folder))
+    if failure is None:
+        return 0
+    line, code = failure
+    print(f"error: {line}", file=sys.stderr)
+    if code != BUSY:
+        note_failure(run.folder, line)
+    return code
+
+
+def wait_for_former_self(folder: Path) -> None:
+    """In a job that SLURM restarted, wait until the lock of the process before it is stale.
+
+    That process was killed, perhaps on another node, and only its silence can tell.
+    """
+    from memrl.lock import SILENT_S, holder
+
+    patience = SILENT_S + 30 if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" else 0
+    end = time.monotonic() + patience
+    while time.monotonic() < end and (who := holder(folder)):
+        print(f"waiting for the end of what was before: {who}", flush=True)
+        time.sleep(5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""From the command line of a sweep to the configs of its runs, a thousand in seconds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, open_dict
+from tqdm import tqdm
+
+from memrl.experiment import Config, build_agent, folder_of, resolve
+from memrl.schema import ConfigError
+
+SHOWN = 5  # refused runs that are named
+
+
+class Run(NamedTuple):
+    """One run of a sweep: its resolved config and its folder, ``outputs/<sweep>/<run>``."""
+
+    config: Config
+    folder: Path
+
+
+class Composer:
+    """Composes once for each set of group choices, and sets plain values on copies of that.
+
+    Hydra composes every run of a sweep from its files, 50 ms each.
+
+    Args:
+        loader: of the command line that is running.
+        master: its composed config, with the ``hydra`` node.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self.loader = loader
+        self.master = master
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.parsed: dict[str, Override | None] = {}  # None: composing has to see it
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def product(self, arguments: Sequence[str]) -> list[list[str]]:
+        """Return the overrides of every run; a later argument replaces one for the same key.
+
+        Raises:
+            HydraException: an argument that cannot be parsed, or that only some sweepers know.
+        """
+        overrides = self.parser.parse_overrides(list(arguments))
+        (batch,) = BasicSweeper.split_arguments(overrides, None)
+        return batch
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """Return what Hydra would compose from these, without the ``hydra`` node."""
+        for text in set(overrides) - self.parsed.keys():
+            parsed = self.parser.parse_override(text)
+            self.parsed[text] = parsed if self._is_plain(parsed) else None
+        plain = [override for text in overrides if (override := self.parsed[text])]
+        others = tuple(text for text in overrides if not self.parsed[text])
+        if others not in self.composed:
+            config = self.loader.load_sweep_config(self.master, list(others))
+            HydraConfig.instance().set_config(config)  # for interpolations of ${hydra:...}
+            with open_dict(config):
+                del config["hydra"]
+            self.composed[others] = config
+        config = copy.deepcopy(self.composed[others])
+        ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+        return config
+
+    def _is_plain(self, override: Override) -> bool:
+        """Tell whether it sets a value, and does not choose a group's option, add or delete."""
+        group = self.loader.get_group_options(override.key_or_group)
+        return override.type == OverrideType.CHANGE and not override.package and not group
+
+
+def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
+    """Compose, resolve and check every run of a sweep; the same run asked for twice is one.
+
+    Raises:
+        ConfigError: one line for each thing that is wrong, and the runs it concerns.
+    """
+    composer = Composer(loader, master)
+    runs: dict[Path, Run] = {}
+    refused: dict[str, list[str]] = {}
+    plain: dict[tuple[str, ...], Config] = {}
+    agents: dict[str, ConfigError | None] = {}
+    product = composer.product(arguments)
+    for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
+        try:
+            config = resolve(composer(overrides))
+            _check_agent(config, agents)
+            run = Run(config, folder_of(config, plain))
+        except ConfigError as error:
+            refused.setdefault(str(error), []).append(" ".join(overrides))
+            continue
+        runs[run.folder] = run
+    if refused:
+        raise ConfigError("\n  ".join(_complaints(refused, len(product))))
+    if len({run.folder.parent for run in runs.values()}) > 1:
+        raise ConfigError("sweep: one sweep has one name; give sweep=NAME once")
+    return list(runs.values())
+
+
+def _complaints(refused: dict[str, list[str]], total: int) -> list[str]:
+    """Return one line for each kind of error, for one run just that."""
+    if total == 1:
+        return list(refused)
+    count = sum(map(len, refused.values()))
+    lines = [f"{count} of {total} runs are refused, and nothing was started:"]
+    for text, overrides in list(refused.items())[:SHOWN]:
+        more = f" and {len(overrides) - 1} more" if len(overrides) > 1 else ""
+        lines.append(f"{text} ({overrides[0]}{more})")
+    if len(refused) > SHOWN:
+        lines.append(f"and {len(refused) - SHOWN} other errors")
+    return lines
+
+
+def _check_agent(config: Config, known: dict[str, ConfigError | None]) -> None:
+    """Build the agent of each kind once: constructors know what no annotation says."""
+    left_out = ("seed", "sweep", "device")
+    key = repr({name: value for name, value in config.items() if name not in left_out})
+    if key not in known:
+        known[key] = None
+        try:
+            build_agent(config | {"device": "cpu"})
+        except ConfigError as error:
+            known[key] = error
+    if refusal := known[key]:
+        raise refusal

@@ -1,0 +1,138 @@
+"""What a person sees of a sweep: its table, a bar, and how it ended."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from memrl.checkpoint import write_whole
+from memrl.sweep.states import BUSY, Row, State, Sweep
+
+SHOWN = 10  # runs that are named where there may be hundreds
+EVERY_S = 1.0  # between looks at the files of runs
+
+
+def table(rows: Collection[Row]) -> str:
+    """Return a line for each run: state, progress, speed, where it runs, why it ended."""
+    header = ["#", "run", "state", "progress", "return", "steps/s", "ETA", "job", "node", "cause"]
+    return align([header] + [[str(n), *_cells(row)] for n, row in enumerate(rows)])
+
+
+def _cells(row: Row) -> list[str]:
+    status, running = row.status, row.state == State.RUNNING
+    last, speed, eta = (status.get(key) for key in ("last_return", "env_steps_per_s", "eta_s"))
+    return [
+        row.name,
+        row.state.value,
+        f"{float(status.get('progress') or 0):.0%}",
+        "-" if last is None else f"{last:.2f}",
+        f"{speed:,.0f}" if running and speed is not None else "-",
+        _eta(float(eta), status) if running and eta is not None else "-",
+        row.job_id or "-",
+        row.node or "-",
+        row.cause or "-",
+    ]
+
+
+def _eta(eta_s: float, status: Mapping[str, Any]) -> str:
+    left = max(eta_s - (time.time() - float(status.get("updated", time.time()))), 0)
+    minutes = round(left / 60)
+    return f"{minutes // 60}:{minutes % 60:02}" if minutes else "<1 min"
+
+
+def align(cells: Sequence[Sequence[str]]) -> str:
+    """Return a table with its columns aligned, the last one ragged."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+    return "\n".join(lines)
+
+
+def counts(sweep: Sweep) -> str:
+    """Return how many runs are in which state, in one line."""
+    parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
+    return f"{len(sweep.rows)} run{'s' * (len(sweep.rows) != 1)} ({parts})"
+
+
+def status_command(folder: Path) -> str:
+    """Return the command that shows a sweep's state, to be given where we are."""
+    return f"python -m memrl.sweep status {shlex.quote(below_cwd(folder))}"
+
+
+def below_cwd(path: Path) -> str:
+    """Return a path as short as it can be written here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+class Bar:
+    """A sweep's progress on a terminal, all runs together; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        form = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=100, bar_format=form, leave=False, disable=None)
+        self.next = 0.0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def due(self) -> bool:
+        """Tell whether it is time to look again; on no terminal it never is."""
+        if self.bar.disable or time.monotonic() < self.next:
+            return False
+        self.next = time.monotonic() + EVERY_S
+        return True
+
+    def show(self, sweep: Sweep) -> None:
+        """Show where the sweep is."""
+        self.bar.n = round(100 * sweep.progress())
+        self.bar.set_postfix_str(", ".join(f"{n} {s}" for s, n in sweep.count().items()))
+
+    def write(self, text: str) -> None:
+        """Print lines above the bar."""
+        self.bar.write(text, file=sys.stderr)
+
+
+def write_table(sweep: Sweep) -> Path:
+    """Write ``runs.csv``, a line for each run, into the sweep's folder."""
+    keys = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "state", "cause", *keys])
+    for row in sweep.rows:
+        writer.writerow([row.name, row.state, row.cause, *(row.status.get(k) for k in keys)])
+    path = sweep.folder / "runs.csv"
+    write_whole(path, text.getvalue().encode())
+    return path
+
+
+def finish(sweep: Sweep) -> bool:
+    """Say how a sweep ended, write its table and figure; return True if all runs are done."""
+    from memrl.plot import lengths
+
+    print(f"{below_cwd(sweep.folder)}: {counts(sweep)}")
+    written = [write_table(sweep)]
+    try:
+        written += lengths(sweep.folder, [(row.run.folder, row.run.config) for row in sweep.rows])
+    except Exception as error:  # the runs are what counts
+        print(f"no figure: {error}", file=sys.stderr)
+    print(f"see {', '.join(map(below_cwd, written))}", flush=True)
+    bad = [row for row in sweep.rows if row.state not in (State.DONE, *BUSY)]
+    if bad:
+        print(f"{len(bad)} of {len(sweep.rows)} runs are not done:", file=sys.stderr)
+        for row in bad[:SHOWN]:
+            print(f"  {row.name}: {row.state}: {row.cause}", file=sys.stderr)
+        if len(bad) > SHOWN:
+            print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
+    return not bad

@@ -1,0 +1,167 @@
+"""What was submitted: a folder ``outputs/<sweep>/.submissions/<name>/`` for each submission.
+
+It is complete before anything starts, so whatever dies, it is known which runs were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from memrl.checkpoint import write_whole
+from memrl.lock import is_alive, this_process
+from memrl.sweep.compose import Run
+
+FOLDER = ".submissions"
+STARTING_S = 180.0  # a driver on another host is believed to be at work for so long
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One call of ``sbatch``, or one local sweep.
+
+    Attributes:
+        folder: its own, absolute; the last part is its name, and the job's.
+        launcher: basic, local or slurm.
+        settings: what was under ``hydra.launcher``.
+        code: what ran: commit, whether it was changed, snapshot.
+        python_path: folders that the runs import from, the snapshot first.
+        created: UTC seconds.
+        driver: the process that submitted it.
+        per_job: how many consecutive runs form one job.
+        job_id: SLURM's, once ``sbatch`` has returned.
+    """
+
+    folder: Path
+    launcher: str
+    settings: dict[str, Any]
+    code: dict[str, Any]
+    python_path: list[str]
+    created: float
+    driver: dict[str, Any]
+    per_job: int = 1
+    job_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The submission's name, which no other one has."""
+        return self.folder.name
+
+    @property
+    def sweep_folder(self) -> Path:
+        """``outputs/<sweep>``, absolute."""
+        return self.folder.parents[1]
+
+    @property
+    def cwd(self) -> Path:
+        """Where ``outputs`` is, and where runs work."""
+        return self.folder.parents[3]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The runs, in order, with their folders as seen from ``cwd``."""
+        lines = (self.folder / "runs.jsonl").read_text().splitlines()
+        sweep = self.sweep_folder.relative_to(self.cwd)
+        return [Run(x["config"], sweep / x["run"]) for x in map(json.loads, lines)]
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs it has; of ``basic`` and ``local`` that is the number of runs."""
+        return -(-len(self.runs) // self.per_job)
+
+    def log(self, index: int) -> Path:
+        """Return where the output of a run's processes goes, all attempts of this submission."""
+        return self.folder / "log" / f"{index}.txt"
+
+    def write(self) -> None:
+        """Write it down, its runs first: the last file makes it count."""
+        (self.folder / "log").mkdir(parents=True)
+        lines = (json.dumps({"run": run.folder.name, "config": run.config}) for run in self.runs)
+        write_whole(self.folder / "runs.jsonl", ("\n".join(lines) + "\n").encode())
+        if self.code.get("diff"):
+            write_whole(self.folder / "changes.diff", self.code["diff"].encode())
+        self.save(None)
+
+    def save(self, job_id: str | None) -> None:
+        """Write the record itself, with its job once there is one."""
+        code = {key: value for key, value in self.code.items() if key != "diff"}
+        content = asdict(self) | {"code": code, "job_id": job_id}
+        del content["folder"]
+        write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
+
+    def driver_alive(self) -> bool:
+        """Tell whether the process that submits it is still at it."""
+        return is_alive(self.driver, time.time() - self.created < STARTING_S)
+
+    def cancel(self, indices: Sequence[int]) -> None:
+        """Note that these runs were cancelled."""
+        path = self.folder / "cancelled.json"
+        write_whole(path, json.dumps(sorted({*self.cancelled, *indices})).encode())
+
+    @property
+    def cancelled(self) -> list[int]:
+        """Indices of the runs that were cancelled."""
+        with contextlib.suppress(OSError, ValueError):
+            return list(json.loads((self.folder / "cancelled.json").read_text()))
+        return []
+
+    def remove(self) -> None:
+        """Forget a submission that came to nothing."""
+        (self.folder / "submission.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def draft(
+    runs: Sequence[Run],
+    launcher: str,
+    settings: Mapping[str, Any],
+    code: Mapping[str, Any],
+    python_path: Sequence[str],
+    per_job: int = 1,
+) -> Submission:
+    """Return a submission with a name of its own, which is written nowhere yet."""
+    sweep = runs[0].folder.parent
+    folder = (sweep / FOLDER / f"{job_name(sweep.name)}-{secrets.token_hex(3)}").absolute()
+    driver, now = this_process(), time.time()
+    given = (dict(settings), dict(code), list(python_path), now, driver, per_job)
+    record = Submission(folder, launcher, *given)
+    record.__dict__["runs"] = list(runs)  # which otherwise are read from its file
+    return record
+
+
+def job_name(sweep: str) -> str:
+    """Return what a job's name begins with: what SLURM can take of the sweep's."""
+    return re.sub("[^A-Za-z0-9._=+-]", "-", sweep)
+
+
+def load(folder: Path) -> Submission:
+    """Read one back.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it lacks something.
+    """
+    path = folder / "submission.json"
+    content = json.loads(path.read_text())
+    known = {field.name for field in fields(Submission)} - {"folder"}
+    if missing := sorted(known - content.keys()):
+        raise ValueError(f"{path}: no {missing[0]}; was it written by another version?")
+    return Submission(folder.absolute(), **{key: content[key] for key in known})
+
+
+def load_all(sweep_folder: Path) -> list[Submission]:
+    """Return the submissions of a sweep, the oldest first."""
+    found = []
+    for path in (sweep_folder / FOLDER).glob("*/submission.json"):
+        with contextlib.suppress(FileNotFoundError):  # it came to nothing just now
+            found.append(load(path.parent))
+    return sorted(found, key=lambda submission: submission.created)

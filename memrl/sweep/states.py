@@ -1,0 +1,303 @@
+"""The state of every run of a sweep, from its own files, the submissions and one ``squeue``.
+
+``sacct`` is not asked: where it exists it lags, and on many clusters it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memrl.lock import holder
+from memrl.sweep.compose import Run
+from memrl.sweep.records import Submission, load_all
+
+SQUEUE_S = 60.0  # a busy controller answers late
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+
+
+class State(StrEnum):
+    """What a run is."""
+
+    MISSING = "missing"  # asked for, never submitted
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    LOST = "lost"  # died without a word, or was never started
+
+
+BUSY = (State.QUEUED, State.RUNNING)
+
+
+def is_due(state: State, retry_failed: bool) -> bool:
+    """Tell whether a sweep that is issued again starts a run that is in this state."""
+    if state == State.FAILED:
+        return retry_failed
+    return state not in (State.DONE, *BUSY)
+
+
+# --- SLURM's queue -------------------------------------------------------------------------------
+
+
+class Job(NamedTuple):
+    """A job in SLURM's queue."""
+
+    id: str
+    state: str
+    node: str = ""
+    reason: str = ""
+
+    @property
+    def waiting(self) -> bool:
+        """It has not begun, or not begun again."""
+        return self.state in WAITING
+
+
+Queue = dict[tuple[str, int], Job]  # by the submission's name and the index in its array
+
+
+def ask_queue(submissions: Iterable[Submission]) -> Queue | None:
+    """Return the jobs of these submissions that SLURM knows; None if it does not answer."""
+    names = sorted({s.name for s in submissions if s.launcher == "slurm"})
+    if not names:
+        return {}
+    command = ["squeue", "--noheader", "--array", "--user", str(os.getuid())]
+    command += ["--name", ",".join(names), "--format", "%j|%K|%T|%i|%N|%r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return None
+    queue: Queue = {}
+    for line in done.stdout.splitlines():
+        name, index, state, job, node, reason = (part.strip() for part in line.split("|", 5))
+        key = (name, int(index) if index.isdecimal() else 0)  # N/A: no array
+        queue[key] = Job(job, state, node, reason)
+    return queue
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of a run.
+
+    Attributes:
+        status: its ``status.json``, empty if there is none.
+        alive: a process that lives, or may live, holds its lock.
+        submitted: when it was submitted last, or None.
+        submitting: the driver that submitted it last is still at work.
+        slurm: it was submitted to SLURM last.
+        job: its job in the queue, or None.
+        queue_known: SLURM answered.
+        cancelled: it was cancelled since it was submitted.
+    """
+
+    status: Mapping[str, Any] = field(default_factory=dict)
+    alive: bool = False
+    submitted: float | None = None
+    submitting: bool = False
+    slurm: bool = False
+    job: Job | None = None
+    queue_known: bool = True
+    cancelled: bool = False
+
+
+def judge(facts: Facts) -> tuple[State, str]:
+    """Return a run's state, and its cause or what is to be known, in a few words."""
+    state, cause = facts.status.get("state"), str(facts.status.get("cause") or "")
+    if state == "done":
+        return State.DONE, ""
+    if facts.alive:
+        return State.RUNNING, ""
+    # What its files say may be older than the last submission, which then decides.
+    begun = state is not None
+    current = begun and float(facts.status.get("updated", 0)) >= (facts.submitted or 0)
+    ended = current and (state == "failed" or _was_killed(cause))
+    if facts.job and not ended:
+        if current and state == "running" and not facts.job.waiting:
+            return State.RUNNING, "no sign of life"
+        if facts.job.waiting:
+            return State.QUEUED, facts.job.reason
+        return State.QUEUED, "its job is ending" if facts.job.state == "COMPLETING" else "starting"
+    if facts.submitted is not None and not current:
+        if facts.submitting:
+            return State.QUEUED, ""
+        if facts.slurm and not facts.queue_known:
+            return State.QUEUED, "unless it is lost: squeue does not answer"
+        if facts.cancelled:
+            return State.CANCELLED, "before it started"
+        if not begun:
+            return State.LOST, "never started"
+    if not begun:
+        return State.MISSING, ""
+    if state == "failed":
+        return State.FAILED, cause
+    return _interrupted(str(state), cause, facts)
+
+
+def _interrupted(state: str, cause: str, facts: Facts) -> tuple[State, str]:
+    if facts.cancelled and (state == "running" or "SIGTERM" in cause):
+        return State.CANCELLED, ""
+    if state == "running":
+        return State.LOST, "died without a word"
+    if _was_killed(cause):
+        return State.LOST, cause
+    if "SIGUSR2" in cause:
+        return (State.TIMEOUT if "time limit" in cause else State.PREEMPTED), cause
+    if "SIGTERM" in cause and facts.status.get("job_id"):
+        return State.CANCELLED, cause
+    return State.STOPPED, cause
+
+
+def _was_killed(cause: str) -> bool:
+    return cause.startswith("killed by")
+
+
+# --- all runs ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """A run in a sweep's table.
+
+    Attributes:
+        run: its config (empty if no submission names it) and its folder.
+        state, cause: what ``judge`` says.
+        status: its ``status.json``.
+        submission: the last one that names it, or None.
+        index: its place there.
+        job: its job in the queue.
+    """
+
+    run: Run
+    state: State
+    cause: str
+    status: Mapping[str, Any]
+    submission: Submission | None
+    index: int
+    job: Job | None
+
+    @property
+    def name(self) -> str:
+        """The run's folder, without the sweep's."""
+        return self.run.folder.name
+
+    @property
+    def job_id(self) -> str:
+        """SLURM's job, as ``squeue`` shows it."""
+        return self.job.id if self.job else str(self.status.get("job_id") or "")
+
+    @property
+    def node(self) -> str:
+        """Where it runs, or ran last."""
+        host = str(self.status.get("host") or "")
+        return (self.job.node if self.job and not self.job.waiting else "") or host
+
+
+@dataclass
+class Sweep:
+    """A sweep as it is now."""
+
+    folder: Path
+    rows: list[Row]
+    submissions: list[Submission]
+    queue_known: bool
+
+    def count(self) -> dict[State, int]:
+        """Return how many runs are in each state."""
+        counts = {state: sum(row.state == state for row in self.rows) for state in State}
+        return {state: n for state, n in counts.items() if n}
+
+    def progress(self) -> float:
+        """Return the share of the work that is done, 0 to 1."""
+        done = sum(float(row.status.get("progress") or 0) for row in self.rows)
+        return done / max(len(self.rows), 1)
+
+
+def look(folder: Path, asked: Sequence[Run] = ()) -> Sweep:
+    """Find out the state of every run that a sweep's folder or its submissions know, or asked for.
+
+    Args:
+        folder: ``outputs/<sweep>``.
+        asked: runs to look at, and no others; empty: all there are.
+    """
+    submissions = load_all(folder)
+    latest: dict[str, tuple[Submission, int]] = {}
+    for submission in submissions:
+        for index, run in enumerate(submission.runs):
+            latest[run.folder.name] = submission, index
+    runs = {run.folder.name: run for run in asked} or _known(folder, latest)
+    open_names = {name for name in runs if _state_in(folder / name) != "done"}
+    # The queue before the files: a job that ends meanwhile has left its word there.
+    queue = ask_queue(
+        {latest[n][0].name: latest[n][0] for n in open_names & latest.keys()}.values()
+    )
+    alive: dict[str, bool] = {}
+    rows = [_row(run, latest.get(name), queue, alive) for name, run in runs.items()]
+    return Sweep(folder, rows, submissions, queue is not None)
+
+
+def _known(folder: Path, latest: Mapping[str, tuple[Submission, int]]) -> dict[str, Run]:
+    runs = {name: submission.runs[index] for name, (submission, index) in latest.items()}
+    by_hand = [p.name for p in folder.glob("*") if (p / "status.json").exists()]
+    runs |= {name: Run({}, folder / name) for name in sorted({*by_hand} - runs.keys())}
+    return runs
+
+
+def _row(
+    run: Run,
+    latest: tuple[Submission, int] | None,
+    queue: Queue | None,
+    drivers: dict[str, bool],
+) -> Row:
+    submission, index = latest or (None, 0)
+    facts = Facts()
+    status = _status(run.folder)
+    if status.get("state") != "done":
+        job, driving = None, False
+        if submission:
+            job = (queue or {}).get((submission.name, index // submission.per_job))
+            if submission.name not in drivers:
+                drivers[submission.name] = submission.job_id is None and submission.driver_alive()
+            driving = drivers[submission.name]
+        alive = holder(run.folder) is not None
+        status = _status(run.folder)  # after the lock: one that is gone has left its word
+        facts = Facts(
+            status=status,
+            alive=alive and status.get("state") != "done",
+            submitted=submission.created if submission else None,
+            submitting=driving,
+            slurm=submission is not None and submission.launcher == "slurm",
+            job=job,
+            queue_known=queue is not None,
+            cancelled=submission is not None and index in submission.cancelled,
+        )
+    else:
+        facts = Facts(status=status)
+    return Row(run, *judge(facts), status, submission, index, facts.job)
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _state_in(folder: Path) -> str | None:
+    return _status(folder).get("state")
