@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -105,7 +106,8 @@ def start(submission: Submission, made: Executor) -> Submission:
     """
     jobs = range(submission.jobs)
     try:
-        first, *_ = made.map_array(Task(submission.folder), list(jobs))
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+            first, *_ = made.map_array(Task(submission.folder), list(jobs))
     except FailedJobError as error:
         submission.remove()
         raise SbatchError(_sbatch_says(str(error))) from None
