@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -106,9 +107,16 @@ def log_to_console() -> None:
 
 def task(cfg: DictConfig) -> None:
     """Do one run; a failure ends the process."""
-    failure = attempt(lambda: run(cfg))
+    failure = attempt(lambda: _run_here(cfg))
     if failure:
         sys.exit(_complain(*failure))
+
+
+def _run_here(cfg: DictConfig) -> None:
+    launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
+    if launcher != "basic":  # Hydra would run it on the login node without a word
+        raise ConfigError(f"hydra/launcher={launcher} starts sweeps, of one run too; add -m")
+    run(cfg)
 
 
 def attempt(do: Callable[[], object]) -> tuple[str, int] | None:

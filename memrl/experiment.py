@@ -244,6 +244,16 @@ def build(config: Config) -> Trainer:
     )
 
 
+def check_replay(config: Config, spec: TaskSpec) -> None:
+    """Raise ConfigError if the replay asked for cannot hold an episode; nothing is reserved."""
+    from memrl.replay import check_capacity
+
+    try:
+        check_capacity(replay_capacity(config, spec.horizon), spec)
+    except ValueError as error:
+        raise ConfigError(f"replay_{error}") from None
+
+
 def replay_capacity(config: Config, horizon: int) -> int:
     """Return the slots asked for, or else the published number less what can never be filled."""
     if config["replay_capacity"] is not None:

@@ -66,19 +66,25 @@ class Signals:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT == self.caught:
             raise KeyboardInterrupt
-        self.caught = signum
+        if self.caught is None:  # SLURM sends SIGTERM right after SIGUSR2
+            self.caught = signum
         if signum == signal.SIGINT:  # one update may take half a minute
             with contextlib.suppress(OSError):
                 os.write(2, NOTICE)
 
 
 def _reason(signum: int) -> str:
-    """Say why SLURM sent SIGUSR2: the time limit is near, or another job wants the place."""
+    """Say why SLURM sent a signal: the time limit is near, or another job wants the place.
+
+    SIGTERM before the limit is sent for many reasons, and none is given.
+    """
     ends = os.environ.get("SLURM_JOB_END_TIME")  # SLURM 23.02 and later
     near = os.environ.get("MEMRL_LIMIT_AT") or (float(ends) - EARLY_S if ends else None)
-    if signum != signal.SIGUSR2 or near is None:
+    if signum not in (signal.SIGUSR2, signal.SIGTERM) or near is None:
         return ""
-    return " (time limit)" if time.time() >= float(near) else " (preempted)"
+    if time.time() >= float(near):
+        return " (time limit)"
+    return " (preempted)" if signum == signal.SIGUSR2 else ""
 
 
 def _nohup(signum: int) -> bool:

@@ -39,10 +39,7 @@ class Replay:
     def __init__(self, spec: TaskSpec, window: int, capacity: int, device: torch.device) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
-        if capacity < spec.horizon + 1:
-            raise ValueError(
-                f"capacity must be at least one episode, {spec.horizon + 1} slots, got {capacity}"
-            )
+        check_capacity(capacity, spec)
         shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
         assert shape is not None and dtype is not None
         obs_dtype = TORCH_DTYPE.get(np.dtype(dtype), torch.float32)
@@ -133,6 +130,14 @@ class Replay:
 
     def _rings(self) -> tuple[str, ...]:
         return ("obs", "action", "reward", "terminated", "end")
+
+
+def check_capacity(capacity: int, spec: TaskSpec) -> None:
+    """Raise ValueError unless the slots hold one longest episode of the task."""
+    if capacity < spec.horizon + 1:
+        raise ValueError(
+            f"capacity must be at least one episode, {spec.horizon + 1} slots, got {capacity}"
+        )
 
 
 def free_bytes(device: torch.device) -> int:

@@ -93,7 +93,7 @@ class Status:
 
     def __init__(self, folder: Path, versions: Mapping[str, Any]) -> None:
         self.path = folder / "status.json"
-        before = _read(self.path)
+        before = read_status(folder)
         past = before.get("versions", {})
         changed = [
             f"{key}: {past[key]} -> {versions[key]}"
@@ -154,7 +154,7 @@ class Status:
 
 def record_end(folder: Path, state: str, cause: str) -> None:
     """Write the end of a run whose own process could not; the folder's lock must be held."""
-    before = _read(folder / "status.json")
+    before = read_status(folder)
     blank: dict[str, Any] = {
         "progress": 0.0,
         "env_steps": 0,
@@ -192,12 +192,13 @@ def in_one_line(error: BaseException) -> str:
 
 def state_of(folder: Path) -> str | None:
     """Return the ``state`` of a run's folder, or None if it has none."""
-    return _read(folder / "status.json").get("state")
+    return read_status(folder).get("state")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> dict[str, Any]:
+    """Return a run's ``status.json``; empty if there is none that can be read."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads((folder / "status.json").read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

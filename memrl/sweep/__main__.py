@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from memrl.cli import attempt, log_to_console
 from memrl.experiment import OUTPUTS
 from memrl.lock import this_process
-from memrl.sweep import display, snapshot
+from memrl.sweep import display
 from memrl.sweep.states import BUSY, Row, State, Sweep, look
 
 WATCH_S = 5.0
@@ -106,16 +105,9 @@ def _as_text(sweep: Sweep) -> str:
     lines = [display.table(sweep.rows), f"{sweep.folder}: {display.counts(sweep)}"]
     if not sweep.queue_known:
         lines.append("squeue does not answer: what is queued may be lost, or already running")
-    codes = Counter(filter(None, map(_code, sweep.rows)))
-    if len(codes) > 1:
-        parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())
-        lines.append(f"runs of this sweep were started from different code: {parts}")
+    if note := display.code_note(sweep):
+        lines.append(note)
     return "\n".join(lines)
-
-
-def _code(row: Row) -> str | None:
-    begun = row.status.get("versions", {}).get("code")
-    return begun or (snapshot.label(row.submission.code) if row.submission else None)
 
 
 def _as_json(sweep: Sweep) -> dict[str, Any]:
@@ -126,7 +118,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
             "cause": row.cause,
             "job_id": row.job_id or None,
             "node": row.node or None,
-            "code": _code(row),
+            "code": display.code_of(row),
             "submission": row.submission.name if row.submission else None,
             "log": str(row.submission.log(row.index)) if row.submission else None,
             "status": row.status,

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import Config, build_agent, folder_of, resolve
+from memrl.experiment import Config, build_agent, check_replay, folder_of, resolve
 from memrl.schema import ConfigError
 
 SHOWN = 5  # refused runs that are named
@@ -44,6 +44,7 @@ class Composer:
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
         self.parsed: dict[str, Override | None] = {}  # None: composing has to see it
+        self.groups: dict[str, bool] = {}  # whether a key is a group's, which is found on disk
         self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def product(self, arguments: Sequence[str]) -> list[list[str]]:
@@ -75,8 +76,11 @@ class Composer:
 
     def _is_plain(self, override: Override) -> bool:
         """Tell whether it sets a value, and does not choose a group's option, add or delete."""
-        group = self.loader.get_group_options(override.key_or_group)
-        return override.type == OverrideType.CHANGE and not override.package and not group
+        key = override.key_or_group
+        if key not in self.groups:
+            self.groups[key] = bool(self.loader.get_group_options(key))
+        change = override.type == OverrideType.CHANGE
+        return change and not override.package and not self.groups[key]
 
 
 def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
@@ -128,7 +132,8 @@ def _check_agent(config: Config, known: dict[str, ConfigError | None]) -> None:
     if key not in known:
         known[key] = None
         try:
-            build_agent(config | {"device": "cpu"})
+            _, spec, _ = build_agent(config | {"device": "cpu"})
+            check_replay(config, spec)
         except ConfigError as error:
             known[key] = error
     if refusal := known[key]:

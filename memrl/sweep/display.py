@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from memrl.checkpoint import write_whole
+from memrl.sweep import snapshot
 from memrl.sweep.states import BUSY, Row, State, Sweep
 
 SHOWN = 10  # runs that are named where there may be hundreds
@@ -60,6 +62,21 @@ def counts(sweep: Sweep) -> str:
     """Return how many runs are in which state, in one line."""
     parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
     return f"{len(sweep.rows)} run{'s' * (len(sweep.rows) != 1)} ({parts})"
+
+
+def code_of(row: Row) -> str | None:
+    """Return the label of the code that a run was started from, or None if nobody knows."""
+    begun: str | None = row.status.get("versions", {}).get("code")
+    return begun or (snapshot.label(row.submission.code) if row.submission else None)
+
+
+def code_note(sweep: Sweep) -> str | None:
+    """Say so if a sweep's runs were started from different code."""
+    codes = Counter(filter(None, map(code_of, sweep.rows)))
+    if len(codes) < 2:
+        return None
+    parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())
+    return f"runs of this sweep were started from different code: {parts}"
 
 
 def status_command(folder: Path) -> str:
@@ -128,6 +145,8 @@ def finish(sweep: Sweep) -> bool:
     except Exception as error:  # the runs are what counts
         print(f"no figure: {error}", file=sys.stderr)
     print(f"see {', '.join(map(below_cwd, written))}", flush=True)
+    if note := code_note(sweep):
+        print(note, flush=True)
     bad = [row for row in sweep.rows if row.state not in (State.DONE, *BUSY)]
     if bad:
         print(f"{len(bad)} of {len(sweep.rows)} runs are not done:", file=sys.stderr)

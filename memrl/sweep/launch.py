@@ -52,10 +52,12 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
             _need_sbatch()
             (folder / records.FOLDER).mkdir(parents=True, exist_ok=True)
             with locked(folder / records.FOLDER):  # two at once would submit the same twice
-                code = _submit(_due(look(folder, runs), settings), settings)
-            if code or not settings["wait"]:
+                due = _due(look(folder, runs), settings)
+                code = _submit(due, settings)
+            if code or (due and not settings["wait"]):
                 return code
-            _wait(folder, runs)
+            if settings["wait"]:
+                _wait(folder, runs)
         else:
             due = _due(look(folder, runs), settings)
             if due and launcher == "basic":
@@ -95,9 +97,12 @@ def _code(settings: Settings) -> tuple[dict[str, Any], list[str]]:
 
 def _one_by_one(due: Sequence[Run], settings: Settings) -> None:
     code, paths = _code(settings)
-    records.draft(due, "basic", settings, code, paths).write()
+    record = records.draft(due, "basic", settings, code, paths)
+    record.write()
     os.environ["MEMRL_CODE"] = snapshot.label(code)
     for n, run in enumerate(due):
+        if n in record.cancelled:
+            continue
         print(f"run {n + 1} of {len(due)}", flush=True)
         failure = attempt(lambda run=run: work(run.config, run.folder))  # type: ignore[misc]
         if failure:

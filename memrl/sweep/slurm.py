@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +19,12 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from memrl.interrupt import Signals, Stopped
-from memrl.run_folder import state_of
+from memrl.lock import job_id
+from memrl.run_folder import read_status
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.records import Submission, load
 from memrl.sweep.snapshot import ROOT, label
+from memrl.sweep.states import ask_queue
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
 OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on by their names
@@ -102,14 +105,16 @@ def start(submission: Submission, made: Executor) -> Submission:
     """Submit all jobs of a submission as one array; return it with its job's id.
 
     Raises:
-        SbatchError: the cluster refused it; the submission is forgotten.
+        SbatchError: the cluster refused it, and the submission is forgotten; unless a job of it is
+            in the queue all the same, or nobody knows.
     """
     jobs = range(submission.jobs)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
             first, *_ = made.map_array(Task(submission.folder), list(jobs))
     except FailedJobError as error:
-        submission.remove()
+        if ask_queue([submission]) == {}:
+            submission.remove()
         raise SbatchError(_sbatch_says(str(error))) from None
     job_id = str(first.job_id).split("_")[0]
     submission.save(job_id)
@@ -168,18 +173,7 @@ class Task:
         with Signals() as signals:
             submission = load(Path(self.folder))
             print(f"code: {label(submission.code)} in {ROOT}", flush=True)
-            first = job * submission.per_job
-            mine = range(first, min(first + submission.per_job, len(submission.runs)))
-            finished = ["done"]
-            if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-                finished.append("failed")  # it did so in this job: not again
-            left = []
-            for n in mine:
-                folder = submission.runs[n].folder
-                if state_of(submission.cwd / folder) not in finished:
-                    left.append(n)
-                where = submission.log(n) if n in left else "finished before"
-                print(f"{folder}: {where}", flush=True)
+            left, failed = _remaining(submission, job)
             settings = submission.settings
             limit = time.time() + settings["timeout_min"] * 60 - settings["signal_delay_s"] - 90
             gpus = visible_gpus() if len(left) > 1 else []
@@ -192,6 +186,40 @@ class Task:
                 stopped = error
         if stopped:
             print(f"{stopped}; runs to be continued: {len(pool.unfinished)}", flush=True)
+            if stopped.signum == signal.SIGTERM and _goes_on():
+                stopped = Stopped(signal.SIGUSR2, signals.previous.get(signal.SIGUSR2))
             stopped.leave()
-        if pool.failed or pool.killed or pool.unfinished:
+        if failed or pool.failed or pool.killed or pool.unfinished:
             sys.exit(1)
+
+
+def _remaining(submission: Submission, job: int) -> tuple[list[int], list[int]]:
+    """Return a job's runs that are to be done, and those that failed before it was requeued."""
+    restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    first = job * submission.per_job
+    left, failed = [], []
+    for n in range(first, min(first + submission.per_job, len(submission.runs))):
+        folder, where = submission.runs[n].folder, "finished before"
+        status = read_status(submission.cwd / folder)
+        state, updated = status.get("state"), float(status.get("updated", 0))
+        if restarted and state == "failed" and updated >= submission.created:
+            failed.append(n)
+        elif state != "done":
+            left.append(n)
+            where = str(submission.log(n))
+        print(f"{folder}: {where}", flush=True)
+    return left, failed
+
+
+def _goes_on() -> bool:
+    """Tell whether this job was sent SIGTERM though it is not ending.
+
+    That is how many clusters announce a preemption. A job that just leaves is over then; one that
+    was cancelled, requeued or out of time shows as completing.
+    """
+    # Of an array's last task SLURM_JOB_ID is the whole array's.
+    command = ["squeue", "--noheader", "--jobs", job_id() or "", "--format=%T"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.returncode == 0 and done.stdout.split() == ["RUNNING"]
+    return False

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memrl.lock import holder
+from memrl.run_folder import read_status, state_of
 from memrl.sweep.compose import Run
 from memrl.sweep.records import Submission, load_all
 
@@ -129,7 +129,8 @@ def judge(facts: Facts) -> tuple[State, str]:
     ended = current and (state == "failed" or _was_killed(cause))
     if facts.job and not ended:
         if current and state == "running" and not facts.job.waiting:
-            return State.RUNNING, "no sign of life"
+            job = facts.job.state.lower()  # suspended, say
+            return State.RUNNING, "no sign of life" if job == "running" else job
         if facts.job.waiting:
             return State.QUEUED, facts.job.reason
         return State.QUEUED, "its job is ending" if facts.job.state == "COMPLETING" else "starting"
@@ -141,7 +142,9 @@ def judge(facts: Facts) -> tuple[State, str]:
         if facts.cancelled:
             return State.CANCELLED, "before it started"
         if not begun:
-            return State.LOST, "never started"
+            if facts.slurm:
+                return State.LOST, "never started"
+            return State.STOPPED, "its sweep ended before it began"
     if not begun:
         return State.MISSING, ""
     if state == "failed":
@@ -153,11 +156,14 @@ def _interrupted(state: str, cause: str, facts: Facts) -> tuple[State, str]:
     if facts.cancelled and (state == "running" or "SIGTERM" in cause):
         return State.CANCELLED, ""
     if state == "running":
-        return State.LOST, "died without a word"
+        host = facts.status.get("host")
+        return State.LOST, f"died without a word on {host}: node failure, or kill -9"
     if _was_killed(cause):
         return State.LOST, cause
+    if "time limit" in cause:
+        return State.TIMEOUT, cause
     if "SIGUSR2" in cause:
-        return (State.TIMEOUT if "time limit" in cause else State.PREEMPTED), cause
+        return State.PREEMPTED, cause
     if "SIGTERM" in cause and facts.status.get("job_id"):
         return State.CANCELLED, cause
     return State.STOPPED, cause
@@ -241,7 +247,7 @@ def look(folder: Path, asked: Sequence[Run] = ()) -> Sweep:
         for index, run in enumerate(submission.runs):
             latest[run.folder.name] = submission, index
     runs = {run.folder.name: run for run in asked} or _known(folder, latest)
-    open_names = {name for name in runs if _state_in(folder / name) != "done"}
+    open_names = {name for name in runs if state_of(folder / name) != "done"}
     # The queue before the files: a job that ends meanwhile has left its word there.
     queue = ask_queue(
         {latest[n][0].name: latest[n][0] for n in open_names & latest.keys()}.values()
@@ -266,7 +272,7 @@ def _row(
 ) -> Row:
     submission, index = latest or (None, 0)
     facts = Facts()
-    status = _status(run.folder)
+    status = read_status(run.folder)
     if status.get("state") != "done":
         job, driving = None, False
         if submission:
@@ -275,7 +281,7 @@ def _row(
                 drivers[submission.name] = submission.job_id is None and submission.driver_alive()
             driving = drivers[submission.name]
         alive = holder(run.folder) is not None
-        status = _status(run.folder)  # after the lock: one that is gone has left its word
+        status = read_status(run.folder)  # after the lock: one that is gone has left its word
         facts = Facts(
             status=status,
             alive=alive and status.get("state") != "done",
@@ -289,15 +295,3 @@ def _row(
     else:
         facts = Facts(status=status)
     return Row(run, *judge(facts), status, submission, index, facts.job)
-
-
-def _status(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _state_in(folder: Path) -> str | None:
-    return _status(folder).get("state")
