@@ -1,9 +1,9 @@
 # Short names for the README's commands.
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format clean
+.PHONY: help install run test test-slurm lint format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install everything that development needs
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[dev]'
@@ -13,6 +13,9 @@ run: ## Install, and train the default agent
 
 test: ## Install, and run the tests
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' && .venv/bin/python -m pytest
+
+test-slurm: ## Run the tests against a real SLURM, which they start (after make install)
+	.venv/bin/python -m pytest -m slurm
 
 lint: ## Check the format, the code and the types (after make install)
 	.venv/bin/ruff format --check && .venv/bin/ruff check && .venv/bin/mypy

@@ -61,6 +61,13 @@ Examples:
   python run.py env=visual_match env.length=60 seq_model=gpt
   python run.py env=key_to_door env.length=120 seq_model.n_layer=2
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
+  python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
+
+Sweeps run with hydra/launcher=basic (one by one), local (hydra.launcher.n_jobs=N at a time) or
+slurm (docs/slurm.md). The same command again starts only what is missing. Also:
+hydra.launcher.dry_run=true, hydra.launcher.retry_failed=true
+
+  python -m memrl.sweep status|logs|retry|cancel outputs/<sweep>    looks after a sweep
 
 Results go to outputs/<sweep>/<run>/. The same command again continues a run that was
 interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 2 bad config,

@@ -387,10 +387,10 @@ def test_help_names_every_group_option_and_only_commands_that_compose(tmp_path):
         for option in options(group):
             assert option in text
     commands = [x for x in text.splitlines() if x.startswith("  python run.py ") and "[" not in x]
-    assert len([x for x in commands if "--" not in x]) == 7
+    assert len([x for x in commands if "--" not in x]) == 8
     for line in commands:
         words = line.split("   ")[0].split()[2:]
-        if "-m" not in words and not any(word.startswith("--") for word in words):
+        if not {"-m", "-cd"} & {*words} and not any(word.startswith("--") for word in words):
             resolve(compose_config(words))
 
 
