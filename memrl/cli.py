@@ -20,6 +20,7 @@ from hydra.errors import (
     HydraException,
     MissingConfigException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -98,6 +99,8 @@ def main() -> None:
         if wants_traceback:
             raise
         sys.exit(_complain(explain(error), BAD_CONFIG))
+    except (CannotContinue, OSError) as error:  # of a sweep; a run's are caught by attempt
+        sys.exit(_complain(in_one_line(error), FAILED))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
 
@@ -120,8 +123,10 @@ def task(cfg: DictConfig) -> None:
 
 
 def _run_here(cfg: DictConfig) -> None:
-    launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
-    if launcher != "basic":  # Hydra would run it on the login node without a word
+    hydra_config = HydraConfig.get()
+    launcher = hydra_config.runtime.choices["hydra/launcher"]
+    # Hydra would run it here, on the login node perhaps, without a word.
+    if hydra_config.mode == RunMode.RUN and launcher != "basic":
         raise ConfigError(f"hydra/launcher={launcher} starts sweeps, of one run too; add -m")
     run(cfg)
 

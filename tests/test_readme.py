@@ -10,8 +10,10 @@ import gymnasium
 import pytest
 import torch
 from conftest import ROOT
+from omegaconf import OmegaConf
 
 from memrl.experiment import compose_config, resolve
+from memrl.sweep.states import State
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -123,6 +125,15 @@ def test_the_two_commands_are_one_line_each_and_make_and_ci_repeat_them():
     ]
     assert "constraints.txt -e '.[test]'" in MAKEFILE
     assert "-m pytest" in MAKEFILE and "-m pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_page_on_slurm_lists_every_key_and_state():
+    page = (ROOT / "docs" / "slurm.md").read_text()
+    keys = OmegaConf.load(ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml").keys() - {"_target_"}
+    rows = re.findall(r"^\| (`[^|]*) \|", page, re.M)
+    listed = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
+    assert sorted(keys) == sorted(name for name in listed if name in keys)
+    assert {*State} <= {*listed}
 
 
 def test_map_of_the_code_names_files_that_exist():

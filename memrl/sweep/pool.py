@@ -95,6 +95,9 @@ class Pool:
         except KeyboardInterrupt:
             self._send(signal.SIGKILL)
             raise
+        except BaseException:  # a full disk, perhaps: no run goes on that nobody looks after
+            self._send(signal.SIGTERM)
+            raise
         if stopped and (self.left or self.unfinished):
             raise stopped
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from memrl.checkpoint import naming
 from memrl.experiment import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +34,16 @@ def take() -> Path:
     folder = Path.cwd() / OUTPUTS / FOLDER / digest.hexdigest()[:16]
     if not folder.exists():
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        for name in files:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, temporary / name)
         try:
+            for name in files:
+                copy = temporary / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with naming(copy):  # with the time of now: some clusters purge files by their age
+                    shutil.copy(ROOT / name, copy)
             os.rename(temporary, folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(temporary)
-            if not folder.exists():
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not folder.exists():  # else another process was faster
                 raise
     return folder
 
