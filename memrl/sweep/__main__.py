@@ -158,12 +158,13 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     sweep = look(folder)
     asked = [row for text in given.run for row in _find(sweep, text)] if given.run else sweep.rows
     chosen = {row.name: row for row in asked if row.state in BUSY}
-    _refuse_parts_of_jobs(sweep, chosen)
-    jobs = sorted({row.job.id for row in chosen.values() if row.job})
-    here = [row for row in chosen.values() if not row.job]
     for row in chosen.values():
-        if row.submission:  # first, so that no driver starts it meanwhile
+        if row.submission:  # first, so that nothing starts it meanwhile
             row.submission.cancel([row.index])
+    # A job that does others as well goes on: it looks for what was cancelled now and then.
+    shared = {r.job.id for r in sweep.rows if r.job and r.state in BUSY and r.name not in chosen}
+    jobs = sorted({row.job.id for row in chosen.values() if row.job} - shared)
+    here = [row for row in chosen.values() if not row.job]
     if jobs:
         from memrl.sweep import slurm
 
@@ -175,14 +176,6 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
         _stop_here(row)
     print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
     return 0
-
-
-def _refuse_parts_of_jobs(sweep: Sweep, chosen: dict[str, Row]) -> None:
-    """Refuse to cancel some of the runs that share a job: the others would end with them."""
-    jobs = {row.job.id for row in chosen.values() if row.job}
-    for row in sweep.rows:
-        if row.job and row.job.id in jobs and row.state in BUSY and row.name not in chosen:
-            raise Refused(f"{row.name} shares the job {row.job.id} with a run to be cancelled")
 
 
 def _stop_here(row: Row) -> None:

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 
 class Composer:
-    """Composes once for each set of group choices, and sets plain values on copies of that.
+    """Composes once for each set of group choices, and applies all else to copies of that.
 
     Hydra composes every run of a sweep from its files, 50 ms each.
 
@@ -43,9 +43,9 @@ class Composer:
         self.loader = loader
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
-        self.parsed: dict[str, Override | None] = {}  # None: composing has to see it
+        self.parsed: dict[str, Override | None] = {}  # None: a choice, composing has to see it
         self.groups: dict[str, bool] = {}  # whether a key is a group's, which is found on disk
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
+        self.composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
 
     def product(self, arguments: Sequence[str]) -> list[list[str]]:
         """Return the overrides of every run; a later argument replaces one for the same key.
@@ -61,26 +61,28 @@ class Composer:
         """Return what Hydra would compose from these, without the ``hydra`` node."""
         for text in set(overrides) - self.parsed.keys():
             parsed = self.parser.parse_override(text)
-            self.parsed[text] = parsed if self._is_plain(parsed) else None
-        plain = [override for text in overrides if (override := self.parsed[text])]
-        others = tuple(text for text in overrides if not self.parsed[text])
-        if others not in self.composed:
-            config = self.loader.load_sweep_config(self.master, list(others))
-            HydraConfig.instance().set_config(config)  # for interpolations of ${hydra:...}
+            self.parsed[text] = None if self._is_choice(parsed) else parsed
+        others = [override for text in overrides if (override := self.parsed[text])]
+        choices = tuple(text for text in overrides if not self.parsed[text])
+        if choices not in self.composed:
+            whole = self.loader.load_sweep_config(self.master, list(choices))
+            config = copy.deepcopy(whole)
             with open_dict(config):
                 del config["hydra"]
-            self.composed[others] = config
-        config = copy.deepcopy(self.composed[others])
-        ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+            self.composed[choices] = whole, config
+        whole, config = self.composed[choices]
+        HydraConfig.instance().set_config(whole)  # for interpolations of ${hydra:...}
+        config = copy.deepcopy(config)
+        ConfigLoaderImpl._apply_overrides_to_config(others, config)
         return config
 
-    def _is_plain(self, override: Override) -> bool:
-        """Tell whether it sets a value, and does not choose a group's option, add or delete."""
+    def _is_choice(self, override: Override) -> bool:
+        """Tell whether it chooses a group's option, and does not set, add or delete a key."""
         key = override.key_or_group
         if key not in self.groups:
             self.groups[key] = bool(self.loader.get_group_options(key))
-        change = override.type == OverrideType.CHANGE
-        return change and not override.package and not self.groups[key]
+        by_value = isinstance(override.value(), dict)  # {...} is merged, even of a group
+        return bool(override.package) or (self.groups[key] and not by_value)
 
 
 def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:

@@ -22,8 +22,11 @@ from memrl.run_folder import record_end, state_of
 from memrl.sweep.records import Submission
 
 POLL_S = 0.1
+CANCELLED_S = 2.0  # between looks at what was cancelled
 TAIL = 60  # lines of a failed run's output that the job's own log repeats
 GOES_ON_ELSEWHERE = 3
+ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+STOPPED = (CONTINUE_ME, *(128 + s for s in ASKED), *(-s for s in ASKED))  # once it was told to
 DEATHS = {"SIGKILL": "out of memory, or kill -9", "SIGSEGV": "a crash of native code"}
 
 
@@ -35,6 +38,7 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     start: int  # of this attempt's output in the log, in bytes
+    cancelled: bool = False
 
 
 class Pool:
@@ -65,6 +69,7 @@ class Pool:
         self.children: list[Child] = []
         self.started = 0
         self.kills = _kills_for_memory()
+        self.next_look = 0.0
         self.failed: list[int] = []  # runs that did not end well, by their own fault
         self.killed: list[int] = []  # runs that something killed
         self.unfinished: list[int] = []  # runs that were told to stop
@@ -87,6 +92,7 @@ class Pool:
                 for child in [c for c in self.children if c.process.poll() is not None]:
                     self.children.remove(child)
                     self._end(child)
+                self._stop_cancelled()
                 if stopped is None and (stopped := signals.stopped()):
                     asked = signal.SIGUSR2 if stopped.signum == signal.SIGUSR2 else signal.SIGTERM
                     self._send(asked)
@@ -128,9 +134,9 @@ class Pool:
         code, run = child.process.returncode, self.submission.runs[child.index]
         if code in (0, GOES_ON_ELSEWHERE):
             return
-        asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-        if code in (CONTINUE_ME, *(128 + s for s in asked), *(-s for s in asked)):
-            self.unfinished.append(child.index)
+        if code in STOPPED:
+            if child.index not in self.submission.cancelled:
+                self.unfinished.append(child.index)
             return
         cause = f"exit status {code}"
         if code < 0:
@@ -149,6 +155,16 @@ class Pool:
         if child.process.returncode < 0:
             lines.append(cause)
         self.report("\n".join([f"{run.folder}:", *("  " + line for line in lines[-TAIL:])]))
+
+    def _stop_cancelled(self) -> None:
+        """Tell runs that were cancelled to save and end; the others go on."""
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + CANCELLED_S
+        for child in self.children:
+            if not child.cancelled and child.index in self.submission.cancelled:
+                child.cancelled = True
+                child.process.terminate()
 
     def _send(self, signum: int) -> None:
         """Signal every child; it may have had the signal already, which does no harm."""

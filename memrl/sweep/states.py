@@ -126,6 +126,8 @@ def judge(facts: Facts) -> tuple[State, str]:
     # What its files say may be older than the last submission, which then decides.
     begun = state is not None
     current = begun and float(facts.status.get("updated", 0)) >= (facts.submitted or 0)
+    if facts.cancelled and not (current and state == "failed"):
+        return State.CANCELLED, "" if begun else "before it started"
     ended = current and (state == "failed" or _was_killed(cause))
     if facts.job and not ended:
         if current and state == "running" and not facts.job.waiting:
@@ -139,8 +141,6 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.QUEUED, ""
         if facts.slurm and not facts.queue_known:
             return State.QUEUED, "unless it is lost: squeue does not answer"
-        if facts.cancelled:
-            return State.CANCELLED, "before it started"
         if not begun:
             if facts.slurm:
                 return State.LOST, "never started"
@@ -153,8 +153,6 @@ def judge(facts: Facts) -> tuple[State, str]:
 
 
 def _interrupted(state: str, cause: str, facts: Facts) -> tuple[State, str]:
-    if facts.cancelled and (state == "running" or "SIGTERM" in cause):
-        return State.CANCELLED, ""
     if state == "running":
         host = facts.status.get("host")
         return State.LOST, f"died without a word on {host}: node failure, or kill -9"
