@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,9 @@ from memrl.sweep.snapshot import ROOT, label
 from memrl.sweep.states import ask_queue
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
+# A job that a signal ends while Python starts would not be requeued at a preemption. One that lives
+# on is, by SLURM.
+DEAF = "sh -c 'trap \"\" USR2 TERM; exec \"$0\" \"$@\"'"
 OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on by their names
 
 
@@ -66,7 +70,11 @@ def executor(submission: Submission, parallel: int) -> Executor:
     """Return what submits a submission's jobs, of which so many run at a time."""
     settings = submission.settings
     tree = submission.python_path[0]
-    made = Executor(submission.folder / "%j", max_num_timeout=settings["max_num_timeout"])
+    made = Executor(
+        submission.folder / "%j",
+        max_num_timeout=settings["max_num_timeout"],
+        python=f"{DEAF} {shlex.quote(sys.executable)}",
+    )
     given = {key: settings[key] for key in (*OPTIONS, "gpus_per_node") if settings[key] is not None}
     if settings["mem_gb"] is not None:
         given["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
@@ -82,7 +90,7 @@ def executor(submission: Submission, parallel: int) -> Executor:
         stderr_to_stdout=True,
         wckey=None,  # submitit sets one, which some clusters refuse
         setup=[
-            f"export PYTHONPATH={_quoted(tree)}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export PYTHONPATH={shlex.quote(tree)}${{PYTHONPATH:+:$PYTHONPATH}}",
             # Since SLURM 22.05 srun does not take it over from sbatch by itself.
             'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
             *settings["setup"],
@@ -95,10 +103,6 @@ def executor(submission: Submission, parallel: int) -> Executor:
         **given,
     )
     return made
-
-
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "'\\''") + "'"
 
 
 def start(submission: Submission, made: Executor) -> Submission:
