@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -78,16 +78,17 @@ class Place(Launcher):
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
-    def setup(self, **_: Any) -> None:
-        """Nothing is needed."""
+    def setup(self, **_: Any) -> NoReturn:
+        """Refuse: another sweeper than memrl's calls it, which composes runs in its own way."""
+        from memrl.schema import ConfigError
+
+        raise ConfigError(f"hydra/launcher={self.NAME} needs hydra/sweeper=memrl")
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Refuse: other sweepers compose runs in their own way."""
-        from memrl.schema import ConfigError
-
-        raise ConfigError(f"hydra/launcher={self.NAME} needs hydra/sweeper=memrl")
+        """Refuse, as ``setup`` does before."""
+        self.setup()
 
 
 class BasicLauncher(Place):
@@ -137,7 +138,7 @@ class SlurmLauncher(Place):
         dry_run: bool,
         snapshot: bool,
     ) -> None:
-        settings = {key: value for key, value in locals().items() if key in _keys(SlurmLauncher)}
+        settings = {key: value for key, value in locals().items() if key in keys_of("slurm")}
         for key in ("timeout_min", "runs_per_job", "array_parallelism", "signal_delay_s"):
             _check(key, settings[key] >= 1, "at least 1", settings[key])
         for key in ("cpus_per_task", "mem_gb"):
@@ -160,8 +161,10 @@ ConfigStore.instance().store(
 LAUNCHERS = {c.__name__: c for c in (BasicLauncher, LocalLauncher, SlurmLauncher)}
 
 
-def _keys(launcher: type[Place]) -> list[str]:
-    return list(inspect.signature(launcher).parameters)
+def keys_of(name: str = "basic") -> list[str]:
+    """Return the keys under ``hydra.launcher`` for the option ``hydra/launcher=<name>``."""
+    chosen = [launcher for launcher in LAUNCHERS.values() if launcher.NAME == name]
+    return [key for launcher in chosen for key in inspect.signature(launcher).parameters]
 
 
 def _check(key: str, allowed: bool, text: str, value: Any) -> None:

@@ -181,6 +181,8 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
     unknown = re.match(r"Could not override '([^']*)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
+        if unknown[1].startswith("hydra.launcher.additional_parameters"):
+            return f"{_as_given(unknown[1])}: an option that is new needs a + in front"
         return (
             f"{_as_given(unknown[1])}: no such key; {suggest(unknown[1], _known_keys(unknown[1]))}"
         )
@@ -198,6 +200,11 @@ def _as_given(key: str) -> str:
 
 def _known_keys(key: str) -> list[str]:
     """Return the keys beside this one, for the groups' options that were chosen."""
+    if key.startswith("hydra.launcher."):
+        from hydra_plugins.memrl_plugins import keys_of
+
+        given = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("hydra/launcher=")]
+        return [f"hydra.launcher.{name}" for name in keys_of(*given[-1:])]
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     chosen = []
     for argument in sys.argv[1:]:

@@ -247,4 +247,6 @@ def _fits(value: Any, node: ast.expr) -> tuple[bool, str]:
                 return False, "a list"
             wrong = [r for r in (_refusal(v, ast.unparse(node.slice)) for v in value) if r]
             return not wrong, f"a list, each {wrong[0]}" if wrong else ""
+        if base in ("Mapping", "dict"):
+            return isinstance(value, Mapping), "a mapping, {key: value}"
     return True, name  # an annotation of somebody's own: the constructor will tell

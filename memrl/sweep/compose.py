@@ -13,9 +13,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
+from memrl.cli import explain
 from memrl.experiment import Config, build_agent, check_replay, folder_of, resolve
 from memrl.schema import ConfigError
 
@@ -54,6 +56,9 @@ class Composer:
             HydraException: an argument that cannot be parsed, or that only some sweepers know.
         """
         overrides = self.parser.parse_overrides(list(arguments))
+        for override in overrides:
+            if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+                raise ConfigError(f"{override.input_line}: no value, so the sweep has no run")
         (batch,) = BasicSweeper.split_arguments(overrides, None)
         return batch
 
@@ -102,8 +107,11 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             config = resolve(composer(overrides))
             _check_agent(config, agents)
             run = Run(config, folder_of(config, plain))
-        except ConfigError as error:
-            refused.setdefault(str(error), []).append(" ".join(overrides))
+        except (ConfigError, ConfigCompositionException) as error:
+            if isinstance(error, MissingConfigException):  # a group's option, by its own name
+                raise
+            text = str(error) if isinstance(error, ConfigError) else explain(error)
+            refused.setdefault(text, []).append(" ".join(overrides))
             continue
         runs[run.folder] = run
     if refused:
@@ -114,10 +122,10 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
 
 
 def _complaints(refused: dict[str, list[str]], total: int) -> list[str]:
-    """Return one line for each kind of error, for one run just that."""
-    if total == 1:
-        return list(refused)
+    """Return one line for each kind of error, and just that if it is the same in all runs."""
     count = sum(map(len, refused.values()))
+    if len(refused) == 1 and count == total:
+        return list(refused)
     lines = [f"{count} of {total} runs are refused, and nothing was started:"]
     for text, overrides in list(refused.items())[:SHOWN]:
         more = f" and {len(overrides) - 1} more" if len(overrides) > 1 else ""

@@ -30,7 +30,7 @@ from memrl.sweep.states import ask_queue
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
 # A job that a signal ends while Python starts would not be requeued at a preemption. One that lives
 # on is, by SLURM.
-DEAF = "sh -c 'trap \"\" USR2 TERM; exec \"$0\" \"$@\"'"
+DEAF = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
 OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on by their names
 
 
