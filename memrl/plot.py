@@ -16,8 +16,9 @@ from memrl.checkpoint import write_whole
 def evaluations(folder: Path) -> dict[str, list[float]]:
     """Return the columns of a run's ``eval.csv`` by name."""
     with open(folder / "eval.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
 
 
 def learning_curve(folder: Path) -> Path:
@@ -71,6 +72,8 @@ def lengths(folder: Path, runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> lis
     for path, config in runs:
         if "length" in config.get("env", {}) and (path / "eval.csv").exists():
             values = evaluations(path)
+            if not values.get("eval/return"):
+                continue
             success = values["eval/success"]
             name = "return" if math.isnan(success[-1]) else "success"
             models = f"{config['seq_model']['name']} x {config['seq_model'].get('n_layer', 1)}"

@@ -29,7 +29,10 @@ def main(folder: str, index: str) -> int:
     run = submission.runs[int(index)]
     log_to_console()
     wait_for_former_self(run.folder)
-    failure = attempt(lambda: work(run.config, run.folder))
+    try:
+        failure = attempt(lambda: work(run.config, run.folder))
+    finally:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the job passes on what SLURM sent already
     if failure is None:
         return 0
     line, code = failure
