@@ -360,6 +360,17 @@ def test_a_driver_that_is_killed_before_sbatch_leaves_runs_that_the_same_command
     assert states() == [State.DONE] * 2
 
 
+def test_two_commands_at_once_submit_everything_once(launch: Launch) -> None:
+    slow = launch(*SLURM, *SHORT, "seed=0,1", HELD, first=at("rename runs.jsonl", signal.SIGSTOP))
+    slow.wait_paused()
+    quick = launch(*SLURM, *SHORT, "seed=0,1", HELD)
+    assert quick.wait() == 3
+    assert quick.err == "error: another command is submitting outputs/runs\n"
+    slow.send(signal.SIGCONT)
+    assert slow.wait() == 0, slow.output
+    assert len(slurm("squeue", "--noheader", "--array").splitlines()) == 2
+
+
 # --- failures ------------------------------------------------------------------------------------
 
 
@@ -431,6 +442,32 @@ def test_what_was_cancelled_or_killed_is_known_and_the_same_command_continues_it
     assert "continuing at env step" in (killed.run.folder / "run.log").read_text()
 
 
+def test_of_runs_that_share_a_job_one_can_be_cancelled_alone(launch: Launch) -> None:
+    arguments = (*LONG, "seed=0,1", "hydra.launcher.runs_per_job=2")
+    issue(launch, *arguments)
+    pause(2)
+    assert command("cancel", "outputs/runs", "seed=0").startswith("cancelled 1 runs")
+    cancelled, left = rows()
+    until(lambda: "SIGTERM" in told(status(cancelled.run.folder)["pid"]))
+    go_on(cancelled)
+    until(lambda: states() == [State.CANCELLED, State.RUNNING])
+    go_on(left)
+    wait_for_all()
+    assert states() == [State.CANCELLED, State.DONE]
+    assert status(cancelled.run.folder)["cause"] == "stopped by SIGTERM"
+    assert ended(left) == "COMPLETED"
+    assert "to start: 1" in issue(launch, *arguments)
+    wait_for_all()
+    assert states() == [State.DONE] * 2
+
+
+def told(pid: int) -> list[str]:
+    """The signals that wait for a stopped process to go on."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    bits = int(re.findall(r"^ShdPnd:\s*(\w+)", text, re.MULTILINE)[0], 16)
+    return [s.name for s in signal.Signals if bits >> (s - 1) & 1]
+
+
 # --- interruptions -------------------------------------------------------------------------------
 
 
@@ -484,6 +521,28 @@ def assert_continued(row: Row, cause: str, alone: Path) -> None:
     assert status(row.run.folder)["attempt"] >= 2
     assert int(job(row.job_id)["Restarts"]) >= 1
     assert ended(row) == "COMPLETED"
+
+
+def test_a_job_that_is_preempted_while_python_starts_is_requeued(
+    launch: Launch, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Imports take seconds, or a minute where the disk is slow; no handler stands before."""
+    (here / "start").mkdir()
+    (here / "start" / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "first = os.environ.get('SLURM_RESTART_COUNT', '0') == '0'\n"
+        "while first and os.environ.get('SLURM_STEP_ID') == '0':\n"
+        f"    open('{here}/started', 'w').close()\n"
+        "    time.sleep(0.1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(here / "start"))
+    issue(launch, *SHORT, "hydra.launcher.partition=low", "hydra.launcher.cpus_per_task=2")
+    until((here / "started").exists)
+    preempt()
+    wait_for_all()
+    (row,) = rows()
+    assert row.state == State.DONE
+    assert int(job(row.job_id)["Restarts"]) >= 1
 
 
 def test_a_job_that_meets_its_time_limit_goes_on_in_the_next_one(
