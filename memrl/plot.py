@@ -16,9 +16,8 @@ from memrl.checkpoint import write_whole
 def evaluations(folder: Path) -> dict[str, list[float]]:
     """Return the columns of a run's ``eval.csv`` by name."""
     with open(folder / "eval.csv", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+        names, *rows = list(csv.reader(file)) or [[]]
+    return {name: [float(row[n]) for row in rows] for n, name in enumerate(names)}
 
 
 def learning_curve(folder: Path) -> Path:

@@ -7,10 +7,12 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import at, wait_until
 
 from memrl import experiment, session
 from memrl.checkpoint import CannotContinue
@@ -412,3 +414,56 @@ def test_a_run_with_wandb_offline(wandb):
 def test_wandb_writes_into_the_runs_folder_alone_and_nothing_on_the_screen(wandb):
     assert "wandb" not in wandb["screen"]
     assert not (wandb["cwd"] / "wandb").exists()
+
+
+def alone(do):
+    """Return a ``first`` for a process whose W&B cannot reach anybody, nor find an account."""
+
+    def first():
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            del os.environ[name]
+        for name in ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY"):
+            os.environ[name] = "http://127.0.0.1:9"
+        os.environ["HOME"] = os.getcwd()
+        do()
+
+    return first
+
+
+def test_a_run_that_is_stopped_and_killed_stays_one_run_of_wandb(launch, tmp_path):
+    """W&B has blocks of 32 KiB, some thirty rows; the last one is lost in a kill."""
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    command = (*TINY, "budget.train_episodes=110", "logger=wandb", "logger.mode=offline")
+    command += ("sweep=many", "updates_per_step=0.1")
+    stopped = launch(*command, first=alone(at("open train.csv", signal.SIGTERM, 30)))
+    assert stopped.wait() == 143, stopped.output
+    killed = launch(*command, first=alone(at("open train.csv", signal.SIGSTOP, 75)))
+    killed.wait_paused()
+    pattern = "outputs/many/*/wandb/offline-run-*/*.wandb"
+    wait_until(lambda: max(tmp_path.glob(pattern), key=os.path.getmtime).stat().st_size >= 2**15)
+    assert killed.kill() == -signal.SIGKILL
+    process = launch(*command, first=alone(lambda: None))
+    assert process.wait() == 0, process.output
+
+    (folder,) = tmp_path.glob("outputs/many/*/")
+    parts = begun_runs(folder)
+    assert [part.get("exit") for part in parts] == [1, None, 0]
+    for part in parts:
+        assert part["id"] == parts[0]["id"]
+        assert (part["group"], part["name"]) == ("many", folder.name)
+
+    def values(row):
+        return {key: value for key, value in row.items() if not key.startswith("time/")}
+
+    told = {}
+    repeated = 0
+    for row in (values(row) for part in parts for row in part["rows"]):
+        key = row["env_steps"], "eval/return" in row
+        repeated += key in told
+        assert told.setdefault(key, row) == row
+    assert repeated > 10  # what was killed had got further than its checkpoint
+    written = [row for table in ("train", "eval") for row in read(folder / f"{table}.csv")]
+    assert len(told) == len(written)
+    for row in written:
+        row = {key: value for key, value in values(row).items() if not math.isnan(value)}
+        assert row.items() <= told[row["env_steps"], "eval/return" in row].items()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memrl.checkpoint import CannotContinue
 from memrl.cli import attempt, log_to_console
 from memrl.experiment import OUTPUTS
 from memrl.lock import this_process
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with contextlib.suppress(BrokenPipeError):  # | head
             sys.exit(given.do(sweep, given))
-    except Refused as error:
+    except (Refused, CannotContinue) as error:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)

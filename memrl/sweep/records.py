@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memrl.checkpoint import write_whole
+from memrl.checkpoint import CannotContinue, write_whole
 from memrl.lock import is_alive, this_process
 from memrl.sweep.compose import Run
 
@@ -148,13 +148,16 @@ def load(folder: Path) -> Submission:
 
     Raises:
         OSError: there is none.
-        ValueError: it lacks something.
+        CannotContinue: it cannot be read, or lacks something.
     """
     path = folder / "submission.json"
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise CannotContinue(f"{path}: {error}") from None
     known = {field.name for field in fields(Submission)} - {"folder"}
     if missing := sorted(known - content.keys()):
-        raise ValueError(f"{path}: no {missing[0]}; was it written by another version?")
+        raise CannotContinue(f"{path}: no {missing[0]}; was it written by another version?")
     return Submission(folder.absolute(), **{key: content[key] for key in known})
 
 

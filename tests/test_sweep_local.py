@@ -1,0 +1,361 @@
+"""Sweeps on one machine: several runs at a time, each in a process of its own, which may die."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Process, at, wait_until
+from test_run import assert_ended_like, status, tiny
+
+from memrl.sweep.__main__ import main
+
+Launch = Callable[..., Process]
+
+TINY = tiny("lstm")
+LOCAL = ("-m", *TINY, "hydra/launcher=local")
+SWEEP = Path("outputs", "runs")
+
+HOOK = """\
+import json, os, sys
+index = sys.orig_argv[-1] if "memrl.sweep.child" in sys.orig_argv else None
+if index is not None:
+    folder = os.path.dirname(__file__)
+    with open(f"{folder}/seen.txt", "a") as file:
+        file.write(f"{index} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+    with open(f"{folder}/plan.json") as file:
+        nth, signum = json.load(file).get(index, (-1, 0))
+    if nth == 0:
+        os.kill(os.getpid(), signum)
+    seen = 0
+    def count(event, arguments):
+        global seen
+        if event == "open" and str(arguments[0]).endswith("/train.csv"):
+            seen += 1
+            if seen == nth:
+                os.kill(os.getpid(), signum)
+    sys.addaudithook(count)
+"""
+
+
+def process_of(pid: int) -> psutil.Process | None:
+    """Return a run's process if it lives; nobody may have waited for one that is dead."""
+    try:
+        process = psutil.Process(pid)
+        return process if "memrl.sweep.child" in process.cmdline() else None
+    except psutil.Error:
+        return None
+
+
+class Children:
+    """The processes of a sweep's runs; they are told apart by their place in the submission.
+
+    Python runs the file ``sitecustomize.py`` of ``PYTHONPATH`` first: it notes each process, and
+    sends it a signal just before it opens ``train.csv`` for the n-th time; 0 is at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(HOOK)
+        self.seen = 0
+        self.plan({})
+
+    def plan(self, signals: dict[int, tuple[int, int]]) -> None:
+        """Set what the processes that start from now on will meet: index -> n-th time, signal."""
+        (self.folder / "plan.json").write_text(json.dumps(signals))
+
+    def all(self) -> list[tuple[int, int, str]]:
+        """Index, process and GPUs of all that ever started, in order."""
+        path = self.folder / "seen.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(int(i), int(pid), gpu) for i, pid, gpu in (line.split(" ") for line in lines)]
+
+    def new(self) -> list[tuple[int, str]]:
+        """Index and GPUs of those that started since this was asked last, sorted."""
+        found = self.all()[self.seen :]
+        self.seen += len(found)
+        return sorted((index, gpu) for index, _, gpu in found)
+
+    def paused(self, count: int, process: Process) -> dict[int, psutil.Process]:
+        """Return the processes that have stopped at their signal, by index: so many, no fewer."""
+
+        def found() -> dict[int, psutil.Process]:
+            time.sleep(0.02)  # to leave the processor to them
+            there = [(n, process_of(pid)) for n, pid, _ in self.all()]
+            return {n: p for n, p in there if p and p.status() == psutil.STATUS_STOPPED}
+
+        wait_until(lambda: len(found()) == count, process)
+        return found()
+
+
+@pytest.fixture
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    made = Children(tmp_path / "hook")
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(made.folder), before])))
+    yield made
+    for _, pid, _ in made.all():
+        if process := process_of(pid):
+            process.kill()
+
+
+def has_signal(process: psutil.Process, signum: int) -> bool:
+    """Tell whether a signal waits for a stopped process to go on."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    )
+    return bool(int(fields["ShdPnd"], 16) >> (signum - 1) & 1)
+
+
+def command(launch: Launch, *arguments: str) -> Process:
+    """``python -m memrl.sweep``, in a fork; it has ended."""
+    process = launch(first=lambda: main(list(arguments)))
+    process.wait()
+    return process
+
+
+def states(launch: Launch) -> dict[str, str]:
+    """What ``status --json`` says, by the last part of the name."""
+    process = command(launch, "status", "--json", str(SWEEP))
+    assert (process.wait(), process.err) == (0, "")
+    said = json.loads(process.out)
+    found = {run["run"].rpartition(",")[2]: run["state"] for run in said["runs"]}
+    assert len(found) == len(said["runs"]) == sum(said["counts"].values())
+    return found
+
+
+def folders(cwd: Path) -> dict[str, Path]:
+    """The runs' folders by the last part of the name, the seed."""
+    return {path.name.rpartition(",")[2]: path for path in cwd.glob("outputs/runs/tmaze*/")}
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same runs without any of this, by their names."""
+    cwd = tmp_path_factory.mktemp("one_by_one")
+    for arguments in (["seed=0,1,2"], ["algo.lr=1e-3"]):
+        process = Process(("-m", *TINY, *arguments), cwd)
+        assert process.wait() == 0, process.output
+    return {path.name: path for path in cwd.glob("outputs/runs/tmaze*/")}
+
+
+def assert_all_like(cwd: Path, one_by_one: dict[str, Path], count: int) -> None:
+    found = list(cwd.glob("outputs/runs/tmaze*/"))
+    assert len(found) == count
+    for folder in found:
+        assert_ended_like(folder, one_by_one[folder.name])
+
+
+# --- runs that fail ------------------------------------------------------------------------------
+
+
+def test_one_that_fails_leaves_the_others_alone_and_is_started_again_only_if_asked(
+    children: Children,
+    launch: Launch,
+    tmp_path: Path,
+    one_by_one: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    sweep = (*LOCAL, "algo.lr=1e30,3e-4,1e-3")
+    first = launch(*sweep)
+    assert first.wait() == 1, first.output
+    assert "outputs/runs: 3 runs (3 missing); to start: 3" in first.out
+    assert "outputs/runs: 3 runs (2 done, 1 failed)" in first.out
+    found = tmp_path.glob("outputs/runs/tmaze*/")
+    *good, failed = sorted(found, key=lambda path: status(path)["state"])
+    for folder in good:
+        assert_ended_like(folder, one_by_one[folder.name])
+    cause = status(failed)["cause"]
+    assert "is nan at env step 60" in cause
+    ending = f"1 of 3 runs are not done:\n  {failed.name}: failed: {cause}\n"
+    assert first.err.endswith(ending)
+    assert f"  error: {cause}" in first.err.splitlines()  # what it printed, where it was issued
+    assert "Traceback" not in first.output
+
+    # GPUs are dealt out round-robin, in the order of starts.
+    assert children.new() == [(0, "4"), (1, "7"), (2, "4")]
+
+    with open(tmp_path / SWEEP / "runs.csv", newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {path.name for path in (failed, *good)}
+    assert {rows[path.name]["state"] for path in good} == {"done"}
+    assert (rows[failed.name]["state"], rows[failed.name]["cause"]) == ("failed", cause)
+    assert (tmp_path / SWEEP / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+    again = launch(*sweep)
+    assert again.wait() == 1
+    assert "outputs/runs: 3 runs (2 done, 1 failed); to start: 0\n" in again.out
+    assert "hydra.launcher.retry_failed=true" in again.out
+    assert again.err.endswith(ending)
+    assert children.new() == []
+
+    retried = command(launch, "retry", str(SWEEP))
+    assert retried.wait() == 1
+    assert "to start: 1\n" in retried.out
+    assert [index for index, _ in children.new()] == [0]
+    assert [status(path)["attempt"] for path in (*good, failed)] == [1, 1, 2]
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+
+def test_whatever_is_killed_the_same_command_goes_on_and_ends_as_if_nothing_had_happened(
+    children: Children, launch: Launch, tmp_path: Path, one_by_one: dict[str, Path]
+) -> None:
+    sweep = (*LOCAL, "seed=0,1,2")
+
+    # Ctrl-C, while two of three are at work.
+    children.plan({0: (5, signal.SIGSTOP), 1: (7, signal.SIGSTOP), 2: (4, signal.SIGSTOP)})
+    driver = launch(*sweep)
+    paused = children.paused(2, driver)
+    assert states(launch) == {"seed=0": "running", "seed=1": "running", "seed=2": "queued"}
+    driver.send(signal.SIGINT)
+    wait_until(lambda: all(has_signal(p, signal.SIGTERM) for p in paused.values()), driver)
+    for process in paused.values():
+        process.resume()
+    assert driver.wait() == 130
+    assert "stopped by SIGINT; the same command continues this sweep\n" in driver.err
+    assert "Traceback" not in driver.output
+    for folder in folders(tmp_path).values():
+        assert status(folder)["cause"] == "stopped by SIGTERM"
+        assert (folder / "checkpoint.pt").exists()
+    assert states(launch) == dict.fromkeys(["seed=0", "seed=1", "seed=2"], "stopped")
+    assert [index for index, _ in children.new()] == [0, 1]
+
+    # One is killed, then another one starts, then the command itself is killed.
+    children.plan({0: (2, signal.SIGKILL), 1: (3, signal.SIGSTOP), 2: (4, signal.SIGSTOP)})
+    driver = launch(*sweep)
+    paused = children.paused(2, driver)
+    assert paused.keys() == {1, 2}
+    assert driver.kill() == -signal.SIGKILL
+    assert states(launch) == {"seed=0": "lost", "seed=1": "running", "seed=2": "running"}
+    assert status(folders(tmp_path)["seed=0"])["cause"].startswith("killed by SIGKILL")
+    assert [index for index, _ in children.new()] == [0, 1, 2]
+
+    # Those that go on without it are left alone; the launcher may be another one.
+    driver = launch("-m", *TINY, "seed=0,1,2")
+    assert driver.wait() in (0, 3), driver.output
+    assert "outputs/runs: 3 runs (2 running, 1 lost); to start: 1\n" in driver.out
+    assert states(launch) == {"seed=0": "done", "seed=1": "running", "seed=2": "running"}
+    for process in paused.values():
+        process.resume()
+    found = folders(tmp_path).values()
+    wait_until(lambda: not any((folder / "lock").exists() for folder in found))
+
+    last = launch(*sweep)
+    assert last.wait() == 0
+    assert "outputs/runs: 3 runs (3 done); to start: 0\n" in last.out
+    assert children.new() == []
+    assert_all_like(tmp_path, one_by_one, 3)
+    attempts = {seed: status(path)["attempt"] for seed, path in folders(tmp_path).items()}
+    assert attempts == {"seed=0": 3, "seed=1": 2, "seed=2": 1}
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR2, 75), (signal.SIGHUP, 129)]
+)
+def test_a_signal_before_any_run_has_begun_leaves_nothing_half_done(
+    signum: signal.Signals, code: int, children: Children, launch: Launch, tmp_path: Path
+) -> None:
+    driver = launch(*LOCAL, "seed=0,1")
+    wait_until(lambda: len(children.all()) == 2, driver)
+    driver.send(signum)
+    assert driver.wait() == code, driver.output
+    assert f"stopped by {signum.name}; the same command continues this sweep\n" in driver.err
+    assert "Traceback" not in driver.output
+    assert states(launch) == {"seed=0": "stopped", "seed=1": "stopped"}
+    assert list(tmp_path.glob("outputs/runs/tmaze*")) == []
+    assert [process_of(pid) for _, pid, _ in children.all()] == [None, None]
+
+
+def test_a_second_ctrl_c_does_not_wait(children: Children, launch: Launch) -> None:
+    children.plan({0: (0, signal.SIGSTOP), 1: (0, signal.SIGSTOP)})
+    driver = launch(*LOCAL, "seed=0,1")
+    paused = children.paused(2, driver)
+    driver.send(signal.SIGINT)
+    wait_until(lambda: all(has_signal(p, signal.SIGTERM) for p in paused.values()), driver)
+    assert driver.poll() is None
+    driver.send(signal.SIGINT)
+    assert driver.wait() == 130, driver.output
+    assert driver.err.endswith("error: interrupted\n") and "Traceback" not in driver.output
+    wait_until(lambda: not any(process_of(pid) for _, pid, _ in children.all()))
+    assert states(launch) == {"seed=0": "stopped", "seed=1": "stopped"}
+
+
+def test_two_commands_at_once_do_every_run_once(
+    children: Children, launch: Launch, tmp_path: Path, one_by_one: dict[str, Path]
+) -> None:
+    sweep = (*LOCAL, "seed=0,1")
+    slow = launch(*sweep, first=at("rename runs.jsonl", signal.SIGSTOP))  # it has found both due
+    slow.wait_paused()
+    children.plan({0: (4, signal.SIGSTOP)})
+    quick = launch(*sweep)
+    paused = children.paused(1, quick)
+    wait_until(lambda: list(tmp_path.glob("outputs/runs/*seed=1/agent.pt")), quick)
+    wait_until(lambda: not list(tmp_path.glob("outputs/runs/*seed=1/lock")), quick)
+    children.plan({})
+    slow.send(signal.SIGCONT)
+    assert slow.wait() in (0, 3), slow.output
+    assert len(children.all()) == 4
+    assert states(launch) == {"seed=0": "running", "seed=1": "done"}
+    paused[0].resume()
+    assert quick.wait() == 0, quick.output
+    for process in (slow, quick):
+        assert "Traceback" not in process.output and "not done" not in process.err
+    assert_all_like(tmp_path, one_by_one, 2)
+    assert {status(folder)["attempt"] for folder in folders(tmp_path).values()} == {1}
+
+
+# --- cancelled, and retried ----------------------------------------------------------------------
+
+
+def test_what_is_cancelled_saves_and_ends_and_can_be_continued(
+    children: Children, launch: Launch, tmp_path: Path, one_by_one: dict[str, Path]
+) -> None:
+    children.plan({0: (6, signal.SIGSTOP)})
+    driver = launch(*LOCAL, "hydra.launcher.n_jobs=1", "seed=0,1")
+    paused = children.paused(1, driver)
+    waiting = command(launch, "cancel", str(SWEEP), "seed=1")
+    assert (waiting.wait(), waiting.out.split(";")[0]) == (0, "cancelled 1 runs")
+    assert states(launch) == {"seed=0": "running", "seed=1": "cancelled"}
+    everything = command(launch, "cancel", str(SWEEP))
+    assert (everything.wait(), everything.out.split(";")[0]) == (0, "cancelled 1 runs")
+    wait_until(lambda: has_signal(paused[0], signal.SIGTERM), driver)
+    paused[0].resume()
+    assert driver.wait() == 1, driver.output
+    assert states(launch) == {"seed=0": "cancelled", "seed=1": "cancelled"}
+    assert "2 of 2 runs are not done:" in driver.err
+    assert (folders(tmp_path)["seed=0"] / "checkpoint.pt").exists()
+    assert len(children.new()) == 1  # the other one never began
+
+    again = launch("-m", *TINY, "seed=0,1")
+    assert again.wait() == 0, again.output
+    assert "to start: 2\n" in again.out and "continuing at env step" in again.out
+    assert_all_like(tmp_path, one_by_one, 2)
+    nothing = command(launch, "cancel", str(SWEEP))
+    assert (nothing.wait(), nothing.out.split(";")[0]) == (0, "cancelled 0 runs")
+
+
+def test_a_run_that_is_cancelled_while_it_starts_does_not_begin(
+    children: Children, launch: Launch, tmp_path: Path
+) -> None:
+    """Python imports for seconds before there is a lock that says whose the run is."""
+    children.plan({0: (0, signal.SIGSTOP)})
+    driver = launch(*LOCAL, "hydra.launcher.n_jobs=1", "seed=0,1")
+    paused = children.paused(1, driver)
+    assert command(launch, "cancel", str(SWEEP)).wait() == 0
+    wait_until(lambda: has_signal(paused[0], signal.SIGTERM), driver)
+    paused[0].resume()
+    assert driver.wait() == 1, driver.output
+    assert states(launch) == {"seed=0": "cancelled", "seed=1": "cancelled"}
+    assert list(tmp_path.glob("outputs/runs/tmaze*")) == []
+    assert len(children.all()) == 1

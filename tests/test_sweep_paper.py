@@ -1,0 +1,252 @@
+"""The files in sweeps/ are the paper's experiments; a sweep is accepted or refused as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Process
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from memrl.experiment import CONF, folder_of, resolve
+from memrl.sweep.compose import Composer
+
+Launch = Callable[..., Process]
+
+DRY = "hydra.launcher.dry_run=true"
+SEEDS = range(10)
+PLAIN = {"lstm": "", "gpt": ""}
+TWO = {"lstm": "seq_model.n_layer=2,", "gpt": "seq_model.n_head=2,seq_model.n_layer=2,"}
+FOUR = {"lstm": "seq_model.n_layer=4,", "gpt": "seq_model.n_head=4,seq_model.n_layer=4,"}
+
+
+def names(task: str, lengths: list[int], algo: str, *layers: dict[str, str]) -> set[str]:
+    """All that is not in a run's name is default, and tests/test_config.py has the defaults."""
+    return {
+        f"{task}-{length},{algo},{model},{layer[model]}seed={seed}"
+        for layer, length, model, seed in product(layers, lengths, ("lstm", "gpt"), SEEDS)
+    }
+
+
+ACTIVE = [20, 50, 100, 250, 500]
+PAPER = {
+    "tmaze_passive": (
+        160,
+        names("tmaze_passive", [50, 100, 250, 500, 750, 1000, 1250, 1500], "dqn", PLAIN),
+    ),
+    "tmaze_active": (
+        100,
+        names("tmaze_active", ACTIVE, "dqn", {"lstm": PLAIN["lstm"], "gpt": TWO["gpt"]}),
+    ),
+    "visual_match": (
+        120,
+        names("visual_match", [60, 120, 250, 500, 750, 1000], "sacd", PLAIN),
+    ),
+    "key_to_door": (80, names("key_to_door", [60, 120, 250, 500], "sacd", TWO)),
+    "layers": (300, names("tmaze_active", ACTIVE, "dqn", PLAIN, TWO, FOUR)),
+}
+
+
+def planned(process: Process, state: str = "missing", now: str = "start") -> list[str]:
+    """The names of the runs in the table of a dry run that are in that state."""
+    return re.findall(rf"^\d+ +(\S+) +{state} +{now}$", process.out, re.M)
+
+
+@pytest.fixture(scope="module", params=PAPER)
+def file(request: pytest.FixtureRequest) -> Iterator[tuple[str, DictConfig]]:
+    """A file's name, and what Hydra composes for ``-cd sweeps -cn NAME``."""
+    path = create_config_search_path(str(CONF))
+    path.prepend("command-line", f"file://{ROOT / 'sweeps'}", anchor="schema")
+    with initialize_config_dir(str(CONF), version_base="1.3"):  # which puts back what there was
+        GlobalHydra.instance().clear()
+        running = Hydra.create_main_hydra2("memrl", path)
+        yield request.param, running.compose_config(request.param, [], run_mode=RunMode.MULTIRUN)
+
+
+def test_there_is_a_test_of_every_file() -> None:
+    assert {path.stem for path in (ROOT / "sweeps").glob("*.yaml")} == set(PAPER)
+
+
+def test_a_file_is_exactly_the_runs_of_the_paper(file: tuple[str, DictConfig]) -> None:
+    name, master = file
+    count, expected = PAPER[name]
+    assert len(expected) == count
+    assert master.hydra.mode == RunMode.MULTIRUN  # without -m
+    composer = Composer(GlobalHydra.instance().config_loader(), master)
+    params = [f"{key}={value}" for key, value in master.hydra.sweeper.params.items()]
+    assert len(composer.product(params)) == count
+    assert params[-1] == "seed=range(10)"  # composing all takes ten times as long
+    found = [
+        folder_of(resolve(composer(overrides)))
+        for overrides in composer.product([*params, "seed=0"])
+    ]
+    assert len(found) == count // 10
+    assert {path.parent for path in found} == {Path("outputs", name)}
+    assert {path.name for path in found} == {run for run in expected if run.endswith("seed=0")}
+
+
+def test_the_command_of_a_file_issues_all_its_runs(launch: Launch, tmp_path: Path) -> None:
+    count, expected = PAPER["key_to_door"]
+    process = launch("-cd", str(ROOT / "sweeps"), "-cn", "key_to_door", DRY)
+    assert process.wait() == 0, process.output
+    found = planned(process)
+    assert (len(found), set(found)) == (count, expected)
+    assert "outputs/key_to_door: 80 runs (80 missing); to start: 80\n" in process.out
+    assert process.err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_narrows_a_file(launch: Launch, tmp_path: Path) -> None:
+    narrow = ("env.length=50,100", "seed=0,1", "budget=smoke")
+    process = launch("-cd", str(ROOT / "sweeps"), "-cn", "tmaze_passive", *narrow, DRY)
+    assert process.wait() == 0, process.output
+    smoke = "budget.eval_every=5,budget.train_episodes=20"
+    assert set(planned(process)) == {
+        f"tmaze_passive-{length},dqn,{model},{smoke},seed={seed}"
+        for length, model, seed in product((50, 100), ("lstm", "gpt"), (0, 1))
+    }
+    assert "outputs/tmaze_passive: 8 runs" in process.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ablation_of_another_task_as_its_file_says(launch: Launch) -> None:
+    comment = (ROOT / "sweeps" / "layers.yaml").read_text().split("defaults:")[0]
+    (command,) = re.findall(r"^# +python run\.py (.*)$", comment, re.M)
+    words = [str(ROOT / "sweeps") if word == "sweeps" else word for word in command.split()]
+    process = launch(*words, "env.length=60", "seed=0", DRY)
+    assert process.wait() == 0, process.output
+    expected = names("key_to_door", [60], "sacd", PLAIN, TWO, FOUR)
+    assert set(planned(process)) == {name for name in expected if name.endswith("seed=0")}
+    assert "outputs/layers_key: 6 runs" in process.out
+
+
+# --- refused as a whole --------------------------------------------------------------------------
+
+LOCAL, SLURM = "hydra/launcher=local", "hydra/launcher=slurm"
+REFUSED = {  # what stands after -m, and how the one line begins
+    f"{LOCAL} hydra.launcher.n_jobs=0": "hydra.launcher.n_jobs must be at least 1, got 0",
+    f"{LOCAL} hydra.launcher.n_jobs=many": "hydra.launcher.n_jobs=many: must be an integer",
+    f"{LOCAL} hydra.launcher.dry_run=1": "hydra.launcher.dry_run=1: must be true or false",
+    f"{LOCAL} +hydra.launcher.njobs=3": "hydra.launcher.njobs=3: no such key; "
+    "did you mean hydra.launcher.n_jobs?",
+    f"{LOCAL} hydra.launcher.njobs=3": "hydra.launcher.njobs=3: no such key; "
+    "did you mean hydra.launcher.n_jobs?",
+    f"{LOCAL} ~hydra.launcher.n_jobs": "hydra.launcher.n_jobs is missing",
+    f"{LOCAL} hydra.launcher.n_jobs=1,2": "Sweeping over Hydra's configuration is not supported",
+    "hydra.launcher.n_jobs=3": "hydra.launcher.n_jobs=3: no such key; ",
+    f"{SLURM} hydra.launcher.runs_per_job=abc": "hydra.launcher.runs_per_job=abc: must be an int",
+    f"{SLURM} hydra.launcher.mem_gb=0": "hydra.launcher.mem_gb must be null or above 0, got 0",
+    f"{SLURM} hydra.launcher.setup=module": "hydra.launcher.setup=module: must be a list",
+    f"{SLURM} hydra.launcher.additional_parameters=x": "hydra.launcher.additional_parameters=x: ",
+    f"{SLURM} hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=120": "hydra.launcher."
+    "signal_delay_s must be below timeout_min in seconds, 120, got 120",
+    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from basic, local",
+    "hydra/launcher=submitit_slurm": "hydra/launcher",  # no such option, or not one of ours
+    "hydra/sweeper=basic": "hydra/launcher=basic needs hydra/sweeper=memrl",
+    "+hydra.sweeper.max_batch_size=3": "",
+    "sweep=a,b": "sweep: ",
+    "seed=range(0)": "",
+    "seed=interval(0,1)": "BasicSweeper does not support sweep type",
+    "seq_model=lstm,foo": "seq_model=foo: no such option; choose from ",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_bad_sweep_is_one_line_with_status_2_and_creates_nothing(
+    line: str, launch: Launch, tmp_path: Path
+) -> None:
+    process = launch("-m", *line.split())
+    assert process.wait() == 2, process.output
+    assert process.err.startswith(f"error: {REFUSED[line]}")
+    assert process.err.count("\n") == 1
+    assert process.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_only_some_models_have_is_refused_with_the_run_it_is_missing_in(
+    launch: Launch, tmp_path: Path
+) -> None:
+    process = launch("-m", "seq_model=gpt,lstm", "seq_model.n_head=1,2")
+    assert process.wait() == 2
+    for word in ("seq_model.n_head", "no such key", "seq_model=lstm"):
+        assert word in process.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_value_in_one_run_of_many_is_named_on_the_command_line(
+    launch: Launch, tmp_path: Path
+) -> None:
+    process = launch("-m", "budget=smoke", "env.length=5,-3", "seed=range(3)")
+    assert process.wait() == 2
+    assert process.err == (
+        "error: 3 of 6 runs are refused, and nothing was started:\n"
+        "  env.length must be at least 1, got -3 (budget=smoke env.length=-3 seed=0 and 2 more)\n"
+    )
+    assert process.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_of_sweeps_without_m_is_refused(launch: Launch, tmp_path: Path) -> None:
+    """Else the run would be done here and now, without a word."""
+    process = launch("budget=smoke", SLURM)
+    assert process.wait() == 2
+    assert process.err.startswith("error: hydra/launcher=slurm ") and "-m" in process.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a dry run -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local", "slurm"])
+def test_a_dry_run_prints_every_run_and_writes_nothing(
+    launcher: str, launch: Launch, tmp_path: Path
+) -> None:
+    if launcher == "slurm":
+        pytest.importorskip("submitit", reason="submitit is not installed")
+    process = launch("-m", "budget=smoke", "seed=range(12)", DRY, f"hydra/launcher={launcher}")
+    assert process.wait() == 0, process.output
+    smoke = "budget.eval_every=5,budget.train_episodes=20"
+    assert planned(process) == [f"tmaze_passive-10,dqn,lstm,{smoke},seed={n}" for n in range(12)]
+    assert process.out.endswith("dry run: nothing was started, nothing written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_shows_the_script_of_jobs(launch: Launch, tmp_path: Path) -> None:
+    """No SLURM is needed for that."""
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    keys = {"timeout_min": 90, "partition": "gpu", "mem_gb": 1.5, "runs_per_job": 4}
+    keys |= {"array_parallelism": 2, "signal_delay_s": 30, "setup": '["module load x"]'}
+    keys |= {"gpus_per_node": 1}
+    given = [f"hydra.launcher.{key}={value}" for key, value in keys.items()]
+    given.append("+hydra.launcher.additional_parameters.mail_type=FAIL")
+    command = ("-m", "budget=smoke", "threads=2", "seed=range(9)", "sweep=my runs", SLURM, DRY)
+    process = launch(*command, *given)
+    assert process.wait() == 0, process.output
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", process.out, re.M))
+    expected = {"time": "90", "partition": "gpu", "mem": "1536MB", "cpus-per-task": "8"}
+    expected |= {"gpus-per-node": "1", "array": "0-2%2", "mail-type": "FAIL"}
+    assert expected.items() <= options.items()
+    assert options["signal"].endswith("USR2@30")
+    assert re.fullmatch(r"my-runs-\w+", options["job-name"])
+    assert "module load x" in process.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_sbatch_it_is_one_line(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    process = launch("-m", "budget=smoke", SLURM)
+    assert process.wait() == 2, process.output
+    assert process.err.startswith("error: hydra/launcher=slurm: there is no sbatch here")
+    assert process.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,270 @@
+"""What was submitted is what runs: a copy of the code, made when the sweep is issued."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT, Process, wait_until
+from test_run import status, tiny
+
+from memrl.sweep import snapshot
+from memrl.sweep.__main__ import main
+from memrl.sweep.snapshot import describe, label, take
+
+Launch = Callable[..., Process]
+
+COPIED = ("memrl", "conf", "hydra_plugins", "sweeps", "run.py", "pyproject.toml")
+
+
+def git(project: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(project), "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def work_on(folder: Path, with_git: bool) -> None:
+    """Make a copy of this project, as somebody works on it."""
+    folder.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    not_code = ["tests/test_it.py", "docs/conf.py", "benchmarks/b.py", "outputs/runs/r/config.yaml"]
+    for name in [*not_code, ".venv/bin/python", ".venv/lib/x.py", "env/bin/python", "env/lib/y.py"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x = 1\n")
+    if with_git:
+        (folder / ".gitignore").write_text("outputs/*\n.venv/\n/env/\n__pycache__/\n")
+        git(folder, "init", "--quiet")
+        git(folder, "add", ".")
+        git(folder, "commit", "--quiet", "-m", "all")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the project will be; sweeps are issued in a folder beside it."""
+    folder = tmp_path / "project"
+    monkeypatch.setattr(snapshot, "ROOT", folder)  # what it is where the copy's own code runs
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return folder
+
+
+@pytest.fixture(params=[True, False], ids=["git", "no git"])
+def project(request: pytest.FixtureRequest, work: Path) -> Path:
+    work_on(work, request.param)
+    return work
+
+
+@pytest.fixture
+def with_git(work: Path) -> Path:
+    work_on(work, True)
+    return work
+
+
+@pytest.fixture
+def without_git(work: Path) -> Path:
+    work_on(work, False)
+    return work
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_snapshot_is_the_code_and_nothing_else(project: Path) -> None:
+    taken = take()
+    code = {name for name in files(project) if name.split("/")[0] in COPIED}
+    assert len(code) > 50
+    assert files(taken) == code
+    for name in code:
+        assert (taken / name).read_bytes() == (project / name).read_bytes()
+    assert taken.parent == Path.cwd() / "outputs" / ".snapshots"
+
+
+def test_the_same_code_has_one_copy(project: Path) -> None:
+    first = take()
+    for name in ("tests/test_it.py", "docs/conf.py", "benchmarks/b.py", "outputs/runs/new.py"):
+        (project / name).write_text("y = 2\n")
+    for path in project.rglob("*.yaml"):
+        os.utime(path, (1, 1))
+    assert take() == first
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
+EDITS = {
+    "a file changed": lambda project: (project / "memrl/trainer.py").write_text("x = 1\n"),
+    "a file added": lambda project: (project / "memrl/envs/mine.py").write_text(""),
+    "a file removed": lambda project: (project / "memrl/watch.py").unlink(),
+    "a file renamed": lambda project: (project / "conf/env/tmaze.yaml").rename(
+        project / "conf/env/maze.yaml"
+    ),
+    "a config changed": lambda project: (project / "conf/config.yaml").write_text("seed: 1\n"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_other_code_has_another_copy_and_the_old_one_stays(edit: str, project: Path) -> None:
+    before = take()
+    content = {name: (before / name).read_bytes() for name in files(before)}
+    kept = project.parent / "kept"
+    shutil.copytree(project, kept)
+    EDITS[edit](project)
+    after = take()
+    assert after != before
+    assert files(after) == {n for n in files(project) if n.split("/")[0] in COPIED}
+    assert {name: (before / name).read_bytes() for name in files(before)} == content
+
+    shutil.rmtree(project)
+    kept.rename(project)  # and back again
+    assert take() == before
+    assert len(list(before.parent.iterdir())) == 2
+
+
+def test_data_that_lies_in_the_code_is_not_copied(project: Path) -> None:
+    with open(project / "memrl" / "data.yaml", "wb") as file:
+        file.truncate(snapshot.LARGEST + 1)
+    assert "memrl/data.yaml" not in files(take())
+
+
+def test_what_git_is_told_to_ignore_is_not_copied(with_git: Path) -> None:
+    with open(with_git / ".gitignore", "a") as file:
+        file.write("secret.py\n")
+    for name in ("secret.py", "public.py", "weights.bin"):
+        (with_git / "memrl" / name).write_text("")
+    found = files(take())
+    assert "memrl/secret.py" not in found
+    assert {"memrl/public.py", "memrl/weights.bin"} <= found
+
+
+def test_several_at_once_make_one_copy(project: Path) -> None:
+    code = "import sys; from pathlib import Path; from memrl.sweep import snapshot as s; "
+    code += "s.ROOT = Path(sys.argv[1]); print(s.take())"
+    command = [sys.executable, "-c", code, str(project)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    printed = {process.communicate()[0].strip() for process in started}
+    assert [process.returncode for process in started] == [0, 0]
+    taken = take()
+    assert printed == {str(taken)}
+    assert [path.name for path in taken.parent.iterdir()] == [taken.name]
+
+
+def test_code_is_described_by_its_commit_and_what_was_changed_since(with_git: Path) -> None:
+    commit = git(with_git, "rev-parse", "HEAD")
+    clean = describe()
+    assert (clean["commit"], clean["changed"], clean["diff"]) == (commit, False, "")
+    assert label(clean | {"snapshot": "5af3"}) == commit[:10]
+    with open(with_git / "memrl" / "trainer.py", "a") as file:
+        file.write("# a thought\n")
+    changed = describe()
+    assert (changed["commit"], changed["changed"]) == (commit, True)
+    assert "+# a thought" in changed["diff"]
+    assert label(changed | {"snapshot": "5af3"}) == f"{commit[:10]}+5af3"
+    assert label(changed) == f"{commit[:10]}+changes"
+    git(with_git, "checkout", "--quiet", ".")
+    (with_git / "memrl" / "new.py").write_text("")
+    assert describe()["changed"]
+
+
+def test_code_without_git_is_described_by_its_copy(without_git: Path) -> None:
+    assert describe()["commit"] is None
+    assert label(describe() | {"snapshot": "5af3"}) == "5af3"
+    git(without_git.parent, "init", "--quiet")  # a repository that it merely lies in
+    assert describe()["commit"] is None
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+PAUSE = """\
+import os, signal, sys
+if "memrl.sweep.child" in sys.orig_argv:
+    open(f"{os.path.dirname(__file__)}/{os.getpid()}.pid", "w").close()
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.fixture
+def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """Runs stop before they import anything of memrl; return the process of the last that did."""
+    folder = tmp_path / "pause"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(PAUSE)
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), before])))
+    seen: set[int] = set()
+
+    def pids() -> set[int]:
+        return {int(path.stem) for path in folder.glob("*.pid")}
+
+    def wait() -> int:
+        wait_until(lambda: pids() - seen)
+        (pid,) = pids() - seen
+        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        seen.add(pid)
+        return pid
+
+    yield wait
+    for pid in pids():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            process = psutil.Process(pid)
+            if "memrl.sweep.child" in process.cmdline():
+                process.kill()
+
+
+def write_version(project: Path, version: str) -> None:
+    (project / "memrl" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+
+
+def test_runs_import_the_code_of_the_moment_when_they_were_issued(
+    with_git: Path, paused: Callable[[], int], launch: Launch
+) -> None:
+    cwd = Path.cwd()
+    local = ("hydra/launcher=local", "sweep=code")
+    sweep = ("-m", *tiny("lstm", "budget.train_episodes=2"), *local)
+    write_version(with_git, "1.1")
+    git(with_git, "commit", "--quiet", "-am", "1.1")
+    commit = git(with_git, "rev-parse", "HEAD")[:10]
+
+    first = launch(*sweep, "seed=0", cwd=cwd)
+    children = [paused()]
+    write_version(with_git, "1.2")
+    second = launch(*sweep, "seed=0,1", cwd=cwd)
+    children.append(paused())
+    tree = take().name
+    (with_git / "memrl" / "trainer.py").write_text("raise SystemExit('edited meanwhile')\n")
+    for child in children:
+        os.kill(child, signal.SIGCONT)
+    assert first.wait() == 0, first.output
+    assert second.wait() == 0, second.output
+    assert "1 queued" in second.out and "to start: 1\n" in second.out
+    assert "different code" not in first.out
+
+    old, new = (status(path)["versions"] for path in sorted(cwd.glob("outputs/code/tmaze*/")))
+    assert (old["memrl"], new["memrl"]) == ("1.1", "1.2")
+    assert (old["code"], new["code"]) == (commit, f"{commit}+{tree}")
+    assert len(list(cwd.glob("outputs/.snapshots/*"))) == 2
+
+    said = launch(first=lambda: main(["status", "outputs/code"]), cwd=cwd)
+    assert said.wait() == 0
+    note = said.out.splitlines()[-1]
+    assert f"{commit} (1 run" in note and f"{commit}+{tree} (1 run" in note
+    assert note in second.out
+    records = [json.loads(p.read_text()) for p in cwd.glob("outputs/code/.submissions/*/*.json")]
+    assert {record["code"]["snapshot"] for record in records} > {tree}
+    (diff,) = cwd.glob("outputs/code/.submissions/*/changes.diff")
+    assert '+__version__ = "1.2"' in diff.read_text()

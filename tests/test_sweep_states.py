@@ -1,0 +1,332 @@
+"""What every run of a sweep is said to be doing, from all that may be known of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memrl.lock import this_process
+from memrl.run_folder import Status
+from memrl.sweep import records
+from memrl.sweep.compose import Run
+from memrl.sweep.records import Submission
+from memrl.sweep.states import BUSY, Facts, Job, State, ask_queue, is_due, judge, look
+
+# A run was submitted at 100; what its files say is from 50, before, or from 150, after.
+BEFORE, SUBMITTED, AFTER = 50, 100, 150
+PENDING = Job("7_0", "PENDING", reason="Priority")
+RUNNING = Job("7_0", "RUNNING", node="n1")
+COMPLETING = Job("7_0", "COMPLETING", node="n1")
+SUSPENDED = Job("7_0", "SUSPENDED", node="n1")
+
+
+def status(state: str, cause: str | None = None, at: float = AFTER, **more: Any) -> dict[str, Any]:
+    return {"state": state, "cause": cause, "updated": at, "host": "n1", **more}
+
+
+def on_slurm(content: dict[str, Any] | None = None, job: Job | None = None, **more: Any) -> Facts:
+    return Facts(content or {}, submitted=SUBMITTED, slurm=True, job=job, **more)
+
+
+def here(content: dict[str, Any] | None = None, **more: Any) -> Facts:
+    return Facts(content or {}, submitted=SUBMITTED, **more)
+
+
+SAVED = "stopped by SIGUSR2 (preempted)"
+LIMIT = "stopped by SIGUSR2 (time limit)"
+TERM = "stopped by SIGTERM"
+KILLED = "killed by SIGKILL (out of memory, or kill -9)"
+
+TABLE = [  # with what the cause has to contain
+    # asked for, and no more than that
+    (Facts(), State.MISSING, ""),
+    # submitted, nothing of it seen yet
+    (on_slurm(job=PENDING), State.QUEUED, "Priority"),
+    (on_slurm(job=RUNNING), State.QUEUED, "starting"),
+    (on_slurm(submitting=True), State.QUEUED, ""),
+    (on_slurm(queue_known=False), State.QUEUED, "squeue does not answer"),
+    (on_slurm(), State.LOST, "never started"),
+    (on_slurm(cancelled=True), State.CANCELLED, "before it started"),
+    (here(submitting=True), State.QUEUED, ""),
+    (here(), State.STOPPED, "before it began"),
+    (here(cancelled=True), State.CANCELLED, "before it started"),
+    # at work
+    (Facts(status("running"), alive=True), State.RUNNING, ""),
+    (on_slurm(status("running"), RUNNING, alive=True), State.RUNNING, ""),
+    (on_slurm(status("running"), alive=True, queue_known=False), State.RUNNING, ""),
+    (on_slurm(status("failed", at=BEFORE), RUNNING, alive=True), State.RUNNING, ""),
+    (on_slurm(status("running"), RUNNING), State.RUNNING, "no sign of life"),
+    (on_slurm(status("running"), SUSPENDED), State.RUNNING, "suspended"),
+    # done, whatever else there is
+    (Facts(status("done")), State.DONE, ""),
+    (on_slurm(status("done", at=BEFORE), PENDING, alive=True), State.DONE, ""),
+    (on_slurm(status("done"), cancelled=True, queue_known=False), State.DONE, ""),
+    # requeued, and waiting
+    (on_slurm(status("stopped", SAVED), PENDING), State.QUEUED, "Priority"),
+    (on_slurm(status("stopped", LIMIT), PENDING), State.QUEUED, ""),
+    (on_slurm(status("running"), PENDING), State.QUEUED, ""),
+    (on_slurm(status("stopped", SAVED), RUNNING), State.QUEUED, "starting"),
+    (on_slurm(status("stopped", SAVED), COMPLETING), State.QUEUED, "ending"),
+    # interrupted
+    (on_slurm(status("stopped", SAVED)), State.PREEMPTED, SAVED),
+    (on_slurm(status("stopped", LIMIT)), State.TIMEOUT, LIMIT),
+    (on_slurm(status("stopped", f"{TERM} (time limit)", job_id="7_0")), State.TIMEOUT, ""),
+    (on_slurm(status("stopped", TERM, job_id="7_0")), State.CANCELLED, TERM),
+    (on_slurm(status("stopped", TERM, job_id="7_0"), cancelled=True), State.CANCELLED, ""),
+    (on_slurm(status("running"), cancelled=True), State.CANCELLED, ""),
+    (on_slurm(status("running")), State.LOST, "n1"),
+    (on_slurm(status("stopped", KILLED)), State.LOST, KILLED),
+    (on_slurm(status("stopped", KILLED), RUNNING), State.LOST, KILLED),  # others share its job
+    (here(status("stopped", KILLED), submitting=True), State.LOST, KILLED),
+    (here(status("stopped", TERM)), State.STOPPED, TERM),
+    (here(status("stopped", TERM), cancelled=True), State.CANCELLED, ""),
+    (here(status("stopped", "stopped by SIGINT")), State.STOPPED, "SIGINT"),
+    (Facts(status("stopped", "stopped by SIGINT")), State.STOPPED, "SIGINT"),
+    (Facts(status("running")), State.LOST, ""),
+    # failed, at its last attempt
+    (Facts(status("failed", "loss is nan")), State.FAILED, "loss is nan"),
+    (on_slurm(status("failed", "loss is nan")), State.FAILED, "loss is nan"),
+    (on_slurm(status("failed", "loss is nan"), RUNNING), State.FAILED, "loss is nan"),
+    (on_slurm(status("failed", "loss is nan"), COMPLETING), State.FAILED, "loss is nan"),
+    (on_slurm(status("failed", "loss is nan"), cancelled=True), State.FAILED, "loss is nan"),
+    # failed or killed, and submitted again since
+    (on_slurm(status("failed", "nan", at=BEFORE), PENDING), State.QUEUED, ""),
+    (on_slurm(status("stopped", KILLED, at=BEFORE), PENDING), State.QUEUED, ""),
+    (on_slurm(status("running", at=BEFORE), PENDING), State.QUEUED, ""),
+    (here(status("failed", "nan", at=BEFORE), submitting=True), State.QUEUED, ""),
+    (on_slurm(status("failed", "nan", at=BEFORE)), State.FAILED, "nan"),  # it never ran again
+    (on_slurm(status("stopped", SAVED, at=BEFORE)), State.PREEMPTED, SAVED),
+]
+
+
+def test_every_state_is_in_the_table() -> None:
+    assert {state for _, state, _ in TABLE} == set(State)
+
+
+@pytest.mark.parametrize(("facts", "state", "cause"), TABLE)
+def test_what_a_run_is_said_to_be_doing(facts: Facts, state: State, cause: str) -> None:
+    said, why = judge(facts)
+    assert (said, cause in why) == (state, True), why
+
+
+DUE = {  # without and with hydra.launcher.retry_failed
+    State.MISSING: (True, True),
+    State.QUEUED: (False, False),
+    State.RUNNING: (False, False),
+    State.DONE: (False, False),
+    State.FAILED: (False, True),
+    State.STOPPED: (True, True),
+    State.PREEMPTED: (True, True),
+    State.TIMEOUT: (True, True),
+    State.CANCELLED: (True, True),
+    State.LOST: (True, True),
+}
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_a_sweep_that_is_issued_again_starts(state: State) -> None:
+    assert (is_due(state, False), is_due(state, True)) == DUE[state]
+
+
+def everything() -> Iterator[Facts]:
+    """Every combination of what may be known."""
+    causes = [SAVED, LIMIT, TERM, KILLED, "stopped by SIGINT"]
+    contents = [{}] + [
+        status(state, cause, at, job_id=job_id)
+        for state, cause in [*((s, None) for s in ("running", "done", "failed"))]
+        + [("stopped", cause) for cause in causes]
+        for at in (BEFORE, AFTER)
+        for job_id in (None, "7_0")
+    ]
+    jobs = [None, PENDING, RUNNING, COMPLETING, SUSPENDED]
+    yes = (False, True)
+    for content, alive, submitting, job in itertools.product(contents, yes, yes, jobs):
+        for slurm, known, cancelled in itertools.product(yes, yes, yes):
+            if (job and not (slurm and known)) or (submitting and job):
+                continue
+            more = {"submitting": submitting, "queue_known": known, "cancelled": cancelled}
+            yield Facts(content, alive, SUBMITTED, slurm=slurm, job=job, **more)
+        yield Facts(content, alive)
+
+
+def test_nothing_is_started_twice_and_nothing_is_lost_whatever_is_known() -> None:
+    for facts in everything():
+        state, _ = judge(facts)
+        due = is_due(state, False)
+        said = facts.status.get("state")
+        ended = said == "failed" or str(facts.status.get("cause")).startswith("killed by")
+        ended = ended and facts.status["updated"] == AFTER
+        if said == "done":
+            assert state == State.DONE, facts
+        elif facts.alive:
+            assert state == State.RUNNING, facts
+        elif facts.job and not ended and not facts.cancelled:
+            assert state in BUSY, facts
+        elif not facts.job and not facts.submitting and facts.queue_known and said != "failed":
+            assert due, facts
+        assert not (due and said == "failed" and facts.submitted is None), facts
+        assert is_due(state, True) or state in (*BUSY, State.DONE), facts
+
+
+# --- squeue --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``squeue`` that prints what is written into this file, and fails if there is none."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script = folder / "squeue"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\nexec cat {folder}/answer\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return folder / "answer"
+
+
+SWEEP = Path("outputs", "sweep")
+
+
+def submit(*names: str, launcher: str = "slurm", per_job: int = 1, **changes: Any) -> Submission:
+    """Write down a submission as a driver does that has ended since."""
+    runs = [Run({"threads": 1}, SWEEP / name) for name in names]
+    drafted = records.draft(runs, launcher, {}, {}, [], per_job)
+    record = replace(drafted, **({"driver": this_process() | {"started": 0.0}} | changes))
+    record.__dict__["runs"] = runs  # which replace does not know of
+    record.write()
+    return record
+
+
+def states() -> dict[str, State]:
+    return {row.name: row.state for row in look(SWEEP).rows}
+
+
+def test_the_queue_by_submission_and_index(squeue: Path) -> None:
+    one, many = submit("x"), submit("a", "b", "c")
+    squeue.write_text(
+        f"{one.name}|N/A|RUNNING|6|n2|None\n"
+        f"{many.name}|0|RUNNING|7_0|n1|None\n"
+        f"{many.name}|1|PENDING|7_1||(launch failed | held)\n"
+    )
+    assert ask_queue([one, many]) == {
+        (one.name, 0): Job("6", "RUNNING", "n2", "None"),
+        (many.name, 0): Job("7_0", "RUNNING", "n1", "None"),
+        (many.name, 1): Job("7_1", "PENDING", "", "(launch failed | held)"),
+    }
+    (asked,) = (squeue.parent / "asked").read_text().splitlines()
+    assert ",".join(sorted([one.name, many.name])) in asked.split()
+    assert states() == {
+        "x": State.QUEUED,
+        "a": State.QUEUED,
+        "b": State.QUEUED,
+        "c": State.LOST,  # gone from the queue, and never began
+    }
+
+
+def test_runs_that_share_a_job_are_in_its_state(squeue: Path) -> None:
+    record = submit("a", "b", "c", per_job=2)
+    squeue.write_text(f"{record.name}|0|PENDING|7_0||Priority\n")
+    assert states() == {"a": State.QUEUED, "b": State.QUEUED, "c": State.LOST}
+
+
+def test_one_squeue_answers_for_all_and_none_is_asked_without_a_need(squeue: Path) -> None:
+    submit("here", launcher="local")
+    finished = submit("finished")
+    folder = SWEEP / "finished"
+    folder.mkdir()
+    Status(folder, {}).write(state="done")
+    assert states() == {"here": State.STOPPED, "finished": State.DONE}
+    assert not (squeue.parent / "asked").exists()
+
+    names = [submit(f"run{n}").name for n in range(3)]
+    squeue.write_text("")
+    assert set(states().values()) == {State.STOPPED, State.DONE, State.LOST}
+    (asked,) = (squeue.parent / "asked").read_text().splitlines()
+    assert all(name in asked for name in names) and finished.name not in asked
+
+
+def test_a_squeue_that_fails_or_is_not_there_is_no_empty_queue(
+    squeue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = submit("a")
+    assert ask_queue([record]) is None
+    sweep = look(SWEEP)
+    assert not sweep.queue_known
+    assert [row.state for row in sweep.rows] == [State.QUEUED]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert ask_queue([record]) is None
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def test_the_last_submission_of_a_run_counts(squeue: Path) -> None:
+    first = submit("a", "b")
+    second = submit("b", created=first.created + 1)
+    squeue.write_text(f"{first.name}|1|RUNNING|7_1|n1|None\n{second.name}|0|PENDING|8||Priority\n")
+    rows = {row.name: row for row in look(SWEEP).rows}
+    assert rows["b"].submission == second and rows["b"].job_id == "8"
+    assert rows["a"].state == State.LOST
+
+
+def test_a_submission_counts_once_it_is_complete(squeue: Path) -> None:
+    record = submit("a")
+    squeue.write_text("")
+    assert states() == {"a": State.LOST}
+    (record.folder / "submission.json").unlink()  # its driver was killed just before
+    assert states() == {}
+
+
+def test_a_driver_that_is_at_work_keeps_its_runs(squeue: Path) -> None:
+    squeue.write_text("")
+    submit("a", driver=this_process())
+    assert states() == {"a": State.QUEUED}
+
+
+def test_once_the_job_is_noted_its_driver_does_not_matter(squeue: Path) -> None:
+    squeue.write_text("")
+    submit("a", driver=this_process()).save("7")
+    assert states() == {"a": State.LOST}
+
+
+def test_a_driver_elsewhere_is_believed_to_be_at_work_for_a_while(squeue: Path) -> None:
+    squeue.write_text("")
+    elsewhere = this_process() | {"host": "login2"}
+    record = submit("a", driver=elsewhere)
+    assert states() == {"a": State.QUEUED}
+    replace(record, created=record.created - records.STARTING_S - 1).save(None)
+    assert states() == {"a": State.LOST}
+
+
+def test_a_record_is_read_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings, code = {"partition": "gpu"}, {"commit": "c0ffee", "changed": True, "diff": "+ x\n"}
+    sweep = Path("outputs", "my sweep")
+    runs = [Run({"seed": n}, sweep / f"r{n}") for n in range(3)]
+    record = records.draft(runs, "slurm", settings, code, ["/tree"], 2)
+    record.write()
+    (again,) = records.load_all(sweep)
+    assert again.runs == runs
+    assert (again.jobs, again.cwd, again.job_id) == (2, tmp_path, None)
+    assert again == replace(record, code={"commit": "c0ffee", "changed": True})
+    assert (again.folder / "changes.diff").read_text() == "+ x\n"
+    again.save("77")
+    again.cancel([2])
+    again.cancel([0, 2])
+    (last,) = records.load_all(sweep)
+    assert (last.job_id, last.cancelled) == ("77", [0, 2])
+
+
+def test_names_of_submissions_differ_and_suit_a_shell() -> None:
+    runs = [Run({}, Path("outputs", "a b%c", "r"))]
+    names = {records.draft(runs, "slurm", {}, {}, []).name for _ in range(20)}
+    assert len(names) == 20
+    assert all(name.startswith("a-b-c-") for name in names)
