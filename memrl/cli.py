@@ -27,11 +27,11 @@ from omegaconf.errors import OmegaConfBaseException
 from memrl.checkpoint import CannotContinue
 from memrl.experiment import CONF, compose_config, run
 from memrl.interrupt import Stopped
-from memrl.lock import Busy
+from memrl.lock import BUSY, Busy
 from memrl.run_folder import flatten, in_one_line
 from memrl.schema import LABELS, ConfigError, suggest
 
-FAILED, BAD_CONFIG, BUSY = 1, 2, 3
+FAILED, BAD_CONFIG = 1, 2
 GROUPS = {
     "env": "the task; env.length is its one number: how long the agent must remember",
     "algo": "the algorithm; the env chooses it",

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 NOTICE = b"\nstopping at the next update, to save first; Ctrl-C again ends at once, unsaved\n"
-EARLY_S = 210.0  # `--signal=USR2@120` arrives as much as that before the limit
+DELAY_S, EARLY_S = 120.0, 90.0  # `--signal=USR2@120`, and how much earlier it may arrive
 CONTINUE_ME = 75  # exit status after SIGUSR2, if nobody else wants to handle it
 
 
@@ -79,7 +79,7 @@ def _reason(signum: int) -> str:
     SIGTERM before the limit is sent for many reasons, and none is given.
     """
     ends = os.environ.get("SLURM_JOB_END_TIME")  # SLURM 23.02 and later
-    near = os.environ.get("MEMRL_LIMIT_AT") or (float(ends) - EARLY_S if ends else None)
+    near = os.environ.get("MEMRL_LIMIT_AT") or (float(ends) - DELAY_S - EARLY_S if ends else None)
     if signum not in (signal.SIGUSR2, signal.SIGTERM) or near is None:
         return ""
     if time.time() >= float(near):

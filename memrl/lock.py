@@ -21,6 +21,9 @@ SILENT_S = 180.0  # on another host, a run that did not touch its status for thi
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+BUSY = 3  # exit status of a process that meets it
+
+
 class Busy(Exception):
     """Another process works on this run."""
 
@@ -38,7 +41,7 @@ def this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "boot_id": boot.read_text().strip() if boot.exists() else str(int(psutil.boot_time())),
         "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _started(os.getpid()),
         "job_id": job_id(),
     }
 
@@ -81,7 +84,9 @@ def _create(path: Path, own: Path) -> bool:
     """Give the content of ``own`` the name ``path`` unless something has it."""
     try:
         os.link(own, path)
-    except (FileExistsError, FileNotFoundError):  # somebody has it; our own was tidied away
+    except FileExistsError:  # somebody has it: we do, if NFS lost the first answer
+        return _read(path) == own.read_bytes()
+    except FileNotFoundError:  # our own was tidied away
         return False
     except OSError as error:
         if error.errno not in NO_LINKS:
@@ -139,7 +144,7 @@ def _alive(path: Path, content: bytes) -> str | None:
             if time.time() - path.stat().st_mtime < SILENT_S:
                 return "another process is taking this run"
         return None
-    recent = time.time() - _updated(path.parent) < SILENT_S
+    recent = time.time() - (_updated(path.parent) or _written(path)) < SILENT_S
     who = f"this run is going on ({host}, process {pid}{f', job {job}' if job else ''})"
     process = {"host": host, "boot_id": boot_id, "pid": pid, "started": started}
     return who if is_alive(process, recent) else None
@@ -160,10 +165,19 @@ def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
     try:
         found = psutil.Process(process["pid"])
         # If it began at another time, the pid was given to another one.
-        same = abs(found.create_time() - process["started"]) < 5
+        same = bool(abs(_started(found.pid) - process["started"]) < 1)
         return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _started(pid: int) -> float:
+    """Return when a process began; in seconds since boot if possible, as the clock may be set."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return float(psutil.Process(pid).create_time())
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -186,6 +200,13 @@ def _updated(folder: Path) -> float:
     try:
         return float(json.loads((folder / "status.json").read_text())["updated"])
     except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
         return 0.0
 
 

@@ -170,8 +170,8 @@ def record_end(folder: Path, state: str, cause: str) -> None:
 
 
 def note_failure(folder: Path, cause: str) -> None:
-    """Mark a run failed that had no status yet; leave it if another process works on it."""
-    if state_of(folder) in ("failed", "done"):
+    """Mark a run failed, which may have no status yet; leave it if another process works on it."""
+    if state_of(folder) == "done":
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)

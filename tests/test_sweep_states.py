@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from memrl.lock import this_process
+from memrl.lock import SILENT_S, this_process
 from memrl.run_folder import Status
 from memrl.sweep import records
 from memrl.sweep.compose import Run
 from memrl.sweep.records import Submission
-from memrl.sweep.states import BUSY, Facts, Job, State, ask_queue, is_due, judge, look
+from memrl.sweep.states import ONGOING, Facts, Job, State, ask_queue, is_due, judge, look
 
 # A run was submitted at 100; what its files say is from 50, before, or from 150, after.
 BEFORE, SUBMITTED, AFTER = 50, 100, 150
@@ -167,11 +168,11 @@ def test_nothing_is_started_twice_and_nothing_is_lost_whatever_is_known() -> Non
         elif facts.alive:
             assert state == State.RUNNING, facts
         elif facts.job and not ended and not facts.cancelled:
-            assert state in BUSY, facts
+            assert state in ONGOING, facts
         elif not facts.job and not facts.submitting and facts.queue_known and said != "failed":
             assert due, facts
         assert not (due and said == "failed" and facts.submitted is None), facts
-        assert is_due(state, True) or state in (*BUSY, State.DONE), facts
+        assert is_due(state, True) or state in (*ONGOING, State.DONE), facts
 
 
 # --- squeue --------------------------------------------------------------------------------------
@@ -300,7 +301,8 @@ def test_a_driver_elsewhere_is_believed_to_be_at_work_for_a_while(squeue: Path) 
     elsewhere = this_process() | {"host": "login2"}
     record = submit("a", driver=elsewhere)
     assert states() == {"a": State.QUEUED}
-    replace(record, created=record.created - records.STARTING_S - 1).save(None)
+    long_ago = time.time() - SILENT_S - 1
+    os.utime(record.folder / "submission.json", (long_ago, long_ago))
     assert states() == {"a": State.LOST}
 
 

@@ -16,9 +16,10 @@ from typing import Any
 from memrl.checkpoint import CannotContinue
 from memrl.cli import attempt, log_to_console
 from memrl.experiment import OUTPUTS
-from memrl.lock import this_process
+from memrl.lock import is_alive, this_process
+from memrl.run_folder import in_one_line
 from memrl.sweep import display
-from memrl.sweep.states import BUSY, Row, State, Sweep, look
+from memrl.sweep.states import ONGOING, Row, State, Sweep, look
 
 WATCH_S = 5.0
 USAGE = "python -m memrl.sweep"
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(given.do(sweep, given))
     except (Refused, CannotContinue) as error:
         sys.exit(_complain(str(error)))
+    except OSError as error:
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -97,7 +101,7 @@ def show(folder: Path, given: argparse.Namespace) -> int:
         if given.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(text, flush=True)
-        if not given.watch or not any(row.state in BUSY for row in sweep.rows):
+        if not given.watch or not any(row.state in ONGOING for row in sweep.rows):
             return 0
         time.sleep(WATCH_S)
 
@@ -158,12 +162,15 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     """Cancel runs that are queued or running."""
     sweep = look(folder)
     asked = [row for text in given.run for row in _find(sweep, text)] if given.run else sweep.rows
-    chosen = {row.name: row for row in asked if row.state in BUSY}
+    chosen = {row.name: row for row in asked if row.state in ONGOING}
+    by_submission: dict[str, list[Row]] = {}
     for row in chosen.values():
-        if row.submission:  # first, so that nothing starts it meanwhile
-            row.submission.cancel([row.index])
+        by_submission.setdefault(row.submission.name if row.submission else "", []).append(row)
+    for rows in by_submission.values():
+        if submission := rows[0].submission:  # first, so that nothing starts them meanwhile
+            submission.cancel([row.index for row in rows])
     # A job that does others as well goes on: it looks for what was cancelled now and then.
-    shared = {r.job.id for r in sweep.rows if r.job and r.state in BUSY and r.name not in chosen}
+    shared = {r.job.id for r in sweep.rows if r.job and r.state in ONGOING and r.name not in chosen}
     jobs = sorted({row.job.id for row in chosen.values() if row.job} - shared)
     here = [row for row in chosen.values() if not row.job]
     if jobs:
@@ -173,22 +180,28 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
             slurm.cancel(jobs)
         except slurm.SbatchError as error:
             raise Refused(str(error)) from None
-    for row in here:
-        _stop_here(row)
+    elsewhere = [text for row in here if (text := _stop_here(row))]
+    if elsewhere:
+        raise Refused("; ".join(elsewhere))
     print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
     return 0
 
 
-def _stop_here(row: Row) -> None:
-    """Tell a run's process to save and end, if it is on this machine."""
+def _stop_here(row: Row) -> str | None:
+    """Tell a run's process to save and end; say so if nobody on this machine can."""
     try:
         owner = json.loads((row.run.folder / "lock").read_text())
-    except (OSError, ValueError):
-        return  # it has not begun, or it has just ended
-    if owner["host"] != this_process()["host"]:
-        raise Refused(f"{row.name} is going on on {owner['host']}; cancel it there")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(owner["pid"], signal.SIGTERM)
+        if is_alive(owner, False):
+            os.kill(owner["pid"], signal.SIGTERM)
+            return None
+    except (OSError, ValueError, KeyError):
+        return None  # it has not begun, or it has just ended
+    submission = row.submission
+    if submission and submission.launcher == "local" and submission.driver_alive():
+        return None  # which looks for what was cancelled now and then
+    if owner["host"] == this_process()["host"]:
+        return None
+    return f"{row.name} is going on on {owner['host']}; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ def leave(*_: object) -> NoReturn:
 def main(folder: str, index: str) -> int:
     """Do the run; return the exit status that ``run.py`` would have."""
     signal.signal(signal.SIGUSR2, leave)  # before the imports, which take seconds
-    from memrl.cli import BUSY, attempt, log_to_console
+    from memrl.cli import attempt, log_to_console
     from memrl.experiment import work
+    from memrl.lock import BUSY
     from memrl.run_folder import note_failure
     from memrl.sweep.records import load
 

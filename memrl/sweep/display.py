@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from memrl.checkpoint import write_whole
 from memrl.sweep import snapshot
-from memrl.sweep.states import BUSY, Row, State, Sweep
+from memrl.sweep.states import ONGOING, Row, State, Sweep
 
 SHOWN = 10  # runs that are named where there may be hundreds
 EVERY_S = 1.0  # between looks at the files of runs
@@ -147,7 +147,7 @@ def finish(sweep: Sweep) -> bool:
     print(f"see {', '.join(map(below_cwd, written))}", flush=True)
     if note := code_note(sweep):
         print(note, flush=True)
-    bad = [row for row in sweep.rows if row.state not in (State.DONE, *BUSY)]
+    bad = [row for row in sweep.rows if row.state not in (State.DONE, *ONGOING)]
     if bad:
         print(f"{len(bad)} of {len(sweep.rows)} runs are not done:", file=sys.stderr)
         for row in bad[:SHOWN]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,19 +14,18 @@ from typing import Any
 from tqdm import tqdm
 
 from memrl import session
-from memrl.cli import BUSY as BUSY_STATUS
 from memrl.cli import FAILED, attempt
 from memrl.experiment import OUTPUTS, work
 from memrl.interrupt import Signals, Stopped
-from memrl.lock import Busy, locked
+from memrl.lock import BUSY, Busy, locked
 from memrl.run_folder import note_failure
 from memrl.schema import ConfigError
 from memrl.sweep import display, records, snapshot
 from memrl.sweep.compose import Run
 from memrl.sweep.pool import Pool, visible_gpus
-from memrl.sweep.states import BUSY, State, Sweep, is_due, look
+from memrl.sweep.states import ONGOING, State, Sweep, is_due, look
 
-POLL_S = 2.0
+POLL_S = 15.0  # between questions to squeue, which all users of a cluster share
 
 Settings = Mapping[str, Any]  # the keys under hydra.launcher
 
@@ -44,6 +45,8 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
     folder = runs[0].folder.parent
     for run in runs:
         session.refuse_other_config(run.folder, run.config)
+    if launcher == "slurm":
+        _need_submitit()
     if settings["dry_run"]:
         _dry_run(look(folder, runs), launcher, settings)
         return 0
@@ -60,20 +63,23 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
                 _wait(folder, runs)
         else:
             due = _due(look(folder, runs), settings)
-            if due and launcher == "basic":
-                _one_by_one(due, settings)
-            elif due:
-                _several(due, settings)
+            here = _one_by_one if launcher == "basic" else _several
+            well = here(due, settings) if due else True
+            return 0 if display.finish(look(folder, runs)) and well else FAILED
     except Busy:
         print(f"error: another command is submitting {folder}", file=sys.stderr)
-        return BUSY_STATUS
+        return BUSY
     return 0 if display.finish(look(folder, runs)) else FAILED
 
 
 def _due(sweep: Sweep, settings: Settings) -> list[Run]:
     """Return the runs to be started now, and say what becomes of the others."""
     if not sweep.queue_known:
-        sys.exit("error: squeue does not answer, so nobody knows what is queued; try again later")
+        until = "try again later"
+        if shutil.which("squeue") is None:
+            known = sweep.folder / records.FOLDER
+            until = f"there is none here. If no job of this sweep is left anywhere, delete {known}"
+        sys.exit(f"error: squeue does not answer, so nobody knows what is queued; {until}")
     due = [row.run for row in sweep.rows if is_due(row.state, settings["retry_failed"])]
     print(f"{sweep.folder}: {display.counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(row.state == State.FAILED for row in sweep.rows)
@@ -95,24 +101,30 @@ def _code(settings: Settings) -> tuple[dict[str, Any], list[str]]:
 # --- here ----------------------------------------------------------------------------------------
 
 
-def _one_by_one(due: Sequence[Run], settings: Settings) -> None:
+def _one_by_one(due: Sequence[Run], settings: Settings) -> bool:
+    """Return True if none failed."""
     code, paths = _code(settings)
     record = records.draft(due, "basic", settings, code, paths)
     record.write()
     os.environ["MEMRL_CODE"] = snapshot.label(code)
-    for n, run in enumerate(due):
-        if n in record.cancelled:
-            continue
-        print(f"run {n + 1} of {len(due)}", flush=True)
-        failure = attempt(lambda run=run: work(run.config, run.folder))  # type: ignore[misc]
-        if failure:
-            line, status = failure
-            print(f"error: {line}", file=sys.stderr, flush=True)
-            if status != BUSY_STATUS:
-                note_failure(run.folder, line)
+    well = True
+    with record.driven():
+        for n, run in enumerate(due):
+            if n in record.cancelled:
+                continue
+            print(f"run {n + 1} of {len(due)}", flush=True)
+            failure = attempt(lambda run=run: work(run.config, run.folder))  # type: ignore[misc]
+            if failure:
+                line, status = failure
+                print(f"error: {line}", file=sys.stderr, flush=True)
+                if status != BUSY:
+                    well = False
+                    note_failure(run.folder, line)
+    return well
 
 
-def _several(due: Sequence[Run], settings: Settings) -> None:
+def _several(due: Sequence[Run], settings: Settings) -> bool:
+    """Return True if none failed or was killed."""
     code, paths = _code(settings)
     record = records.draft(due, "local", settings, code, paths)
     record.write()
@@ -121,14 +133,14 @@ def _several(due: Sequence[Run], settings: Settings) -> None:
     print(f"{settings['n_jobs']} at a time; output: {display.below_cwd(record.folder / 'log')}")
     print(f"state: {display.status_command(record.sweep_folder)}", flush=True)
     folder = due[0].folder.parent
-    with Signals() as signals, display.Bar() as bar:
+    with Signals() as signals, display.Bar() as bar, record.driven():
         pool.report = bar.write
         try:
             pool.run(signals, lambda: bar.show(look(folder, due)) if bar.due() else None)
         except Stopped as error:
             stopped = error
         else:
-            return
+            return not (pool.failed or pool.killed)
     print(f"{stopped}; the same command continues this sweep", file=sys.stderr)
     stopped.leave()
 
@@ -136,12 +148,17 @@ def _several(due: Sequence[Run], settings: Settings) -> None:
 # --- on a cluster --------------------------------------------------------------------------------
 
 
-def _need_sbatch() -> None:
+def _need_submitit() -> None:
     try:
-        from memrl.sweep import slurm
+        import submitit  # noqa: F401
     except ImportError as error:
         install = "pip install -c constraints.txt -e '.[slurm]'"
         raise ConfigError(f"hydra/launcher=slurm: {error}; {install}") from None
+
+
+def _need_sbatch() -> None:
+    from memrl.sweep import slurm
+
     if not slurm.available():
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; local and basic work")
 
@@ -157,6 +174,8 @@ def _submit(due: Sequence[Run], settings: Settings) -> int:
     for part in tqdm(parts, "submitting", unit="array", leave=False, disable=None):
         record = records.draft(part, "slurm", settings, code, paths, settings["runs_per_job"])
         record.write()
+        with contextlib.suppress(OSError):  # on another host the lock counts by its age
+            os.utime(record.folder.parent / "lock")
         try:
             record = slurm.start(record, slurm.executor(record, parallel))
         except slurm.SbatchError as error:
@@ -187,7 +206,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
         while True:
             sweep = look(folder, runs)
             bar.show(sweep)
-            if not any(row.state in BUSY for row in sweep.rows):
+            if not any(row.state in ONGOING for row in sweep.rows):
                 return
             time.sleep(POLL_S)
 

@@ -12,19 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from memrl.interrupt import CONTINUE_ME, Signals
-from memrl.lock import Busy, locked
-from memrl.run_folder import record_end, state_of
+from memrl.lock import BUSY, Busy, locked
+from memrl.run_folder import read_status, record_end
 from memrl.sweep.records import Submission
 
 POLL_S = 0.1
 CANCELLED_S = 2.0  # between looks at what was cancelled
 TAIL = 60  # lines of a failed run's output that the job's own log repeats
-GOES_ON_ELSEWHERE = 3
 ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 STOPPED = (CONTINUE_ME, *(128 + s for s in ASKED), *(-s for s in ASKED))  # once it was told to
 DEATHS = {"SIGKILL": "out of memory, or kill -9", "SIGSEGV": "a crash of native code"}
@@ -38,6 +37,8 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     start: int  # of this attempt's output in the log, in bytes
+    gpu: str | None
+    began: float = field(default_factory=time.time)
     cancelled: bool = False
 
 
@@ -48,8 +49,8 @@ class Pool:
         submission: what they belong to.
         indices: which of its runs, in the order they start in.
         n_jobs: how many at a time.
-        gpus: devices as ``CUDA_VISIBLE_DEVICES`` names them, dealt out round-robin; empty: all
-            runs see what this process sees.
+        gpus: devices as ``CUDA_VISIBLE_DEVICES`` names them, of which each run gets the one that
+            the fewest runs use; empty: all runs see what this process sees.
         environment: variables to add to each run's.
     """
 
@@ -67,7 +68,6 @@ class Pool:
         self.gpus = list(gpus)
         self.environment = dict(environment or {})
         self.children: list[Child] = []
-        self.started = 0
         self.kills = _kills_for_memory()
         self.next_look = 0.0
         self.failed: list[int] = []  # runs that did not end well, by their own fault
@@ -112,9 +112,10 @@ class Pool:
         environment = os.environ | self.environment
         paths = [*submission.python_path, *_absolute(environment.get("PYTHONPATH"))]
         environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[self.started % len(self.gpus)]
-        self.started += 1
+        used = [child.gpu for child in self.children]
+        gpu = min(self.gpus, key=used.count, default=None)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         log = submission.log(index)
         start = log.stat().st_size if log.exists() else 0
         # -P: the snapshot, and not what happens to lie in the current folder, is imported.
@@ -128,11 +129,11 @@ class Pool:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self.children.append(Child(index, process, log, start))
+        self.children.append(Child(index, process, log, start, gpu))
 
     def _end(self, child: Child) -> None:
         code, run = child.process.returncode, self.submission.runs[child.index]
-        if code in (0, GOES_ON_ELSEWHERE):
+        if code in (0, BUSY):
             return
         if code in STOPPED:
             if child.index not in self.submission.cancelled:
@@ -146,9 +147,12 @@ class Pool:
             self.kills, code, cause = self.kills + 1, 1, "out of memory: the kernel killed it"
         (self.failed if code > 0 else self.killed).append(child.index)
         folder = self.submission.cwd / run.folder
-        if state_of(folder) != "failed":
-            with contextlib.suppress(Busy, OSError), locked(folder):
-                record_end(folder, "failed" if code > 0 else "stopped", cause)
+        status = read_status(folder)
+        if status.get("state") != "failed" or status["updated"] < child.began:  # no word of its own
+            with contextlib.suppress(Busy, OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                with locked(folder):
+                    record_end(folder, "failed" if code > 0 else "stopped", cause)
         with open(child.log, "rb") as file:
             file.seek(child.start)
             lines = file.read().decode(errors="replace").splitlines()
@@ -173,8 +177,8 @@ class Pool:
                 child.process.send_signal(signum)
 
 
-def _to_stderr(text: str, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stderr, flush=True)
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _absolute(python_path: str | None) -> list[str]:

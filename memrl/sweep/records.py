@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from memrl.checkpoint import CannotContinue, write_whole
-from memrl.lock import is_alive, this_process
+from memrl.lock import SILENT_S, is_alive, this_process
+from memrl.run_folder import HEARTBEAT_S
 from memrl.sweep.compose import Run
 
 FOLDER = ".submissions"
-STARTING_S = 180.0  # a driver on another host is believed to be at work for so long
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,30 @@ class Submission:
         del content["folder"]
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
+    @contextlib.contextmanager
+    def driven(self) -> Iterator[None]:
+        """Show other hosts, until it is left, that the process that submitted it is at work."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT_S):
+                with contextlib.suppress(OSError):
+                    os.utime(self.folder / "submission.json")
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def driver_alive(self) -> bool:
         """Tell whether the process that submits it is still at it."""
-        return is_alive(self.driver, time.time() - self.created < STARTING_S)
+        seen = 0.0
+        with contextlib.suppress(OSError):
+            seen = (self.folder / "submission.json").stat().st_mtime
+        return is_alive(self.driver, time.time() - seen < SILENT_S)
 
     def cancel(self, indices: Sequence[int]) -> None:
         """Note that these runs were cancelled."""

@@ -12,20 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import submitit
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from memrl.interrupt import Signals, Stopped
+from memrl.interrupt import EARLY_S, Signals, Stopped
 from memrl.lock import job_id
 from memrl.run_folder import read_status
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.records import Submission, load
 from memrl.sweep.snapshot import ROOT, label
-from memrl.sweep.states import ask_queue
+from memrl.sweep.states import ask_queue, squeue
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
 # A job that a signal ends while Python starts would not be requeued at a preemption. One that lives
@@ -91,6 +91,7 @@ def executor(submission: Submission, parallel: int) -> Executor:
         wckey=None,  # submitit sets one, which some clusters refuse
         setup=[
             f"export PYTHONPATH={shlex.quote(tree)}${{PYTHONPATH:+:$PYTHONPATH}}",
+            "export SLURM_EXPORT_ENV=ALL",  # also where sbatch is told to export nothing
             # Since SLURM 22.05 srun does not take it over from sbatch by itself.
             'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
             *settings["setup"],
@@ -114,15 +115,29 @@ def start(submission: Submission, made: Executor) -> Submission:
     """
     jobs = range(submission.jobs)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+        # submitit repeats what sbatch says
+        with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs():
             first, *_ = made.map_array(Task(submission.folder), list(jobs))
-    except FailedJobError as error:
+    except (FailedJobError, FailedSubmissionError) as error:
         if ask_queue([submission]) == {}:
             submission.remove()
         raise SbatchError(_sbatch_says(str(error))) from None
     job_id = str(first.job_id).split("_")[0]
     submission.save(job_id)
     return replace(submission, job_id=job_id)
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide that this process may be in a job itself, whose variables its jobs would inherit."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(("SLURM_", "SUBMITIT_")) and name != "SLURM_CONF":
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _sbatch_says(text: str) -> str:
@@ -179,7 +194,8 @@ class Task:
             print(f"code: {label(submission.code)} in {ROOT}", flush=True)
             left, failed = _remaining(submission, job)
             settings = submission.settings
-            limit = time.time() + settings["timeout_min"] * 60 - settings["signal_delay_s"] - 90
+            warned_s = settings["signal_delay_s"] + EARLY_S
+            limit = time.time() + settings["timeout_min"] * 60 - warned_s
             gpus = visible_gpus() if len(left) > 1 else []
             environment = {"MEMRL_CODE": label(submission.code), "MEMRL_LIMIT_AT": str(limit)}
             pool = Pool(submission, left, max(len(left), 1), gpus, environment)
@@ -222,8 +238,5 @@ def _goes_on() -> bool:
     was cancelled, requeued or out of time shows as completing.
     """
     # Of an array's last task SLURM_JOB_ID is the whole array's.
-    command = ["squeue", "--noheader", "--jobs", job_id() or "", "--format=%T"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        return done.returncode == 0 and done.stdout.split() == ["RUNNING"]
-    return False
+    lines = squeue("--jobs", job_id() or "", "--format=%T")
+    return lines is not None and [line.strip() for line in lines] == ["RUNNING"]

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memrl.checkpoint import naming
+from memrl.checkpoint import write_whole
 from memrl.experiment import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
@@ -26,26 +26,29 @@ def take() -> Path:
     That is what git tracks or would track, without tests and documents; where there is no git,
     Python and YAML files.
     """
-    files = sorted(set(_files()))
+    files = {name: (ROOT / name).read_bytes() for name in sorted(set(_files()))}
     digest = hashlib.sha256()
-    for name in files:
-        content = (ROOT / name).read_bytes()
+    for name, content in files.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     folder = Path.cwd() / OUTPUTS / FOLDER / digest.hexdigest()[:16]
-    if not folder.exists():
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
-            for name in files:
-                copy = temporary / name
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                with naming(copy):  # with the time of now: some clusters purge files by their age
-                    shutil.copy(ROOT / name, copy)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        if not folder.exists():
+            _write(files, temporary)
             os.rename(temporary, folder)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not folder.exists():  # else another process was faster
-                raise
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not folder.exists():  # else another process was faster
+            raise
+    lacking = [name for name in files if not (folder / name).exists()]
+    _write({name: files[name] for name in lacking}, folder)  # some clusters purge file by file
     return folder
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, content)
 
 
 def _files() -> Iterator[str]:

@@ -37,14 +37,14 @@ class State(StrEnum):
     LOST = "lost"  # died without a word, or was never started
 
 
-BUSY = (State.QUEUED, State.RUNNING)
+ONGOING = (State.QUEUED, State.RUNNING)
 
 
 def is_due(state: State, retry_failed: bool) -> bool:
     """Tell whether a sweep that is issued again starts a run that is in this state."""
     if state == State.FAILED:
         return retry_failed
-    return state not in (State.DONE, *BUSY)
+    return state not in (State.DONE, *ONGOING)
 
 
 # --- SLURM's queue -------------------------------------------------------------------------------
@@ -67,21 +67,28 @@ class Job(NamedTuple):
 Queue = dict[tuple[str, int], Job]  # by the submission's name and the index in its array
 
 
+def squeue(*options: str) -> list[str] | None:
+    """Return the lines that ``squeue`` prints, of hidden partitions too; None if it fails."""
+    command = ["squeue", "--noheader", "--all", *options]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}  # a user's filters
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_S, env=plain)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.splitlines() if done.returncode == 0 else None
+
+
 def ask_queue(submissions: Iterable[Submission]) -> Queue | None:
     """Return the jobs of these submissions that SLURM knows; None if it does not answer."""
     names = sorted({s.name for s in submissions if s.launcher == "slurm"})
     if not names:
         return {}
-    command = ["squeue", "--noheader", "--array", "--user", str(os.getuid())]
-    command += ["--name", ",".join(names), "--format", "%j|%K|%T|%i|%N|%r"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
+    options = ["--array", "--user", str(os.getuid()), "--name", ",".join(names)]
+    lines = squeue(*options, "--format", "%j|%K|%T|%i|%N|%r")
+    if lines is None:
         return None
     queue: Queue = {}
-    for line in done.stdout.splitlines():
+    for line in lines:
         name, index, state, job, node, reason = (part.strip() for part in line.split("|", 5))
         key = (name, int(index) if index.isdecimal() else 0)  # N/A: no array
         queue[key] = Job(job, state, node, reason)
@@ -250,8 +257,9 @@ def look(folder: Path, asked: Sequence[Run] = ()) -> Sweep:
     queue = ask_queue(
         {latest[n][0].name: latest[n][0] for n in open_names & latest.keys()}.values()
     )
-    alive: dict[str, bool] = {}
-    rows = [_row(run, latest.get(name), queue, alive) for name, run in runs.items()]
+    driven = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
+    cancelled = {s.name: set(s.cancelled) for s in submissions}
+    rows = [_row(run, latest.get(name), queue, driven, cancelled) for name, run in runs.items()]
     return Sweep(folder, rows, submissions, queue is not None)
 
 
@@ -266,29 +274,27 @@ def _row(
     run: Run,
     latest: tuple[Submission, int] | None,
     queue: Queue | None,
-    drivers: dict[str, bool],
+    driven: Mapping[str, bool],
+    cancelled: Mapping[str, set[int]],
 ) -> Row:
     submission, index = latest or (None, 0)
     facts = Facts()
     status = read_status(run.folder)
     if status.get("state") != "done":
-        job, driving = None, False
+        job = None
         if submission:
             job = (queue or {}).get((submission.name, index // submission.per_job))
-            if submission.name not in drivers:
-                drivers[submission.name] = submission.job_id is None and submission.driver_alive()
-            driving = drivers[submission.name]
         alive = holder(run.folder) is not None
         status = read_status(run.folder)  # after the lock: one that is gone has left its word
         facts = Facts(
             status=status,
             alive=alive and status.get("state") != "done",
             submitted=submission.created if submission else None,
-            submitting=driving,
+            submitting=submission is not None and driven[submission.name],
             slurm=submission is not None and submission.launcher == "slurm",
             job=job,
             queue_known=queue is not None,
-            cancelled=submission is not None and index in submission.cancelled,
+            cancelled=submission is not None and index in cancelled[submission.name],
         )
     else:
         facts = Facts(status=status)
