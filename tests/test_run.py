@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from memrl import lock, run_folder
 from memrl.experiment import build
 from memrl.interrupt import NOTICE
+from memrl.lock import SILENT_S, Busy, locked, this_process
 from memrl.rollout import rollout
 
 SEQ_MODELS = sorted(path.stem for path in (ROOT / "conf" / "seq_model").glob("*.yaml"))
@@ -620,6 +621,18 @@ def test_the_lock_of_another_host_is_respected_for_three_minutes(
     assert process.wait() == 3
     assert_one_line(process, "elsewhere", f"process {lock_of(killed)['pid']}", "job 7_1")
     assert contents(killed) == before
+
+
+def test_a_lock_beside_no_status_counts_by_its_age(tmp_path: Path) -> None:
+    """As that of a command which submits a sweep, on another login node."""
+    owner = this_process() | {"host": "login2"}
+    (tmp_path / "lock").write_text(json.dumps(owner))
+    with pytest.raises(Busy, match="login2"), locked(tmp_path):
+        pass
+    old = time.time() - SILENT_S - 1
+    os.utime(tmp_path / "lock", (old, old))
+    with locked(tmp_path):
+        assert lock_of(tmp_path)["pid"] == os.getpid()
 
 
 def test_a_lock_that_is_just_being_written_is_respected(killed: Path, launch: Launch) -> None:

@@ -316,6 +316,24 @@ def test_a_queue_that_does_not_answer_is_said_and_nothing_is_submitted_meanwhile
     assert states() == [State.CANCELLED] * 2
 
 
+def test_what_stands_in_the_environment_of_the_driver_confuses_nobody(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQUEUE_PARTITION", "low")  # a user's filter, which would hide the job
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    for name, value in {"ARRAY_JOB_ID": "1", "ARRAY_TASK_ID": "7", "RESTART_COUNT": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)  # the driver is in a job itself
+    issue(launch, *SHORT, HELD)
+    (row,) = rows()
+    assert row.state == State.QUEUED
+    slurm("scontrol", "release", row.job_id)
+    monkeypatch.delenv("SQUEUE_PARTITION")
+    wait_for_all()
+    (row,) = rows()
+    assert row.state == State.DONE
+    assert status(row.run.folder)["job_id"] == row.submission.job_id  # type: ignore[union-attr]
+
+
 # --- drivers that die ----------------------------------------------------------------------------
 
 

@@ -295,6 +295,25 @@ def test_a_run_of_another_machine_cannot_be_cancelled_from_here(
     assert process.err.startswith("error: ") and "elsewhere" in process.err
 
 
+def test_only_the_runs_own_process_is_told_to_stop(mixed: Path, command: Command) -> None:
+    """A run's process was killed, and its number given to another one."""
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        record = next((mixed / MIXED / ".submissions").glob("*/submission.json"))
+        content = json.loads(record.read_text())
+        record.write_text(json.dumps(content | {"driver": this_process(), "created": 2e9}))
+        for folder in (mixed / MIXED).glob("tmaze*/"):
+            owner = this_process() | {"pid": other.pid, "started": 0.0}
+            (folder / "lock").write_text(json.dumps(owner))
+        process = command("cancel", MIXED)
+        assert process.wait() == 0, process.output
+        assert not process.out.startswith("cancelled 0 runs")
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
 # --- what is imported ----------------------------------------------------------------------------
 
 

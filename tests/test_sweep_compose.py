@@ -206,6 +206,17 @@ def test_a_later_argument_replaces_an_earlier_one(master: DictConfig) -> None:
     assert [(r.config["env"]["length"], r.config["seed"]) for r in runs] == [(5, 7), (10, 7)]
 
 
+@pytest.mark.parametrize("values", [(0.7, 0.5), (0.5, 0.7)])
+def test_the_order_of_arguments_is_that_of_overrides(
+    values: tuple[float, float], master: DictConfig
+) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    plain, forced = f"algo.gamma={values[0]}", f"++algo.gamma={values[1]}"
+    for arguments in ([plain, forced], [forced, plain]):
+        (run,) = compose_runs(loader, master, arguments)
+        assert run.config["algo"]["gamma"] == values[arguments[0] == plain]
+
+
 # --- refused -------------------------------------------------------------------------------------
 
 

@@ -148,6 +148,15 @@ def test_what_git_is_told_to_ignore_is_not_copied(with_git: Path) -> None:
     assert {"memrl/public.py", "memrl/weights.bin"} <= found
 
 
+def test_what_was_purged_from_a_copy_is_put_back(project: Path) -> None:
+    taken = take()
+    whole = {name: (taken / name).read_bytes() for name in files(taken)}
+    for name in ("memrl/trainer.py", "run.py"):
+        (taken / name).unlink()
+    assert take() == taken
+    assert {name: (taken / name).read_bytes() for name in files(taken)} == whole
+
+
 def test_several_at_once_make_one_copy(project: Path) -> None:
     code = "import sys; from pathlib import Path; from memrl.sweep import snapshot as s; "
     code += "s.ROOT = Path(sys.argv[1]); print(s.take())"
