@@ -309,7 +309,13 @@ def work(config: Config, folder: Path) -> None:
     if session.is_done(folder, config):
         log.info(f"already done: {folder}")
         return
-    trainer = build(config)
+    try:
+        trainer = build(config)
+    except ConfigError:
+        raise
+    except Exception:
+        session.keep_traceback(folder)
+        raise
 
     def open_logger(next_step: int) -> Logger | None:
         if config["logger"]["_target_"] is None:

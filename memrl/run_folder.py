@@ -163,9 +163,10 @@ def record_end(folder: Path, state: str, cause: str) -> None:
         "last_return": None,
     }
     blank |= {"env_steps_per_s": None, "eta_s": None, "started": time.time(), "attempt": 1}
-    blank |= {"host": socket.gethostname(), "pid": None, "job_id": job_id(), "versions": {}}
+    blank |= {"pid": None, "versions": {}}
     fields = {"state": state, "cause": cause} | blank | before
     fields |= {"state": state, "cause": cause, "updated": time.time()}
+    fields |= {"host": socket.gethostname(), "job_id": job_id()}
     write_whole(folder / "status.json", (json.dumps(fields, indent=1) + "\n").encode())
 
 

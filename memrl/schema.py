@@ -50,8 +50,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
     "sweep": (
-        lambda v: Path(v).name == v and v not in ("", ".", "..") and len(v) <= 150,
-        "the name of one folder",
+        lambda v: Path(v).name == v and v and v[0] != "." and len(v) <= 150,
+        "the name of one folder, not a hidden one",
     ),
 }
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # sections whose reader is fixed

@@ -99,6 +99,14 @@ def work(
             raise
 
 
+def keep_traceback(folder: Path) -> None:
+    """Write that of the exception at hand into ``run.log``, of a run that could not begin."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with log_file(folder / "run.log"):
+            log.debug("failed", exc_info=True)
+
+
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Copy what is logged into a file, with times, debugging lines and tracebacks."""

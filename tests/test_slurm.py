@@ -613,6 +613,21 @@ def test_a_job_runs_the_code_as_it_was_when_it_was_submitted(here: Path) -> None
     assert (versions["code"], versions["memrl"]) == (snapshot.name, "then")
 
 
+def test_a_job_whose_snapshot_is_gone_runs_no_other_code(launch: Launch, here: Path) -> None:
+    issue(launch, *SHORT, HELD)
+    (row,) = rows()
+    (snapshot,) = here.glob("outputs/.snapshots/[!.]*")
+    shutil.rmtree(snapshot)
+    slurm("scontrol", "release", row.job_id)
+    wait_for_all()
+    (row,) = rows()
+    assert (row.state, row.cause) == (State.LOST, "never started")
+    assert f"error: {snapshot} is gone" in log_of(row)
+    assert "submitted 1 runs" in issue(launch, *SHORT)
+    wait_for_all()
+    assert states() == [State.DONE]
+
+
 # --- the last one, as it takes a node away -------------------------------------------------------
 
 

@@ -270,7 +270,7 @@ def test_whatever_is_killed_the_same_command_goes_on_and_ends_as_if_nothing_had_
 
     # Those that go on without it are left alone; the launcher may be another one.
     driver = launch("-m", *TINY, "seed=0,1,2")
-    assert driver.wait() in (0, 3), driver.output
+    assert driver.wait() == 3, driver.output  # two are going on elsewhere
     assert "outputs/runs: 3 runs (2 running, 1 lost); to start: 1\n" in driver.out
     assert states(launch) == {"seed=0": "done", "seed=1": "running", "seed=2": "running"}
     for process in paused.values():
@@ -331,7 +331,7 @@ def test_two_commands_at_once_do_every_run_once(
     wait_until(lambda: not list(tmp_path.glob("outputs/runs/*seed=1/lock")), quick)
     children.plan({})
     slow.send(signal.SIGCONT)
-    assert slow.wait() in (0, 3), slow.output
+    assert slow.wait() == 3, slow.output
     assert len(children.all()) == 4
     assert states(launch) == {"seed=0": "running", "seed=1": "done"}
     paused[0].resume()

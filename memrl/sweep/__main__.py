@@ -74,9 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all")
     logs = command("logs", show_log, f"what a run printed. {what}")
     logs.add_argument("run", metavar="RUN")
-    logs.add_argument("--lines", type=int, default=40, metavar="N", help="default: 40")
+    logs.add_argument("--lines", type=_positive, default=40, metavar="N", help="default: 40")
     logs.add_argument("--follow", action="store_true", help="go on as it grows")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
 
 
 def _find(sweep: Sweep, text: str) -> list[Row]:
@@ -147,12 +153,20 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
     if not runs:
         raise Refused(f"{folder}: no sweep was issued here; give the run's own command again")
     last = sweep.submissions[-1]
+    _import_from(last.python_path[1:])
     status: list[int] = []
     settings = last.settings | {"retry_failed": True, "dry_run": False}
     failure = attempt(lambda: status.append(issue(runs, last.launcher, settings)))
     if failure:
         print(f"error: {failure[0]}", file=sys.stderr)
     return failure[1] if failure else status[0]
+
+
+def _import_from(folders: Sequence[str]) -> None:
+    """Add folders to where we, and the processes we start, import from."""
+    given = (os.environ.get("PYTHONPATH") or "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*given, *folders])))
+    sys.path += [folder for folder in folders if folder not in sys.path]
 
 
 # --- cancel --------------------------------------------------------------------------------------
@@ -163,12 +177,6 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     sweep = look(folder)
     asked = [row for text in given.run for row in _find(sweep, text)] if given.run else sweep.rows
     chosen = {row.name: row for row in asked if row.state in ONGOING}
-    by_submission: dict[str, list[Row]] = {}
-    for row in chosen.values():
-        by_submission.setdefault(row.submission.name if row.submission else "", []).append(row)
-    for rows in by_submission.values():
-        if submission := rows[0].submission:  # first, so that nothing starts them meanwhile
-            submission.cancel([row.index for row in rows])
     # A job that does others as well goes on: it looks for what was cancelled now and then.
     shared = {r.job.id for r in sweep.rows if r.job and r.state in ONGOING and r.name not in chosen}
     jobs = sorted({row.job.id for row in chosen.values() if row.job} - shared)
@@ -180,6 +188,12 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
             slurm.cancel(jobs)
         except slurm.SbatchError as error:
             raise Refused(str(error)) from None
+    by_submission: dict[str, list[Row]] = {}
+    for row in chosen.values():
+        by_submission.setdefault(row.submission.name if row.submission else "", []).append(row)
+    for rows in by_submission.values():
+        if submission := rows[0].submission:  # so that nothing starts them meanwhile
+            submission.cancel([row.index for row in rows])
     elsewhere = [text for row in here if (text := _stop_here(row))]
     if elsewhere:
         raise Refused("; ".join(elsewhere))

@@ -31,7 +31,7 @@ def main(folder: str, index: str) -> int:
     log_to_console()
     wait_for_former_self(run.folder)
     try:
-        failure = attempt(lambda: work(run.config, run.folder))
+        failure = attempt(submission.check_code) or attempt(lambda: work(run.config, run.folder))
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the job passes on what SLURM sent already
     if failure is None:

@@ -76,7 +76,9 @@ class Composer:
                 del config["hydra"]
             self.composed[choices] = whole, config
         whole, config = self.composed[choices]
-        HydraConfig.instance().set_config(whole)  # for interpolations of ${hydra:...}
+        known: object = HydraConfig.instance().cfg
+        if known is not whole:  # for interpolations of ${hydra:...}
+            HydraConfig.instance().set_config(whole)
         config = copy.deepcopy(config)
         ConfigLoaderImpl._apply_overrides_to_config(others, config)
         return config

@@ -10,13 +10,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from memrl.checkpoint import write_whole
+from memrl.lock import BUSY
 from memrl.sweep import snapshot
+from memrl.sweep.compose import Run
 from memrl.sweep.states import ONGOING, Row, State, Sweep
 
 SHOWN = 10  # runs that are named where there may be hundreds
@@ -48,7 +51,8 @@ def _cells(row: Row) -> list[str]:
 def _eta(eta_s: float, status: Mapping[str, Any]) -> str:
     left = max(eta_s - (time.time() - float(status.get("updated", time.time()))), 0)
     minutes = round(left / 60)
-    return f"{minutes // 60}:{minutes % 60:02}" if minutes else "<1 min"
+    hours = f"{minutes // 60} h " if minutes >= 60 else ""
+    return f"{hours}{minutes % 60} min" if minutes else "<1 min"
 
 
 def align(cells: Sequence[Sequence[str]]) -> str:
@@ -61,7 +65,8 @@ def align(cells: Sequence[Sequence[str]]) -> str:
 def counts(sweep: Sweep) -> str:
     """Return how many runs are in which state, in one line."""
     parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
-    return f"{len(sweep.rows)} run{'s' * (len(sweep.rows) != 1)} ({parts})"
+    states = f" ({parts})" if parts else ""
+    return f"{len(sweep.rows)} run{'s' * (len(sweep.rows) != 1)}{states}"
 
 
 def code_of(row: Row) -> str | None:
@@ -126,19 +131,30 @@ def write_table(sweep: Sweep) -> Path:
     keys = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "state", "cause", *keys])
+    groups = ["env", "algo", "seq_model"]
+    writer.writerow(["run", "state", "cause", *groups, "length", "seed", *keys])
     for row in sweep.rows:
-        writer.writerow([row.name, row.state, row.cause, *(row.status.get(k) for k in keys)])
+        config = row.run.config
+        chosen = [config.get(group, {}).get("name") for group in groups]
+        chosen += [config.get("env", {}).get("length"), config.get("seed")]
+        values = [row.status.get(key) for key in keys]
+        writer.writerow([row.name, row.state, row.cause, *chosen, *values])
     path = sweep.folder / "runs.csv"
     write_whole(path, text.getvalue().encode())
     return path
 
 
-def finish(sweep: Sweep) -> bool:
-    """Say how a sweep ended, write its table and figure; return True if all runs are done."""
+def finish(sweep: Sweep, asked: Collection[Run]) -> int:
+    """Say how a command's runs ended, write the whole sweep's table and figure.
+
+    Returns:
+        The exit status: 1 if one has ended without being done, 3 if one is going on elsewhere.
+    """
     from memrl.plot import lengths
 
-    print(f"{below_cwd(sweep.folder)}: {counts(sweep)}")
+    names = {run.folder.name for run in asked}
+    mine = replace(sweep, rows=[row for row in sweep.rows if row.name in names])
+    print(f"{below_cwd(sweep.folder)}: {counts(mine)}")
     written = [write_table(sweep)]
     try:
         written += lengths(sweep.folder, [(row.run.folder, row.run.config) for row in sweep.rows])
@@ -147,11 +163,13 @@ def finish(sweep: Sweep) -> bool:
     print(f"see {', '.join(map(below_cwd, written))}", flush=True)
     if note := code_note(sweep):
         print(note, flush=True)
-    bad = [row for row in sweep.rows if row.state not in (State.DONE, *ONGOING)]
+    bad = [row for row in mine.rows if row.state not in (State.DONE, *ONGOING)]
     if bad:
-        print(f"{len(bad)} of {len(sweep.rows)} runs are not done:", file=sys.stderr)
+        print(f"{len(bad)} of {len(mine.rows)} runs are not done:", file=sys.stderr)
         for row in bad[:SHOWN]:
             print(f"  {row.name}: {row.state}: {row.cause}", file=sys.stderr)
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
-    return not bad
+    if bad:
+        return 1
+    return BUSY if any(row.state in ONGOING for row in mine.rows) else 0

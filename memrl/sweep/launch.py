@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,23 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
             with locked(folder / records.FOLDER):  # two at once would submit the same twice
                 due = _due(look(folder, runs), settings)
                 code = _submit(due, settings)
-            if code or (due and not settings["wait"]):
+            if code:
                 return code
             if settings["wait"]:
                 _wait(folder, runs)
+            elif any(row.state in ONGOING for row in look(folder, runs).rows):
+                print(f"state: {display.status_command(folder)}")
+                return 0
         else:
             due = _due(look(folder, runs), settings)
             here = _one_by_one if launcher == "basic" else _several
             well = here(due, settings) if due else True
-            return 0 if display.finish(look(folder, runs)) and well else FAILED
+            code = display.finish(look(folder, runs, others=True), runs)
+            return code if well else FAILED
     except Busy:
         print(f"error: another command is submitting {folder}", file=sys.stderr)
         return BUSY
-    return 0 if display.finish(look(folder, runs)) else FAILED
+    return display.finish(look(folder, runs, others=True), runs)
 
 
 def _due(sweep: Sweep, settings: Settings) -> list[Run]:
@@ -187,7 +191,6 @@ def _submit(due: Sequence[Run], settings: Settings) -> int:
         submitted += len(part)
         jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
         print(f"submitted {len(part)} runs as {jobs}: {record.job_id} ({record.name})", flush=True)
-    print(f"state: {display.status_command(due[0].folder.parent)}")
     return 0
 
 
@@ -202,13 +205,22 @@ def _arrays(due: Sequence[Run], settings: Settings) -> tuple[list[Sequence[Run]]
 
 def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
-    with display.Bar() as bar:
+    with display.Bar() as bar, _goes_on(folder):
         while True:
             sweep = look(folder, runs)
             bar.show(sweep)
             if not any(row.state in ONGOING for row in sweep.rows):
                 return
             time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def _goes_on(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"the jobs go on; state: {display.status_command(folder)}", file=sys.stderr)
+        raise
 
 
 # --- nowhere -------------------------------------------------------------------------------------

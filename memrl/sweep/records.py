@@ -71,9 +71,18 @@ class Submission:
     @cached_property
     def runs(self) -> list[Run]:
         """The runs, in order, with their folders as seen from ``cwd``."""
-        lines = (self.folder / "runs.jsonl").read_text().splitlines()
-        sweep = self.sweep_folder.relative_to(self.cwd)
-        return [Run(x["config"], sweep / x["run"]) for x in map(json.loads, lines)]
+        path, sweep = self.folder / "runs.jsonl", self.sweep_folder.relative_to(self.cwd)
+        try:
+            lines = path.read_text().splitlines()
+            return [Run(x["config"], sweep / x["run"]) for x in map(json.loads, lines)]
+        except (FileNotFoundError, ValueError) as error:
+            raise CannotContinue(f"{path}: {error}") from None
+
+    def check_code(self) -> None:
+        """Raise CannotContinue unless this process has imported the code that was submitted."""
+        tree, here = Path(self.python_path[0]), Path(__file__).parents[2]
+        if tree.resolve() != here.resolve():
+            raise CannotContinue(f"{tree} is gone, this would be {here}; give the command again")
 
     @property
     def jobs(self) -> int:

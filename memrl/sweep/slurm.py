@@ -19,6 +19,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from memrl.checkpoint import CannotContinue
 from memrl.interrupt import EARLY_S, Signals, Stopped
 from memrl.lock import job_id
 from memrl.run_folder import read_status
@@ -192,6 +193,10 @@ class Task:
         with Signals() as signals:
             submission = load(Path(self.folder))
             print(f"code: {label(submission.code)} in {ROOT}", flush=True)
+            try:
+                submission.check_code()
+            except CannotContinue as error:
+                sys.exit(f"error: {error}")
             left, failed = _remaining(submission, job)
             settings = submission.settings
             warned_s = settings["signal_delay_s"] + EARLY_S

@@ -133,7 +133,9 @@ def judge(facts: Facts) -> tuple[State, str]:
     # What its files say may be older than the last submission, which then decides.
     begun = state is not None
     current = begun and float(facts.status.get("updated", 0)) >= (facts.submitted or 0)
-    if facts.cancelled and not (current and state == "failed"):
+    if facts.cancelled and state == "failed":
+        return State.FAILED, cause
+    if facts.cancelled:
         return State.CANCELLED, "" if begun else "before it started"
     ended = current and (state == "failed" or _was_killed(cause))
     if facts.job and not ended:
@@ -239,19 +241,21 @@ class Sweep:
         return done / max(len(self.rows), 1)
 
 
-def look(folder: Path, asked: Sequence[Run] = ()) -> Sweep:
+def look(folder: Path, asked: Sequence[Run] = (), others: bool = False) -> Sweep:
     """Find out the state of every run that a sweep's folder or its submissions know, or asked for.
 
     Args:
         folder: ``outputs/<sweep>``.
-        asked: runs to look at, and no others; empty: all there are.
+        asked: runs to look at; empty: all there are.
+        others: look at all others there are as well.
     """
     submissions = load_all(folder)
     latest: dict[str, tuple[Submission, int]] = {}
     for submission in submissions:
         for index, run in enumerate(submission.runs):
             latest[run.folder.name] = submission, index
-    runs = {run.folder.name: run for run in asked} or _known(folder, latest)
+    runs = _known(folder, latest) if others or not asked else {}
+    runs |= {run.folder.name: run for run in asked}
     open_names = {name for name in runs if state_of(folder / name) != "done"}
     # The queue before the files: a job that ends meanwhile has left its word there.
     queue = ask_queue(
