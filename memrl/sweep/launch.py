@@ -59,11 +59,11 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
                 code = _submit(due, settings)
             if code:
                 return code
-            if settings["wait"]:
+            if any(row.state in ONGOING for row in look(folder, runs).rows):
+                if not settings["wait"]:
+                    print(f"state: {display.status_command(folder)}")
+                    return 0
                 _wait(folder, runs)
-            elif any(row.state in ONGOING for row in look(folder, runs).rows):
-                print(f"state: {display.status_command(folder)}")
-                return 0
         else:
             due = _due(look(folder, runs), settings)
             here = _one_by_one if launcher == "basic" else _several
