@@ -145,8 +145,7 @@ class SlurmLauncher(Place):
             value = settings[key]
             _check(key, value is None or value > 0, "null or above 0", value)
         _check("max_num_timeout", max_num_timeout >= 0, "at least 0", max_num_timeout)
-        # SLURM may send the signal a minute early, so that a job gets little done: a sound limit is
-        # far above. But some progress is made, as long as the signal is not due at once.
+        # SLURM may send the signal a minute early still: a sound limit is far above.
         room = f"below timeout_min in seconds, {timeout_min * 60}"
         _check("signal_delay_s", signal_delay_s < timeout_min * 60, room, signal_delay_s)
         super().__init__(**settings)

@@ -18,10 +18,8 @@ import psutil
 from memrl.checkpoint import naming, write_whole
 
 SILENT_S = 180.0  # on another host, a run that did not touch its status for this long is dead
+BUSY = 3  # exit status of a process that meets another one's lock
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-
-
-BUSY = 3  # exit status of a process that meets it
 
 
 class Busy(Exception):

@@ -50,6 +50,7 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
     if settings["dry_run"]:
         _dry_run(look(folder, runs), launcher, settings)
         return 0
+    well = True
     try:
         if launcher == "slurm":
             _need_sbatch()
@@ -59,21 +60,20 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
                 code = _submit(due, settings)
             if code:
                 return code
-            if any(row.state in ONGOING for row in look(folder, runs).rows):
+            if due or any(row.state in ONGOING for row in look(folder, runs).rows):
                 if not settings["wait"]:
                     print(f"state: {display.status_command(folder)}")
                     return 0
                 _wait(folder, runs)
         else:
             due = _due(look(folder, runs), settings)
-            here = _one_by_one if launcher == "basic" else _several
-            well = here(due, settings) if due else True
-            code = display.finish(look(folder, runs, others=True), runs)
-            return code if well else FAILED
+            start = _one_by_one if launcher == "basic" else _several
+            well = not due or start(due, settings)
     except Busy:
         print(f"error: another command is submitting {folder}", file=sys.stderr)
         return BUSY
-    return display.finish(look(folder, runs, others=True), runs)
+    code = display.finish(look(folder, runs, others=True), runs)
+    return code if well else FAILED
 
 
 def _due(sweep: Sweep, settings: Settings) -> list[Run]:
@@ -205,7 +205,7 @@ def _arrays(due: Sequence[Run], settings: Settings) -> tuple[list[Sequence[Run]]
 
 def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
-    with display.Bar() as bar, _goes_on(folder):
+    with display.Bar() as bar, _ctrl_c_ends_the_waiting(folder):
         while True:
             sweep = look(folder, runs)
             bar.show(sweep)
@@ -215,7 +215,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
 
 
 @contextlib.contextmanager
-def _goes_on(folder: Path) -> Iterator[None]:
+def _ctrl_c_ends_the_waiting(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

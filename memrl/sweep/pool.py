@@ -24,8 +24,8 @@ from memrl.sweep.records import Submission
 POLL_S = 0.1
 CANCELLED_S = 2.0  # between looks at what was cancelled
 TAIL = 60  # lines of a failed run's output that the job's own log repeats
-ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-STOPPED = (CONTINUE_ME, *(128 + s for s in ASKED), *(-s for s in ASKED))  # once it was told to
+ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # to save and end
+STOPPED = (CONTINUE_ME, *(128 + s for s in ASKED), *(-s for s in ASKED))  # exit statuses then
 DEATHS = {"SIGKILL": "out of memory, or kill -9", "SIGSEGV": "a crash of native code"}
 
 
@@ -165,8 +165,9 @@ class Pool:
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + CANCELLED_S
+        cancelled = self.submission.cancelled
         for child in self.children:
-            if not child.cancelled and child.index in self.submission.cancelled:
+            if not child.cancelled and child.index in cancelled:
                 child.cancelled = True
                 child.process.terminate()
 

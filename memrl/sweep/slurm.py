@@ -133,7 +133,8 @@ def _outside_of_jobs() -> Iterator[None]:
     """Hide that this process may be in a job itself, whose variables its jobs would inherit."""
     before = dict(os.environ)
     for name in before:
-        if name.startswith(("SLURM_", "SUBMITIT_")) and name != "SLURM_CONF":
+        ours = name not in ("SLURM_CONF", "SLURM_CLUSTERS")
+        if ours and name.startswith(("SLURM_", "SUBMITIT_")):
             del os.environ[name]
     try:
         yield
