@@ -152,6 +152,24 @@ def attempt(do: Callable[[], object]) -> tuple[str, int] | None:
         return in_one_line(error), FAILED
 
 
+def tool(do: Callable[[], object]) -> None:
+    """Do what a command beside ``run.py`` is for; a failure is one line and the exit status."""
+
+    def do_while_read() -> None:
+        try:
+            do()
+            sys.stdout.flush()
+        except BrokenPipeError:  # | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    try:
+        failure = attempt(do_while_read)
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted", 130))
+    if failure:
+        sys.exit(_complain(*failure))
+
+
 def _complain(line: str, code: int) -> int:
     print(f"error: {line}", file=sys.stderr)
     return code

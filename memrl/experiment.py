@@ -278,7 +278,8 @@ def versions(config: Config, device: str) -> dict[str, Any]:
             found[package] = version(package)
     code = os.environ.get("MEMRL_CODE")  # set where a sweep runs a snapshot of the code
     found |= {"code": code} if code else {}
-    return found | {"machine": f"{platform.machine()} {machine}", "threads": config["threads"]}
+    found |= {"machine": f"{platform.machine()} {machine}", "device": device}
+    return found | {"threads": config["threads"]}
 
 
 # --- run -----------------------------------------------------------------------------------------

@@ -1,100 +1,341 @@
-"""Pictures of results, from files alone."""
+"""Figures of sweeps: ``python -m memrl.plot outputs/<sweep>``."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
+from memrl import figures
 from memrl.checkpoint import write_whole
+from memrl.cli import tool
+from memrl.figures import FORMATS, SCALES, Curves, Look, Panel, Point
+from memrl.results import Run, load
+from memrl.run_folder import below_cwd
+from memrl.schema import ConfigError
+from memrl.scores import (
+    LAST,
+    PROTOCOLS,
+    REFERENCES,
+    SOLVED,
+    Aggregate,
+    Cell,
+    aggregates,
+    cells,
+    curve,
+)
+from memrl.tables import align
+
+SHOWN = 10  # runs that are named where there may be hundreds
+TABLE_LINES = 40  # of a table that is printed without being asked for
+FIGURES = ("lengths", "curves", "profiles")
 
 
-def evaluations(folder: Path) -> dict[str, list[float]]:
-    """Return the columns of a run's ``eval.csv`` by name."""
-    with open(folder / "eval.csv", newline="") as file:
-        names, *rows = list(csv.reader(file)) or [[]]
-    return {name: [float(row[n]) for row in rows] for n, name in enumerate(names)}
+# --- from cells to figures -----------------------------------------------------------------------
 
 
-def learning_curve(folder: Path) -> Path:
-    """Draw a run's evaluations over environment steps; return the PNG's path."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    table = evaluations(folder)
-    shown = [name for name in ("eval/return", "eval/success") if not math.isnan(table[name][-1])]
-    figure = Figure(figsize=(6, 1 + 2.5 * len(shown)), layout="constrained")
-    for axes, name in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
-        axes.plot(table["env_steps"], table[name], marker=".", linewidth=1)
-        axes.set_xlabel("environment steps")
-        axes.set_ylabel(f"{name.removeprefix('eval/')}, mean of an evaluation")
-        axes.grid(alpha=0.3)
-    figure.suptitle(folder.name, fontsize="small", wrap=True)
-    return _save(figure, folder / "learning_curve.png")
-
-
-def _save(figure: Any, path: Path) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_whole(path, buffer.getvalue())
-    return path
-
-
-LAST = 10  # evaluations whose mean stands for a run
-
-
-def lengths(folder: Path, runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Path]:
-    """Draw a sweep: every run's last evaluations over the task's length, a colour for each model.
-
-    A line joins the medians. Runs that are not done are hollow and not in the medians; those
-    without an evaluation are left out.
+def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | None:
+    """Return a figure of these cells, or None if there is nothing that it could show.
 
     Args:
-        folder: the sweep's, which gets ``lengths.png``.
-        runs: the folder and the config of each run.
-
-    Returns:
-        The PNG's path, or nothing if there is nothing to draw.
+        name: lengths, curves or profiles.
+        found: as ``scores.cells`` gives.
+        look: size and style.
+        form: png, pdf or svg.
     """
-    import matplotlib
+    seen = [cell for cell in found if cell.scored]
+    if not seen:
+        return None
+    center = f"{seen[0].protocol.name} with 95 % bootstrap intervals over runs"
+    score = f"Score: {seen[0].protocol.text}."
+    missing = how_many(found)
+    if name == "lengths":
+        caption = f"{score} Large marks: {center}; small ones: single runs, hollow: not counted."
+        points = _length_panels([cell for cell in seen if cell.length is not None])
+        return figures.lengths(points, f"{caption} {missing}", look, form) if points else None
+    if name == "curves":
+        caption = (
+            f"Trailing averages of {LAST} evaluations. Lines: {center}, as far as all of them go; "
+            f"thin ones: single runs, dotted: not counted. {missing}"
+        )
+        return figures.curves(_curve_panels(seen), caption, look, form)
+    together = aggregates(found)
+    if not together:
+        return None
+    caption = f"{score} Share of the runs of all lengths, with 95 % bootstrap intervals. {missing}"
+    panels = []
+    for one in together:
+        series = {label: (one.levels, estimate) for label, estimate in one.profile.items()}
+        panels.append(
+            Panel(_name(one.task), _metric(one.task, found).removeprefix("eval/"), series)
+        )
+    return figures.profiles(panels, caption, look, form)
 
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
 
-    found: dict[tuple[str, str], list[tuple[float, float, bool]]] = {}
-    for path, config in runs:
-        if "length" in config.get("env", {}) and (path / "eval.csv").exists():
-            values = evaluations(path)
-            if not values.get("eval/return"):
-                continue
-            success = values["eval/success"]
-            name = "return" if math.isnan(success[-1]) else "success"
-            models = f"{config['seq_model']['name']} x {config['seq_model'].get('n_layer', 1)}"
-            label = f"{config['env']['name']}, {models}"
-            point = fmean(values[f"eval/{name}"][-LAST:])
-            done = (path / "agent.pt").exists()
-            found.setdefault((label, name), []).append((config["env"]["length"], point, done))
+def _length_panels(seen: Sequence[Cell]) -> list[Panel]:
+    panels = []
+    for task in dict.fromkeys(cell.task for cell in seen):
+        series: dict[str, list[Point]] = {}
+        for cell in sorted((c for c in seen if c.task == task), key=lambda cell: cell.label):
+            scores = [member.score for member in cell.counted]
+            others = [member.score for member in cell.scored if member.excluded]
+            point = Point(float(cell.length or 0), cell.estimate, scores, others)
+            series.setdefault(cell.label, []).append(point)
+        panels.append(_panel(_name(task), task, series, seen))
+    return panels
+
+
+def _curve_panels(seen: Sequence[Cell]) -> list[Panel]:
+    alike = len({len(cell.counted) for cell in seen}) == 1
+    panels = []
+    for task, length in dict.fromkeys((cell.task, cell.length) for cell in seen):
+        mine = [cell for cell in seen if (cell.task, cell.length) == (task, length)]
+        series = {}
+        for cell in mine:
+            single = [
+                [curve(m.run, cell.metric) for m in cell.scored if bool(m.excluded) == x]
+                for x in (False, True)
+            ]
+            series[cell.label] = Curves(cell.band, *single)
+        title = _name(task) + ("" if length is None else f", length {length}")
+        if not alike:
+            title += f"\nn = {', '.join(str(len(cell.counted)) for cell in mine)}"
+        panels.append(_panel(title, task, series, seen))
+    return panels
+
+
+def _name(task: str) -> str:
+    return task.replace("_", " ")
+
+
+def _panel(title: str, task: str, series: Mapping[str, Any], seen: Sequence[Cell]) -> Panel:
+    metric = _metric(task, seen)
+    reference = REFERENCES.get((task, metric))
+    span = (0.0, 1.0) if reference or metric == "eval/success" else None
+    return Panel(title, metric.removeprefix("eval/"), series, reference, span)
+
+
+def _metric(task: str, found: Sequence[Cell]) -> str:
+    return next(cell.metric for cell in found if cell.task == task)
+
+
+def how_many(found: Sequence[Cell]) -> str:
+    """Say how many runs count, and why others do not."""
+    members = [member for cell in found for member in cell.members]
+    left_out = Counter((m.excluded or "").split(":")[0] for m in members if m.excluded)
+    count = f"{len(members) - left_out.total()} of {len(members)} runs counted"
+    states = ", ".join(f"{n} {state}" for state, n in left_out.most_common())
+    return f"{count} ({states})." if left_out else f"{count}."
+
+
+# --- from cells to text --------------------------------------------------------------------------
+
+
+def as_text(found: Sequence[Cell]) -> str:
+    """Return the table of tasks, lengths and series, and what all lengths tell together."""
     if not found:
-        return []
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for n, ((label, _), points) in enumerate(sorted(found.items())):
-        colour = f"C{n}"
-        for length, value, done in points:
-            axes.plot(length, value, "o", color=colour, mfc=colour if done else "none", alpha=0.5)
-        at = sorted({length for length, _, done in points if done})
-        middle = [median(y for x, y, done in points if done and x == length) for length in at]
-        total = sum(done for *_, done in points)
-        axes.plot(at, middle, color=colour, label=f"{label} (n = {total})")
-    axes.set_xlabel("length")
-    axes.set_ylabel(f"{' / '.join(sorted({n for _, n in found}))}, last {LAST} evaluations")
-    axes.set_title("each point a run, hollow: not done; lines: medians", fontsize="small")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
-    return [_save(figure, folder / "lengths.png")]
+        return "no run whose config is known"
+    name, text = found[0].protocol.name, found[0].protocol.text
+    header = ["task", "length", "series", "metric", f"{name} [95 %]", "mean [95 %]"]
+    rows = [[*header, "n", f"solved (>= {SOLVED})"]]
+    for cell in found:
+        length = "-" if cell.length is None else str(cell.length)
+        metric = cell.metric.removeprefix("eval/")
+        n = f"{len(cell.counted)} of {len(cell.members)}"
+        solved = str(cell.solved) if cell.counted else "-"
+        estimates = str(cell.estimate), str(cell.mean)
+        rows.append([cell.task, length, cell.label, metric, *estimates, n, solved])
+    if name == "mean":  # twice the same
+        rows = [row[:5] + row[6:] for row in rows]
+    lines = [align(rows), f"score: {text}; intervals: bootstrap over runs"]
+    for one in aggregates(found):
+        lines += [f"{one.task}, {lengths_of(one)}: {line}" for line in together(one, name)]
+    return "\n".join(lines)
+
+
+def lengths_of(one: Aggregate) -> str:
+    """Name the lengths that were taken together."""
+    if one.lengths == [None]:
+        return "all runs"
+    return f"length{'s' * (len(one.lengths) > 1)} {', '.join(map(str, one.lengths))}"
+
+
+def together(one: Aggregate, name: str) -> list[str]:
+    """Return lines on all lengths together: each series, and which is better."""
+    lines = []
+    if len(one.lengths) > 1:  # else the table says so
+        lines += [f"{name} of {label}: {e} (n = {e.n})" for label, e in one.overall.items()]
+    for (a, b), chance in one.better.items():
+        n = f"n = {one.overall[a].n} and {one.overall[b].n}"
+        lines.append(f"probability that a run of {a} beats one of {b}: {chance} ({n})")
+    return lines
+
+
+def left_out(found: Sequence[Cell], runs: Sequence[Run]) -> list[str]:
+    """Return a line for each run or folder that does not count, with the reason."""
+    lines = [
+        f"{member.run.folder.name}: {member.excluded}"
+        for cell in found
+        for member in cell.members
+        if member.excluded
+    ]
+    lines += [f"{run.name}: {run.state}: {run.cause}" for run in runs if not run.config]
+    return lines
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def choose(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which runs, and how they become numbers."""
+    parser.add_argument(
+        "folder",
+        nargs="+",
+        type=Path,
+        help="outputs/<sweep>; several are put into one figure. Log folders of the paper's "
+        "original program can be among them",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="last",
+        help="last: IQM of the runs that are done, each the mean of its last 10 evaluations "
+        "(default); paper: as Ni et al. 2023, the mean of the last 5 %% of smoothed runs that have "
+        "90 %% of their steps",
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="COLUMN",
+        help="of eval.csv, such as eval/return (default: eval/success if the task reports it)",
+    )
+
+
+def read(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
+    """Read the runs that were asked for, and score them.
+
+    Raises:
+        ConfigError: there are none, or an argument does not fit.
+        OSError: there is no such folder.
+    """
+    runs = load(*given.folder)
+    if not any(run.config for run in runs):
+        places = ", ".join(map(str, given.folder))
+        found = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
+        raise ConfigError(f"{places}: no run{f' ({found})' if found else ''}")
+    try:
+        return runs, cells(runs, PROTOCOLS[given.protocol], given.metric)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+def write(
+    found: Sequence[Cell], folder: Path, names: Sequence[str], forms: Sequence[str], look: Look
+) -> list[Path]:
+    """Write figures into a folder; return their paths, without those that have nothing to show."""
+    written = []
+    for name in names:
+        for form in forms:
+            if content := draw(name, found, look, form):
+                path = folder / f"{name}.{form}"
+                write_whole(path, content)
+                written.append(path)
+    return written
+
+
+def conclude(folder: Path) -> list[Path]:
+    """Write the figure of a sweep that has ended, and print its table; return the path.
+
+    Learning curves, where the task has no length.
+    """
+    found = cells(load(folder), PROTOCOLS["last"])
+    if len(found) <= TABLE_LINES:
+        print(as_text(found))
+    return write(found, folder, ["lengths"], ["png"], Look()) or write(
+        found, folder, ["curves"], ["png"], Look()
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m memrl.plot",
+        description="Draw a sweep, finished or not: score against length (lengths), learning "
+        "curves, and performance profiles; print the table and what is missing.",
+    )
+    choose(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the folder itself")
+    parser.add_argument(
+        "--figures",
+        type=_some_of(FIGURES),
+        default=FIGURES,
+        metavar="A,B",
+        help="some of " + ", ".join(FIGURES),
+    )
+    parser.add_argument(
+        "--format",
+        type=_some_of(FORMATS),
+        default=("png", "pdf"),
+        metavar="A,B",
+        help=f"some of {', '.join(FORMATS)} (default: png,pdf)",
+    )
+    look = Look()
+    parser.add_argument("--width", type=float, default=look.width, help="inches (default: 6.5)")
+    parser.add_argument("--height", type=float, help="inches (default: what the content needs)")
+    parser.add_argument(
+        "--font-size", type=float, default=look.font_size, help="points (default: 9)"
+    )
+    parser.add_argument("--dpi", type=int, default=look.dpi, help="of png (default: 200)")
+    parser.add_argument("--style", default=look.style, help="of matplotlib: a name or a file")
+    parser.add_argument(
+        "--scale", choices=SCALES, default=look.scale, help="of lengths (default: even)"
+    )
+    return parser
+
+
+def _some_of(known: Sequence[str]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(text.split(",")))
+        if not set(given) <= set(known):
+            raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {text}")
+        return given
+
+    return parse
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    for name, low, high in (
+        ("width", 1, 50),
+        ("height", 1, 50),
+        ("font_size", 2, 50),
+        ("dpi", 20, 2000),
+    ):
+        value = getattr(given, name)
+        if value is not None and not low <= value <= high:
+            parser.error(f"--{name.replace('_', '-')} must be {low} to {high}, got {value:g}")
+    tool(lambda: _plot(given))
+
+
+def _plot(given: argparse.Namespace) -> None:
+    runs, found = read(given)
+    print(as_text(found))
+    print(how_many(found))
+    if lines := left_out(found, runs):
+        print("not counted:")
+        print(*(f"  {line}" for line in lines[:SHOWN]), sep="\n")
+        if len(lines) > SHOWN:
+            print(f"  and {len(lines) - SHOWN} more")
+    folder = given.output or (given.folder[0] if len(given.folder) == 1 else Path())
+    folder.mkdir(parents=True, exist_ok=True)
+    look = Look(**{name: getattr(given, name) for name in Look._fields})
+    written = write(found, folder, given.figures, given.format, look)
+    print(*map(below_cwd, written), sep="\n")
+    if not written:
+        print("no figure: no run has been evaluated yet")
+
+
+if __name__ == "__main__":
+    main()

@@ -74,6 +74,12 @@ def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9._=,+\[\]-]", "-", head + middle + tail)
 
 
+def below_cwd(path: Path) -> str:
+    """Return a path as short as it can be written here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return one line for each identity key in which two configs differ."""
     a, b = identity(old), identity(new)

@@ -218,13 +218,16 @@ class Process:
 
     def finish(self) -> None:
         """Write the weights and the picture; the run is done once its status says so."""
-        from memrl.plot import evaluations, learning_curve
+        from memrl.figures import learning_curve
         from memrl.progress import clock
+        from memrl.tables import read_table
 
         trainer = self.trainer
         checkpoint.save_weights(self.folder, trainer.agent.weights())
+        table = read_table(self.folder / "eval.csv")
         try:
-            picture: Path | None = learning_curve(self.folder)
+            name, path = self.folder.name, self.folder / "learning_curve.png"
+            picture: Path | None = learning_curve(table, name, path)
         except OSError:
             raise
         except Exception as error:  # a trained agent is not lost for want of a picture
@@ -233,7 +236,6 @@ class Process:
         self.progress.end()
         self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
         checkpoint.remove(self.folder)
-        table = evaluations(self.folder)
         recent = table["eval/return"][-10:]
         outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
         if not math.isnan(trainer.last_success):

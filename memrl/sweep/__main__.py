@@ -17,7 +17,7 @@ from memrl.checkpoint import CannotContinue
 from memrl.cli import attempt, log_to_console
 from memrl.experiment import OUTPUTS
 from memrl.lock import is_alive, this_process
-from memrl.run_folder import in_one_line
+from memrl.run_folder import below_cwd, in_one_line
 from memrl.sweep import display
 from memrl.sweep.states import ONGOING, Row, State, Sweep, look
 
@@ -233,13 +233,13 @@ def show_log(folder: Path, given: argparse.Namespace) -> int:
     if not paths:
         print("it has printed nothing yet")
         return 0
-    print(*(display.below_cwd(path) for path in paths), sep="\n", flush=True)
+    print(*(below_cwd(path) for path in paths), sep="\n", flush=True)
     if given.follow:
         command = ["tail", "-n", str(given.lines), "-F", str(paths[-1])]
         os.execvp(command[0], command)
     for path in paths[-1:] if row.state != State.LOST else paths:
         lines = path.read_text(errors="replace").splitlines()
-        print(f"--- {display.below_cwd(path)}", *lines[-given.lines :], sep="\n")
+        print(f"--- {below_cwd(path)}", *lines[-given.lines :], sep="\n")
     return 0
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from tqdm import tqdm
 
 from memrl.checkpoint import write_whole
 from memrl.lock import BUSY
+from memrl.run_folder import below_cwd, in_one_line
 from memrl.sweep import snapshot
 from memrl.sweep.compose import Run
 from memrl.sweep.states import ONGOING, Row, State, Sweep
+from memrl.tables import align
 
 SHOWN = 10  # runs that are named where there may be hundreds
 EVERY_S = 1.0  # between looks at the files of runs
@@ -55,13 +56,6 @@ def _eta(eta_s: float, status: Mapping[str, Any]) -> str:
     return f"{hours}{minutes % 60} min" if minutes else "<1 min"
 
 
-def align(cells: Sequence[Sequence[str]]) -> str:
-    """Return a table with its columns aligned, the last one ragged."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
-    return "\n".join(lines)
-
-
 def counts(sweep: Sweep) -> str:
     """Return how many runs are in which state, in one line."""
     parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
@@ -87,12 +81,6 @@ def code_note(sweep: Sweep) -> str | None:
 def status_command(folder: Path) -> str:
     """Return the command that shows a sweep's state, to be given where we are."""
     return f"python -m memrl.sweep status {shlex.quote(below_cwd(folder))}"
-
-
-def below_cwd(path: Path) -> str:
-    """Return a path as short as it can be written here."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
 
 
 class Bar:
@@ -150,17 +138,18 @@ def finish(sweep: Sweep, asked: Collection[Run]) -> int:
     Returns:
         The exit status: 1 if one has ended without being done, 3 if one is going on elsewhere.
     """
-    from memrl.plot import lengths
+    from memrl.plot import conclude
 
     names = {run.folder.name for run in asked}
     mine = replace(sweep, rows=[row for row in sweep.rows if row.name in names])
     print(f"{below_cwd(sweep.folder)}: {counts(mine)}")
     written = [write_table(sweep)]
     try:
-        written += lengths(sweep.folder, [(row.run.folder, row.run.config) for row in sweep.rows])
+        written += conclude(sweep.folder)
     except Exception as error:  # the runs are what counts
-        print(f"no figure: {error}", file=sys.stderr)
-    print(f"see {', '.join(map(below_cwd, written))}", flush=True)
+        print(f"no figure: {in_one_line(error)}", file=sys.stderr)
+    print(f"see {', '.join(map(below_cwd, written))}")
+    print(f"a report: python -m memrl.report {shlex.quote(below_cwd(sweep.folder))}", flush=True)
     if note := code_note(sweep):
         print(note, flush=True)
     bad = [row for row in mine.rows if row.state not in (State.DONE, *ONGOING)]

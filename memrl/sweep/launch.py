@@ -18,12 +18,13 @@ from memrl.cli import FAILED, attempt
 from memrl.experiment import OUTPUTS, work
 from memrl.interrupt import Signals, Stopped
 from memrl.lock import BUSY, Busy, locked
-from memrl.run_folder import note_failure
+from memrl.run_folder import below_cwd, note_failure
 from memrl.schema import ConfigError
 from memrl.sweep import display, records, snapshot
 from memrl.sweep.compose import Run
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.states import ONGOING, State, Sweep, is_due, look
+from memrl.tables import align
 
 POLL_S = 15.0  # between questions to squeue, which all users of a cluster share
 
@@ -134,7 +135,7 @@ def _several(due: Sequence[Run], settings: Settings) -> bool:
     record.write()
     environment = {"MEMRL_CODE": snapshot.label(code)}
     pool = Pool(record, range(len(due)), settings["n_jobs"], visible_gpus(), environment)
-    print(f"{settings['n_jobs']} at a time; output: {display.below_cwd(record.folder / 'log')}")
+    print(f"{settings['n_jobs']} at a time; output: {below_cwd(record.folder / 'log')}")
     print(f"state: {display.status_command(record.sweep_folder)}", flush=True)
     folder = due[0].folder.parent
     with Signals() as signals, display.Bar() as bar, record.driven():
@@ -233,7 +234,7 @@ def _dry_run(sweep: Sweep, launcher: str, settings: Settings) -> None:
         starts = is_due(row.state, settings["retry_failed"])
         due += [row.run] if starts else []
         cells.append([str(n), row.name, row.state.value, "start" if starts else "leave"])
-    print(display.align(cells))
+    print(align(cells))
     print(f"{sweep.folder}: {display.counts(sweep)}; to start: {len(due)}")
     if launcher == "slurm" and due:
         from memrl.sweep import slurm

@@ -268,7 +268,11 @@ def look(folder: Path, asked: Sequence[Run] = (), others: bool = False) -> Sweep
 
 
 def _known(folder: Path, latest: Mapping[str, tuple[Submission, int]]) -> dict[str, Run]:
-    runs = {name: submission.runs[index] for name, (submission, index) in latest.items()}
+    # Below the folder that was asked for: the sweep may have been moved, or be seen from elsewhere.
+    runs = {
+        name: Run(submission.runs[index].config, folder / name)
+        for name, (submission, index) in latest.items()
+    }
     by_hand = [p.name for p in folder.glob("*") if (p / "status.json").exists()]
     runs |= {name: Run({}, folder / name) for name in sorted({*by_hand} - runs.keys())}
     return runs

@@ -1,0 +1,262 @@
+"""From folders to runs: what ran, what became of it, what it measured.
+
+    from memrl import results
+    runs = results.load("outputs/tmaze_passive")
+
+Reads files only: needs neither torch nor the code that ran.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memrl import original
+from memrl.checkpoint import CannotContinue
+from memrl.run_folder import NOT_IDENTITY, flatten, in_one_line, read_status
+from memrl.schema import show
+from memrl.sweep.records import FOLDER as SUBMISSIONS
+from memrl.sweep.states import State, look
+from memrl.tables import Table, TornTable, read_table
+
+RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # any of them makes a folder a run's
+FOREIGN = "foreign"  # a folder without a run
+UNREADABLE = "unreadable"  # a run's folder that does not say what ran
+NO_STATUS = "no status.json that can be read"
+# Named wherever they differ; other keys only where these do not determine them.
+MAIN_KEYS = (
+    "program",
+    "env.name",
+    "env.length",
+    "algo.name",
+    "seq_model.name",
+    "seq_model.n_layer",
+    "seed",
+)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass
+class Run:
+    """One run, or a folder in the place of one.
+
+    Attributes:
+        folder: where it is.
+        config: its resolved config, nested; empty if nobody knows it.
+        state: done, running, failed, ... as ``python -m memrl.sweep status`` says, ``unreadable``
+            or ``foreign``.
+        cause: why it is in that state, or empty.
+        status: its ``status.json``.
+        program: memrl, or original for a log folder of the original program.
+        problem: one line if a file of it is torn; what could be read is there.
+        eval: columns of ``eval.csv`` by name, (evaluations,) float64 each.
+    """
+
+    folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    state: str = FOREIGN
+    cause: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    program: str = "memrl"
+    problem: str | None = None
+    eval: Table = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.name
+
+    @cached_property
+    def train(self) -> Table:
+        """Columns of ``train.csv`` by name, one row for each collection of episodes."""
+        try:
+            return read_table(self.folder / "train.csv")
+        except TornTable as error:
+            return error.table
+        except OSError:
+            return {}
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """The config by dotted keys; also ``program`` and ``sweep``, the name of its folder."""
+        place = {"program": self.program, "sweep": self.folder.absolute().parent.name}
+        return flatten(self.config) | place
+
+    @property
+    def env_steps(self) -> int:
+        """How far its evaluations go."""
+        steps = self.eval.get("env_steps")
+        return int(steps[-1]) if steps is not None and len(steps) else 0
+
+    @property
+    def total_env_steps(self) -> int | None:
+        """How many environment steps it was to have, or had when it ended early by its budget."""
+        done, progress = self.status.get("env_steps"), self.status.get("progress")
+        return round(done / progress) if done and progress else None
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def load(*folders: Path | str) -> list[Run]:
+    """Read all runs of sweeps, of folders of sweeps, or single ones.
+
+    Runs that were asked for and have not begun are in the list, and so are folders that cannot be
+    read or hold no run.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    runs: dict[Path, Run] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            code = errno.ENOTDIR if folder.exists() else errno.ENOENT
+            raise OSError(code, os.strerror(code), str(folder))
+        runs |= {run.folder.resolve(): run for run in _walk(folder, set())}
+    return list(runs.values())
+
+
+def _walk(folder: Path, seen: set[Path]) -> list[Run]:
+    seen.add(folder.resolve())
+    if original.is_log(folder):
+        return [_read_original(folder)]
+    if any((folder / name).is_file() for name in RUN_FILES):
+        return list(_read_sweep(folder.parent, folder.name)) or [_read_lone(folder)]
+    children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    runs = []
+    if (folder / SUBMISSIONS).is_dir() or any((c / "status.json").exists() for c in children):
+        runs = list(_read_sweep(folder))
+    known = {run.name for run in runs}
+    for child in children:
+        if child.name not in known and child.resolve() not in seen:  # a link may lead back
+            found = _walk(child, seen)
+            foreign = all(run.state == FOREIGN for run in found)
+            runs += [Run(child, cause="holds no run")] if foreign else found
+    return runs
+
+
+def _read_sweep(folder: Path, only: str | None = None) -> Iterator[Run]:
+    try:
+        rows = look(folder).rows
+    except CannotContinue:  # a torn submission: the runs' own files are what is left
+        return
+    for row in rows:
+        if only in (None, row.name):
+            yield _read(Run(folder / row.name, row.run.config, row.state, row.cause, row.status))
+
+
+def _read_lone(folder: Path) -> Run:
+    """Read a run that no sweep knows, without a lock or a queue to be asked."""
+    status = read_status(folder)
+    state = str(status.get("state") or UNREADABLE)
+    cause = str(status.get("cause") or ("" if status else NO_STATUS))
+    return _read(Run(folder, {}, state, cause, status))
+
+
+def _read(run: Run) -> Run:
+    """Add what the run's own files say."""
+    if run.state == State.MISSING and any((run.folder / name).exists() for name in RUN_FILES):
+        run.state, run.cause = UNREADABLE, NO_STATUS
+    if not run.config and run.state != State.MISSING:
+        try:
+            config = yaml.load((run.folder / "config.yaml").read_bytes(), Loader)
+            if not isinstance(config, dict):
+                raise ValueError("config.yaml holds no config")
+            run.config = config
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            run.problem = " ".join(in_one_line(error).split())
+            if run.state in (State.DONE, UNREADABLE):
+                run.state, run.cause = UNREADABLE, run.problem
+    try:
+        run.eval = read_table(run.folder / "eval.csv")
+    except TornTable as error:
+        run.eval, run.problem = error.table, str(error)
+    except OSError as error:
+        if run.state == State.DONE:
+            run.problem = in_one_line(error)
+    return run
+
+
+def _read_original(folder: Path) -> Run:
+    try:
+        log = original.read_log(folder)
+    except (OSError, ValueError) as error:
+        cause = in_one_line(error) if isinstance(error, OSError) else str(error)
+        return Run(folder, {}, UNREADABLE, cause, {}, "original", cause)
+    run = Run(folder, log.config, "done", "", {}, "original", log.problem, log.eval)
+    run.__dict__["train"] = log.train  # which otherwise is read from a file of ours
+    done, total = run.env_steps, log.total_env_steps
+    if total is None:
+        run.state, run.cause = "unknown", "how long it was to run is not known"
+    else:
+        # Its last evaluation may be up to an interval before the end.
+        steps = int(max([done, *log.train.get("env_steps", ())]))
+        run.status = {"env_steps": steps, "progress": min(steps / total, 1.0)}
+        if steps < total:
+            run.state, run.cause = "stopped", f"at env step {steps:,} of {total:,}"
+    return run
+
+
+# --- what differs --------------------------------------------------------------------------------
+
+
+def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the keys that a sweep varied, and their values, sorted.
+
+    Of keys that others determine, as ``env.length`` determines ``budget.train_episodes``, only the
+    main ones are named. ``program`` and ``sweep`` count as keys; ``sweep`` only tells runs apart
+    that nothing else does.
+    """
+    flats = [run.flat for run in runs if run.config]
+    others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
+    others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY and "_target_" not in k]
+    found: dict[str, list[Any]] = {}
+    groups: list[tuple[str, ...]] = [()] * len(flats)
+    for key in (*MAIN_KEYS, *others, "sweep"):
+        values = {show(flat.get(key)): flat.get(key) for flat in flats}
+        finer = [(*g, show(flat.get(key))) for g, flat in zip(groups, flats, strict=True)]
+        new = len(set(finer)) > len(set(groups))
+        if len(values) > 1 and (new or key in MAIN_KEYS):
+            found[key] = sorted(values.values(), key=_order)
+            groups = finer
+    return found
+
+
+def _order(value: Any) -> tuple[bool, bool, float, str]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is not None, not number, float(value) if number else 0.0, show(value)
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Return what to call each run's series: its model, and all else that varies within its task.
+
+    Length and seed are left out; a run whose config is not known gets an empty label.
+    """
+    by_task: dict[Any, list[Run]] = {}
+    for run in runs:
+        by_task.setdefault(run.flat.get("env.name"), []).append(run)
+    apart = {"env.length", "seed", "seq_model.name"}
+    keys = {task: [k for k in varying(mine) if k not in apart] for task, mine in by_task.items()}
+    return [_label(run, keys[run.flat.get("env.name")]) if run.config else "" for run in runs]
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    parts = [str(run.flat.get("seq_model.name"))]
+    ends = Counter(key.rpartition(".")[2] for key in keys)
+    for key in keys:
+        value, end = run.flat.get(key), key.rpartition(".")[2]
+        if key == "program":
+            parts += ["original program"] if value == "original" else []
+        elif end == "name":  # of an algorithm, say
+            parts.append(str(value))
+        elif key in run.flat:
+            parts.append(f"{end if ends[end] == 1 else key}={show(value)}")
+    return ", ".join(parts)

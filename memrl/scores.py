@@ -1,0 +1,307 @@
+"""From runs to numbers: a run's score, and what the runs of a task, a length and a model tell.
+
+A run counts once it is done; those that do not are listed, with the reason, not dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from memrl import stats
+from memrl.results import Run, labels
+from memrl.stats import Estimate
+from memrl.tables import Column
+
+LAST = 10  # evaluations of a trailing average
+SOLVED = 0.95  # of return or success, in tasks where 1 is best
+
+# Where the paper's figures end, in env steps; spread by task and length.
+PAPER_ENDS = {
+    (task, length): million * 1e6
+    for task, lengths, ends in (
+        ("tmaze_passive", (50, 100, 250, 500, 750, 1000, 1250, 1500), (1, 2, 4, 4, 6, 8, 10, 10)),
+        ("tmaze_active", (20, 50, 100, 250, 500), (0.8, 2, 4, 7, 7)),
+        ("visual_match", (60, 120, 250, 500, 750, 1000), (3.6, 4, 4, 5.3, 7.8, 10)),
+        ("key_to_door", (60, 120, 250, 500), (3.4, 5.8, 7.5, 7.5)),
+    )
+    for length, million in zip(lengths, ends, strict=True)
+}
+PAPER_POINTS, PAPER_LAST = 300, 15
+
+# What is best without the ability that the task asks for (the paper's reference lines).
+REFERENCES = {
+    ("tmaze_passive", "eval/return"): (0.5, "best without memory"),
+    ("tmaze_active", "eval/return"): (0.5, "best without credit assignment"),
+    ("visual_match", "eval/success"): (1 / 3, "best without memory"),
+    ("key_to_door", "eval/success"): (0.0, "best without credit assignment"),
+}
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+def curve(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return a run's environment steps and its metric, a trailing average of 10 evaluations.
+
+    The first nine are averages of what there is.
+    """
+    values = run.eval.get(metric, np.empty(0))
+    steps = run.eval.get("env_steps", np.empty(0))[~np.isnan(values)]
+    values = values[~np.isnan(values)]
+    sums = np.concatenate([[0.0], values.cumsum()])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - LAST, 0)
+    return steps, (sums[ends] - sums[starts]) / (ends - starts)
+
+
+class Protocol(NamedTuple):
+    """How runs become numbers.
+
+    Attributes:
+        score: of a run and a metric with at least one value.
+        excluded: why a run does not count, or None.
+        statistic, name: what stands for several runs.
+        text: the score, in words.
+        from_zero: curves begin at step 0 with their first value.
+    """
+
+    score: Callable[[Run, str], float]
+    excluded: Callable[[Run], str | None]
+    statistic: Callable[..., Any]
+    name: str
+    text: str
+    from_zero: bool
+
+
+def _last(run: Run, metric: str) -> float:
+    return float(curve(run, metric)[1][-1])
+
+
+def _not_done(run: Run) -> str | None:
+    if run.problem:
+        return run.problem
+    return None if run.state == "done" else f"{run.state}{f': {run.cause}' if run.cause else ''}"
+
+
+def _paper_end(run: Run) -> float | None:
+    """Return where the paper's figure ends for this run; a shorter run ends where it ends."""
+    total = run.total_env_steps
+    key = run.flat.get("env.name"), run.flat.get("env.length")
+    return total and min(total, PAPER_ENDS.get(key, total))  # type: ignore[arg-type]
+
+
+def _last_of_aligned(run: Run, metric: str) -> float:
+    steps, values = curve(run, metric)
+    at = np.linspace(0, _paper_end(run) or steps[-1], PAPER_POINTS).astype(int)
+    return float(np.interp(at, steps, values)[at <= steps[-1]][-PAPER_LAST:].mean())
+
+
+def _too_short(run: Run) -> str | None:
+    end = _paper_end(run)
+    if run.problem or not end:
+        return _not_done(run) or "no evaluation"
+    if run.env_steps >= 0.9 * end:
+        return None
+    return f"{run.state}: {run.env_steps:,} of {end:,.0f} env steps, fewer than 90 %"
+
+
+PROTOCOLS = {
+    "last": Protocol(
+        _last, _not_done, stats.iqm, "IQM", f"mean of a run's last {LAST} evaluations", False
+    ),
+    "paper": Protocol(
+        _last_of_aligned,
+        _too_short,
+        stats.mean,
+        "mean",
+        f"trailing average of {LAST} evaluations, mean over the last 5 % of a run",
+        True,
+    ),
+}
+
+
+# --- several runs --------------------------------------------------------------------------------
+
+
+class Member(NamedTuple):
+    """A run, its score (NaN before its first evaluation), and why it does not count, or None."""
+
+    run: Run
+    score: float
+    excluded: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one task, length and series: a cell of the table, a point of the figure.
+
+    Attributes:
+        task: ``env.name``.
+        length: ``env.length``; None if the task has none.
+        label: of the series.
+        metric: a column of ``eval.csv``.
+        members: all runs that were asked for, by seed.
+        protocol: how they were scored.
+    """
+
+    task: str
+    length: int | None
+    label: str
+    metric: str
+    members: list[Member]
+    protocol: Protocol
+
+    @cached_property
+    def counted(self) -> list[Member]:
+        """Those that the estimates are of."""
+        return [member for member in self.members if member.excluded is None]
+
+    @property
+    def scored(self) -> list[Member]:
+        """Those that have been evaluated."""
+        return [member for member in self.members if not np.isnan(member.score)]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Their scores, (n,)."""
+        return np.array([member.score for member in self.counted])
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The protocol's statistic."""
+        return stats.estimate([self.scores], self.protocol.statistic)
+
+    @cached_property
+    def mean(self) -> Estimate:
+        """The mean, whatever the protocol."""
+        return stats.estimate([self.scores], stats.mean)
+
+    @property
+    def solved(self) -> int:
+        """How many of those that count scored 0.95 or more."""
+        return int((self.scores >= SOLVED).sum())
+
+    @cached_property
+    def band(self) -> tuple[Column, Estimate] | None:
+        """Steps and the statistic of the curves there, (100,) each, as far as all of them go."""
+        curves = [curve(member.run, self.metric) for member in self.counted]
+        if not curves:
+            return None
+        start = 0 if self.protocol.from_zero else max(steps[0] for steps, _ in curves)
+        end = min(steps[-1] for steps, _ in curves)
+        if end <= start:
+            return None
+        at = np.linspace(start, end, 100)
+        values = np.stack([np.interp(at, *each) for each in curves], axis=-1)  # (100, n)
+        return at, stats.estimate([values], self.protocol.statistic, stats.CURVE_RESAMPLES)
+
+
+def metric_of(runs: Sequence[Run]) -> str:
+    """Return what a task is judged by: its success, if it reports any, else its return."""
+    success = (run.eval.get("eval/success", np.empty(0)) for run in runs)
+    return "eval/success" if any(np.isfinite(s).any() for s in success) else "eval/return"
+
+
+def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
+    """Group runs by task, length and series, in this order; those without a config are left out.
+
+    Args:
+        runs: as ``results.load`` gives.
+        protocol: one of ``PROTOCOLS``.
+        metric: a column of ``eval.csv``; None: what each task is judged by.
+
+    Raises:
+        ValueError: no run has this column.
+    """
+    known = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
+    if metric is not None and known and metric not in known:
+        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric}")
+    groups: dict[tuple[str, int | None, str], list[Run]] = {}
+    for run, label in zip(runs, labels(runs), strict=True):
+        if run.config:
+            key = str(run.flat.get("env.name")), run.flat.get("env.length"), label
+            groups.setdefault(key, []).append(run)
+    by_task: dict[str, list[Run]] = {}
+    for (task, _, _), members in groups.items():
+        by_task.setdefault(task, []).extend(members)
+    metrics = {task: metric or metric_of(members) for task, members in by_task.items()}
+    order = sorted(groups, key=lambda key: (key[0], key[1] is None, key[1] or 0, key[2]))
+    return [
+        Cell(*key, metrics[key[0]], _members(groups[key], protocol, metrics[key[0]]), protocol)
+        for key in order
+    ]
+
+
+def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Member]:
+    members = []
+    for run in sorted(
+        runs, key=lambda run: (str(type(run.flat.get("seed"))), run.flat.get("seed"))
+    ):
+        excluded, score = protocol.excluded(run), float("nan")
+        if len(curve(run, metric)[0]):
+            score = protocol.score(run, metric)
+        elif excluded is None:
+            excluded = f"no {metric}"
+        members.append(Member(run, score, excluded))
+    return members
+
+
+class Aggregate(NamedTuple):
+    """All lengths of a task together.
+
+    Attributes:
+        task: ``env.name``.
+        lengths: those at which every series has a run that counts.
+        overall: the statistic of each series, by label; lengths are resampled apart.
+        better: for pairs of series, the probability that a run of the first beats one of the other.
+        profile: for each series the share of runs above each of the levels.
+        levels: (L,)
+    """
+
+    task: str
+    lengths: list[int | None]
+    overall: dict[str, Estimate]
+    better: dict[tuple[str, str], Estimate]
+    profile: dict[str, Estimate]
+    levels: npt.NDArray[np.float64]
+
+
+def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
+    """Return what the lengths of each task tell together, of those that all series have."""
+    together = []
+    for task in dict.fromkeys(cell.task for cell in found):
+        by_label: dict[str, dict[int | None, Cell]] = {}
+        for cell in found:
+            if cell.task == task and cell.counted:
+                by_label.setdefault(cell.label, {})[cell.length] = cell
+        if not by_label:
+            continue
+        first, *others = by_label.values()
+        lengths = [length for length in first if all(length in other for other in others)]
+        strata = {label: [c[n].scores for n in lengths] for label, c in by_label.items()}
+        if not lengths:
+            continue
+        every = np.concatenate([scores for each in strata.values() for scores in each])
+        levels = np.linspace(min(every.min(), 0.0) - 0.05, max(every.max(), 1.0) + 0.05, 201)
+        statistic = found[0].protocol.statistic
+        together.append(
+            Aggregate(
+                task,
+                lengths,
+                {label: stats.estimate(each, statistic) for label, each in strata.items()},
+                {
+                    (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement)
+                    for a, b in combinations(strata, 2)
+                },
+                {label: stats.profile(each, levels) for label, each in strata.items()},
+                levels,
+            )
+        )
+    return together

@@ -1,0 +1,241 @@
+"""Figures: what they show, that they stay the same, and what the command says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN, ROOT, Process
+from made import make_run, make_sweep
+
+from memrl import plot
+from memrl.figures import FORMATS, Look
+from memrl.plot import FIGURES, draw, main
+from memrl.results import load
+from memrl.scores import PROTOCOLS, cells
+
+Launch = Callable[..., Process]
+OLD = GOLDEN / "original_log"
+MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two lengths, two models, four seeds; one run is failed and one still running."""
+    cwd = tmp_path_factory.mktemp("sweep")
+    folder = make_sweep(cwd)
+    status = {"state": "failed", "cause": "disk full", "progress": 0.5, "env_steps": 3000}
+    make_run(cwd, [0.1] * 5, "env.length=10", "seed=8", "sweep=made", status=status)
+    status |= {"state": "stopped", "cause": "stopped by SIGTERM"}
+    make_run(cwd, [0.2] * 5, "env.length=10", "seed=9", "sweep=made", status=status)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Look:
+    """A look whose SVG has its text as text."""
+    style = tmp_path_factory.mktemp("style") / "words.mplstyle"
+    style.write_text("svg.fonttype: none\n")
+    return Look(style=str(style))
+
+
+def command(launch: Launch, *arguments: object) -> Process:
+    """``python -m memrl.plot``, in a fork; it has ended."""
+    process = launch(first=lambda: sys.exit(main([str(argument) for argument in arguments])))
+    process.wait()
+    return process
+
+
+def texts(svg: bytes) -> list[str]:
+    return re.findall(r"<text [^>]*>([^<]*)</text>", svg.decode())
+
+
+# --- what they show ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_how_many_runs_it_shows_and_which_are_missing(
+    name: str, sweep: Path, words: Look
+) -> None:
+    svg = draw(name, cells(load(sweep), PROTOCOLS["last"]), words, "svg")
+    said = " ".join(texts(svg))
+    assert "16 of 18 runs counted (1 failed, 1 stopped)." in said
+    n = {"lengths": 4, "curves": 4, "profiles": 8}[name]
+    assert f"gpt (n = {n})" in said and f"lstm (n = {n})" in said
+    assert "95 % bootstrap intervals" in said
+
+
+@pytest.mark.parametrize("protocol, center", [("last", "IQM"), ("paper", "mean")])
+def test_a_figure_says_how_it_was_made(
+    protocol: str, center: str, sweep: Path, words: Look
+) -> None:
+    said = " ".join(texts(draw("lengths", cells(load(sweep), PROTOCOLS[protocol]), words, "svg")))
+    assert PROTOCOLS[protocol].text in said
+    assert f"Large marks: {center} with" in said
+
+
+@pytest.mark.parametrize(
+    "task, line, level",
+    [
+        ("tmaze_passive", "best without memory", 0.5),
+        ("tmaze_active", "best without credit assignment", 0.5),
+        ("visual_match", "best without memory", 1 / 3),
+        ("key_to_door", "best without credit assignment", 0.0),
+    ],
+)
+def test_the_level_without_the_ability_is_drawn(
+    task: str, line: str, level: float, tmp_path: Path, words: Look
+) -> None:
+    success = [0.5, 0.5] if task in ("visual_match", "key_to_door") else None
+    make_run(tmp_path, [0.5, 0.5], f"env={task}", success=success, steps=[10, 20])
+    found = cells(load(tmp_path / "outputs"), PROTOCOLS["last"])
+    (panel,) = plot._length_panels(found)
+    assert panel.reference == (level, line)
+    for name in ("lengths", "curves"):
+        assert line in texts(draw(name, found, words, "svg"))
+
+
+def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
+    make_run(tmp_path, [0.5, 0.5], "env=visual_match", success=[0.5, 0.5], steps=[10, 20])
+    found = cells(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/return")
+    assert "best without memory" not in texts(draw("lengths", found, words, "svg"))
+
+
+def test_single_runs_are_seen_and_those_that_do_not_count_are_hollow(sweep: Path) -> None:
+    (panel,) = plot._length_panels(cells(load(sweep), PROTOCOLS["last"]))
+    ten = panel.series["lstm"][1]
+    assert (ten.length, len(ten.seeds), sorted(ten.others)) == (10, 4, pytest.approx([0.1, 0.2]))
+    assert ten.estimate.n == 4
+    five, ten = plot._curve_panels(cells(load(sweep), PROTOCOLS["last"]))
+    assert [len(ten.series["lstm"].seeds), len(ten.series["lstm"].others)] == [4, 2]
+    assert len(five.series["gpt"].seeds) == 4
+
+
+def test_a_series_has_one_colour_in_all_figures(sweep: Path, words: Look) -> None:
+    make = {
+        name: draw(name, cells(load(sweep), PROTOCOLS["last"]), words, "svg") for name in FIGURES
+    }
+    for svg in make.values():
+        lines = re.findall(r"stroke: (#[0-9a-f]{6})", svg.decode())
+        assert {"#0072b2", "#d55e00"} <= set(lines)
+        assert "#009e73" not in lines
+
+
+def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, [0.5, 0.6])
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("  length: 10\n", ""))
+    found = cells(load(folder), PROTOCOLS["last"])
+    assert draw("lengths", found, Look(), "svg") is None
+    assert draw("curves", found, Look(), "svg")
+    assert [path.name for path in plot.conclude(folder)] == ["curves.png"]
+
+
+# --- that they stay the same ---------------------------------------------------------------------
+
+CODE = """
+import sys
+from pathlib import Path
+from memrl.figures import FORMATS, Look
+from memrl.plot import FIGURES, write
+from memrl.results import load
+from memrl.scores import PROTOCOLS, cells
+write(cells(load(sys.argv[1]), PROTOCOLS["last"]), Path(sys.argv[2]), FIGURES, FORMATS, Look())
+"""
+
+
+def test_the_same_data_give_the_same_bytes_in_another_process(sweep: Path, tmp_path: Path) -> None:
+    made = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", CODE, sweep, folder],
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        )
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert made[0] == made[1]
+    assert len(made[0]) == len(FIGURES) * len(FORMATS)
+    for name, content in made[0].items():
+        assert content.startswith(MAGIC[name.rpartition(".")[2]])
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_table_and_what_is_missing(launch: Launch, sweep: Path) -> None:
+    process = command(launch, sweep, "--figures", "lengths", "--format", "svg,png", "--dpi", "50")
+    assert process.wait() == 0, process.output
+    lines = process.out.splitlines()
+    assert lines[0].split()[:4] == ["task", "length", "series", "metric"]
+    row = next(line for line in lines if line.startswith("tmaze_passive  10      lstm"))
+    assert re.search(r"return  0\.\d\d \[0\.\d\d, 0\.\d\d\]  .*  4 of 6  \d$", row), row
+    assert "16 of 18 runs counted (1 failed, 1 stopped)." in lines
+    assert "  tmaze_passive-10,dqn,lstm,seed=8: failed: disk full" in lines
+    assert any("probability that a run of gpt beats one of lstm: 0." in line for line in lines)
+    for form in ("svg", "png"):
+        path = sweep / f"lengths.{form}"
+        assert path.read_bytes().startswith(MAGIC[form])
+        path.unlink()
+    assert not list(sweep.glob("*.pdf"))
+
+
+def test_old_logs_and_new_runs_come_into_one_figure(
+    launch: Launch, sweep: Path, tmp_path: Path
+) -> None:
+    process = command(launch, sweep, OLD, "--output", tmp_path / "figures", "--protocol", "paper")
+    assert process.wait() == 0, process.output
+    assert "lstm, original program" in process.out
+    assert len(list((tmp_path / "figures").iterdir())) == 6
+    assert not list(sweep.glob("*.png"))
+
+
+def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
+    launch: Launch, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path, [], status={"state": "running", "progress": 0.0})
+    process = command(launch, folder.parent)
+    assert process.wait() == 0, process.output
+    assert "no figure: no run has been evaluated yet" in process.out
+    assert "0 of 1 runs counted" in process.out
+    assert not list(folder.parent.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "arguments, code, line",
+    [
+        (["nowhere"], 1, "error: No such file or directory: nowhere"),
+        (["empty"], 2, "error: empty: no run"),
+        (["foreign"], 2, "error: foreign: no run (notes: holds no run)"),
+        (
+            ["outputs", "--metric", "eval/regret"],
+            2,
+            "--metric must be one of eval/length, eval/return, eval/success, got eval/regret",
+        ),
+        (["outputs", "--style", "nice"], 2, "error: --style nice: neither a file nor one of "),
+        (["outputs", "--width", "0"], 2, "--width must be 1 to 50, got 0"),
+        (["outputs", "--dpi", "1e9"], 2, "argument --dpi: invalid int value: '1e9'"),
+        (["outputs", "--font-size", "nan"], 2, "--font-size must be 2 to 50, got nan"),
+        (["outputs", "--format", "png,jpg"], 2, "must be some of png,pdf,svg, got png,jpg"),
+        (["outputs", "--figures", ""], 2, "must be some of lengths,curves,profiles, got "),
+        (["outputs", "--protocol", "best"], 2, "invalid choice: 'best'"),
+        ([], 2, "the following arguments are required: folder"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_line(
+    arguments: list[str], code: int, line: str, launch: Launch, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign" / "notes").mkdir(parents=True)
+    make_run(tmp_path, [0.5, 0.6])
+    before = sorted(tmp_path.rglob("*"))
+    process = command(launch, *arguments)
+    assert process.wait() == code, process.output
+    assert line in process.err.splitlines()[-1]
+    assert "Traceback" not in process.output
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == []

@@ -1,0 +1,362 @@
+"""From folders to runs: nothing is lost, whatever state it is in, and nothing is guessed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, ROOT
+from made import make_config, make_run, make_sweep
+
+from memrl import export, results
+from memrl.lock import this_process
+from memrl.results import Run, labels, load, varying
+from memrl.schema import ConfigError
+from memrl.sweep import records
+from memrl.sweep.compose import Run as Asked
+from memrl.tables import TornTable, read_table
+
+OLD = GOLDEN / "original_log"
+
+
+def by_name(runs: list[Run]) -> dict[str, Run]:
+    found = {run.name: run for run in runs}
+    assert len(found) == len(runs)
+    return found
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, columns",
+    [
+        ("", {}),
+        ("a,b\n", {"a": [], "b": []}),
+        ("a,b\n1,2\n3,4\n", {"a": [1, 3], "b": [2, 4]}),
+        ("a,b\n1,nan\n", {"a": [1], "b": [np.nan]}),
+        ("a,b\n1,\n,4\n", {"a": [1, np.nan], "b": [np.nan, 4]}),
+        ("a,b\r\n1,2\r\n", {"a": [1], "b": [2]}),
+        ("a,b\n1,2\n3,4", {"a": [1], "b": [2]}),  # a row that is being written
+        ("a,b\n1,2\n3", {"a": [1], "b": [2]}),
+        ("a,b", {}),
+    ],
+)
+def test_a_table_is_read_as_far_as_it_is_written(text: str, columns: dict, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    table = read_table(path)
+    assert table.keys() == columns.keys()
+    for name, values in columns.items():
+        np.testing.assert_array_equal(table[name], np.array(values, dtype=float))
+
+
+@pytest.mark.parametrize(
+    "text, line, rows",
+    [
+        ("a,b\n1,2\n3,x\n5,6\n", 3, 1),
+        ("a,b\n1,2\n3\n5,6\n", 3, 1),
+        ("a,b\n1,2,3\n", 2, 0),
+        ("a,b\n1\n2\n", 2, 0),
+        ("a,b\n1,2\n\0\0\0\0\n", 3, 1),
+    ],
+)
+def test_a_torn_table_says_where_and_keeps_the_rows_before(
+    text: str, line: int, rows: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    with pytest.raises(TornTable, match=rf"^t.csv, line {line}: 2 numbers expected, got ") as error:
+        read_table(path)
+    assert {len(column) for column in error.value.table.values()} == {rows}
+
+
+# --- what becomes of a folder --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep in which everything has happened; the folder above its outputs."""
+    cwd = tmp_path_factory.mktemp("mixed")
+    make_run(cwd, [0.5, 1.0], "seed=0", "sweep=mixed")
+    make_run(cwd, [0.5], "seed=1", "sweep=mixed", status={"state": "failed", "cause": "disk full"})
+    make_run(cwd, [], "seed=2", "sweep=mixed", status={"state": "running", "progress": 0.0})
+    torn = make_run(cwd, [0.5, 0.6, 0.7], "seed=3", "sweep=mixed")
+    lines = (torn / "eval.csv").read_text().splitlines(keepends=True)
+    (torn / "eval.csv").write_text("".join([*lines[:2], "12,x\n", *lines[2:]]))
+    running = make_run(cwd, [0.1, 0.2], "seed=4", "sweep=mixed", status={"state": "running"})
+    (running / "lock").write_text(json.dumps(this_process()))
+    with open(running / "eval.csv", "a") as file:
+        file.write("99,9,")  # a row that is being written
+    lost = make_run(cwd, [0.3], "seed=5", "sweep=mixed")
+    (lost / "config.yaml").write_text("{{{ torn")
+    empty = make_run(cwd, [0.3], "seed=6", "sweep=mixed")
+    (empty / "eval.csv").unlink()
+    status = make_run(cwd, [0.3], "seed=7", "sweep=mixed")
+    (status / "status.json").write_text('{"state": "do')
+    sweep = cwd / "outputs" / "mixed"
+    (sweep / "notes" / "deep").mkdir(parents=True)
+    (sweep / "notes" / "todo.txt").write_text("buy milk")
+    (sweep / ".hidden").mkdir()
+    (sweep / "lengths.png").write_bytes(b"")
+    asked = [make_config(f"seed={seed}", "sweep=mixed") for seed in (0, 8)]
+    runs = [
+        Asked(config, Path("outputs", "mixed", f"tmaze_passive-10,dqn,lstm,seed={config['seed']}"))
+        for config in asked
+    ]
+    before = Path.cwd()
+    os.chdir(cwd)
+    record = records.draft(runs, "slurm", {}, {}, [str(ROOT)])
+    record.write()
+    os.chdir(before)
+    return cwd
+
+
+def test_every_folder_is_listed_with_its_state(mixed: Path) -> None:
+    runs = by_name(load(mixed / "outputs" / "mixed"))
+    said = {name.rpartition("=")[2]: (str(run.state), run.cause) for name, run in runs.items()}
+    assert said["0"] == ("done", "")
+    assert said["1"] == ("failed", "disk full")
+    assert said["2"][0] == "lost"
+    assert said["3"] == ("done", "")
+    assert said["4"] == ("running", "")
+    assert said["5"][0] == "unreadable" and "config.yaml" not in said["5"][0]
+    assert said["6"] == ("done", "")
+    assert said["7"] == ("unreadable", "no status.json that can be read")
+    assert said["8"][0] == "missing" or said["8"][0] == "queued"
+    assert said["notes"] == ("foreign", "holds no run")
+    assert len(said) == 10
+
+
+def test_what_is_torn_says_so_and_keeps_what_can_be_read(mixed: Path) -> None:
+    runs = by_name(load(mixed / "outputs" / "mixed"))
+    name = "tmaze_passive-10,dqn,lstm,seed={}".format
+    assert runs[name(3)].problem == "eval.csv, line 3: 7 numbers expected, got '12,x'"
+    assert runs[name(3)].eval["eval/return"].tolist() == [0.5]
+    assert runs[name(4)].problem is None
+    assert runs[name(4)].eval["eval/return"].tolist() == [0.1, 0.2]
+    assert "eval.csv" in str(runs[name(6)].problem)
+    assert runs[name(5)].problem and runs[name(5)].config == {}
+    assert runs[name(0)].problem is None
+    assert runs[name(8)].config["seed"] == 8  # asked for, and known though nothing began
+
+
+def test_reading_changes_nothing(mixed: Path) -> None:
+    def content() -> dict[str, float]:
+        return {str(path): path.stat().st_mtime_ns for path in mixed.rglob("*")}
+
+    before = content()
+    load(mixed / "outputs" / "mixed")
+    assert content() == before
+
+
+def test_a_single_run_is_read_as_in_its_sweep(mixed: Path) -> None:
+    folder = mixed / "outputs" / "mixed" / "tmaze_passive-10,dqn,lstm,seed=1"
+    (run,) = load(folder)
+    assert (run.folder, str(run.state), run.cause) == (folder, "failed", "disk full")
+
+
+def test_sweeps_are_found_below_and_none_twice(tmp_path: Path) -> None:
+    for sweep in ("a", "b"):
+        make_run(tmp_path, [1.0], f"sweep={sweep}")
+    outputs = tmp_path / "outputs"
+    runs = load(outputs, outputs / "a")
+    assert sorted(run.flat["sweep"] for run in runs) == ["a", "b"]
+
+
+def test_a_link_that_leads_back_ends(tmp_path: Path) -> None:
+    make_run(tmp_path, [1.0], "sweep=a")
+    (tmp_path / "outputs" / "round").symlink_to(tmp_path / "outputs")
+    assert [run.flat["sweep"] for run in load(tmp_path / "outputs")] == ["a"]
+
+
+def test_a_sweep_that_was_moved_is_read_where_it_is(tmp_path: Path, mixed: Path) -> None:
+    copied = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", mixed / "outputs" / "mixed", copied], check=True)
+    runs = load(copied)
+    assert len(runs) == 10
+    assert {run.folder.parent for run in runs} == {copied}
+    assert by_name(runs)["tmaze_passive-10,dqn,lstm,seed=0"].eval["eval/return"].tolist() == [
+        0.5,
+        1.0,
+    ]
+
+
+@pytest.mark.parametrize("name, text", [("none", "No such file"), ("file", "Not a directory")])
+def test_what_is_no_folder_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=text):
+        load(tmp_path / name)
+
+
+def test_logs_of_the_original_program_stand_beside_ours(tmp_path: Path) -> None:
+    make_run(tmp_path, [1.0], "seed=1", "sweep=new")
+    runs = load(tmp_path / "outputs" / "new", OLD)
+    assert Counter(run.program for run in runs) == {"memrl": 1, "original": 5}
+    states = {run.name: (run.state, run.cause) for run in runs if run.program == "original"}
+    assert states["tmaze_passive_L10_lstm_ep600_seed1"] == ("done", "")
+    stopped = states["visual_match_L1_lstm64_batch24_ep4000_stopped_seed1"]
+    assert stopped == ("stopped", "at env step 30,287 of 124,310")
+    passive = [run for run in runs if run.flat["env.name"] == "tmaze_passive"]
+    assert sorted(labels(passive)) == [
+        "gpt, original program",
+        "lstm",
+        "lstm, original program",
+        "lstm, original program",
+    ]
+
+
+def test_a_log_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    subprocess.run(["cp", "-r", OLD / "tmaze_passive_L10_lstm_ep600_seed1", folder], check=True)
+    (folder / "flags.pkl").write_bytes(b"\x80\x04garbage")
+    assert load(tmp_path)[0].state == "done"  # its flags.txt says the same
+    (folder / "flags.txt").write_text("--config_env=: : :")
+    (run,) = load(tmp_path)
+    assert run.state == "unreadable" and "flags" in run.cause
+
+
+# --- what varies ---------------------------------------------------------------------------------
+
+
+def made(*choices: tuple[str, ...]) -> list[Run]:
+    return [Run(Path("outputs/x", str(n)), make_config(*c)) for n, c in enumerate(choices)]
+
+
+def test_what_a_sweep_varied_is_found(tmp_path: Path) -> None:
+    runs = load(make_sweep(tmp_path, seeds=2))
+    assert varying(runs) == {
+        "env.length": [5, 10],
+        "seq_model.name": ["gpt", "lstm"],
+        "seed": [0, 1],
+    }
+
+
+def test_what_another_key_determines_is_not_named() -> None:
+    """Each task's own algorithm is; its encoder, and all keys of models and tasks, are not."""
+    runs = made(("env=tmaze_passive",), ("env=visual_match",), ("env=visual_match", "seed=1"))
+    assert list(varying(runs)) == ["env.name", "env.length", "algo.name", "seed"]
+
+
+def test_models_that_go_with_one_length_each_are_still_told_apart() -> None:
+    runs = made(("env.length=5", "seq_model=lstm"), ("env.length=10", "seq_model=gpt"))
+    assert list(varying(runs)) == ["env.length", "seq_model.name"]
+    assert labels(runs) == ["lstm", "gpt"]
+
+
+def test_any_key_that_varies_is_in_the_label() -> None:
+    runs = made(("algo.lr=1e-3",), ("algo.lr=1e-4",), ("algo.lr=1e-4", "seq_model.n_layer=2"))
+    assert labels(runs) == [
+        "lstm, n_layer=1, lr=0.001",
+        "lstm, n_layer=1, lr=0.0001",
+        "lstm, n_layer=2, lr=0.0001",
+    ]
+
+
+def test_keys_with_the_same_end_are_named_whole() -> None:
+    runs = [
+        Run(
+            Path("x", f"{a}{b}"),
+            {"env": {"name": "e"}, "algo": {"width": a}, "seq_model": {"name": "m", "width": b}},
+        )
+        for a in (1, 2)
+        for b in (1, 2)
+    ]
+    assert labels(runs)[1] == "m, algo.width=1, seq_model.width=2"
+
+
+def test_keys_that_cannot_change_a_result_do_not_count() -> None:
+    assert varying(made(("device=cpu",), ("device=auto", "checkpoint_minutes=1"))) == {}
+
+
+def test_the_same_runs_in_two_sweeps_are_told_apart(tmp_path: Path) -> None:
+    """Taken together they would count twice."""
+    for sweep in ("a", "b"):
+        make_run(tmp_path, [1.0], f"sweep={sweep}", "seed=0")
+    assert labels(load(tmp_path / "outputs")) == ["lstm, sweep=a", "lstm, sweep=b"]
+
+
+def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
+    for seed, sweep in enumerate("ab"):
+        make_run(tmp_path, [1.0], f"sweep={sweep}", f"seed={seed}")
+    assert labels(load(tmp_path / "outputs")) == ["lstm", "lstm"]
+
+
+# --- one tidy table ------------------------------------------------------------------------------
+
+
+def test_a_tidy_table_has_every_row_of_every_run(mixed: Path, tmp_path: Path) -> None:
+    runs = load(mixed / "outputs" / "mixed")
+    export.export(runs, tmp_path / "t.csv")
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["run"] for row in rows} == {run.name for run in runs}
+    counts = Counter(row["run"] for row in rows)
+    for run in runs:
+        measured = run.eval.get("eval/return", np.empty(0)).tolist()
+        mine = [row["eval/return"] for row in rows if row["run"] == run.name]
+        assert mine == ([repr(value) for value in measured] or [""])
+        assert counts[run.name] == max(len(measured), 1)
+    one = next(row for row in rows if row["run"].endswith("seed=1"))
+    assert (one["state"], one["cause"], one["env.length"], one["seed"]) == (
+        "failed",
+        "disk full",
+        "10",
+        "1",
+    )
+    assert one["env_steps"] == "6710" and one["eval/success"] == ""
+
+
+def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+    import pandas
+
+    make_run(tmp_path, [0.25, 1.0], "algo.hidden_dims=[64]", "sweep=s")
+    make_run(tmp_path, [], "seq_model=gpt", "sweep=s", status={"state": "running"})
+    runs = load(tmp_path / "outputs" / "s", OLD)
+    for form in ("csv", "parquet"):
+        export.export(runs, tmp_path / f"t.{form}")
+    text = pandas.read_csv(tmp_path / "t.csv")
+    binary = pandas.read_parquet(tmp_path / "t.parquet")
+    assert list(text) == list(binary)
+    assert len(text) == len(binary) == len(export.tidy(runs)["run"])
+    for name in text:
+        left, right = text[name], binary[name]
+        if left.dtype.kind in "fi":
+            np.testing.assert_allclose(left, right.astype(float), rtol=1e-15, err_msg=name)
+        else:
+            assert left.fillna("").astype(str).tolist() == right.fillna("").astype(str).tolist()
+
+
+def test_training_rows_are_exported_too(tmp_path: Path) -> None:
+    runs = load(OLD / "tmaze_passive_L10_lstm_ep600_seed1")
+    columns = export.tidy(runs, "train")
+    assert len(columns["train/q"]) == 601 == len(columns["seed"])
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--output must end with .csv or .parquet, got .*\.xlsx"):
+        export.export([], tmp_path / "t.xlsx")
+
+
+# --- what is imported ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["results", "scores", "plot", "export"])
+def test_reading_results_imports_no_torch(module: str) -> None:
+    heavy = "{'torch', 'gymnasium', 'wandb', 'submitit'}"
+    code = f"import memrl.{module}, sys; print(*({heavy} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_the_public_names_are_there() -> None:
+    assert results.load and results.varying and results.labels

@@ -1,0 +1,210 @@
+"""From runs to numbers: the two protocols, and what counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from conftest import GOLDEN
+from hypothesis import given
+from hypothesis import strategies as st
+from made import TOTAL, make_run, make_sweep
+
+from memrl import stats
+from memrl.results import Run, load
+from memrl.scores import LAST, PROTOCOLS, aggregates, cells, curve, metric_of
+
+OLD = GOLDEN / "original_log"
+DONE = {"env_steps": TOTAL, "progress": 1.0}
+
+
+def run_with(steps: list[int], returns: list[float], length: int = 10, **more) -> Run:
+    config = {"env": {"name": "tmaze_passive", "length": length}, "seq_model": {"name": "lstm"}}
+    table = {"env_steps": np.array(steps, float), "eval/return": np.array(returns, float)}
+    return Run(
+        Path("x"), config | {"seed": 0}, eval=table, **{"state": "done", "status": DONE, **more}
+    )
+
+
+def score(run: Run, protocol: str) -> float:
+    (cell,) = cells([run], PROTOCOLS[protocol])
+    (member,) = cell.members
+    return member.score
+
+
+def papers_score(steps: list[int], returns: list[float], end: int) -> float:
+    """The paper's own procedure, in pandas."""
+    smooth = pandas.Series(returns).rolling(10, min_periods=1).mean()
+    at = np.linspace(0, end, 300).astype(int)
+    aligned = pandas.Series(np.interp(at, steps, smooth, left=smooth.iloc[0], right=np.nan), at)
+    return float(aligned.dropna().tail(15).mean())
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40))
+def test_a_curve_is_a_trailing_average(returns: list[float]) -> None:
+    steps, values = curve(run_with(list(range(len(returns))), returns), "eval/return")
+    assert steps.tolist() == list(range(len(returns)))
+    expected = pandas.Series(returns).rolling(LAST, min_periods=1).mean()
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+
+
+def test_evaluations_without_a_value_are_left_out() -> None:
+    run = run_with([10, 20, 30], [0.5, np.nan, 1.0])
+    steps, values = curve(run, "eval/return")
+    assert (steps.tolist(), values.tolist()) == ([10, 30], [0.5, 0.75])
+
+
+def test_a_score_is_the_mean_of_the_last_ten_evaluations() -> None:
+    returns = np.linspace(0, 1, 30).tolist()
+    assert score(run_with(list(range(30)), returns), "last") == pytest.approx(
+        np.mean(returns[-10:])
+    )
+    assert score(run_with([5, 9], [0.5, 1.0]), "last") == 0.75
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=2, max_size=60),
+    st.floats(0.9, 1.1),
+    st.integers(400, 20_000),
+)
+def test_the_papers_score_is_that_of_its_own_procedure(
+    returns: list[float], reached: float, end: int
+) -> None:
+    steps = (
+        np.linspace(end * reached / len(returns), end * reached, len(returns)).astype(int).tolist()
+    )
+    run = run_with(steps, returns, status={"env_steps": end, "progress": 1.0})
+    assert score(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
+
+
+@pytest.mark.parametrize("length, end", [(50, 1_000_000), (1500, 10_000_000), (10, 1_020_510)])
+def test_the_papers_figures_end_where_they_end(length: int, end: int) -> None:
+    """A run of the paper goes a little further, and what it does there is not seen."""
+    steps = np.linspace(0, max(end, 1_020_510), 500).astype(int).tolist()
+    returns = [0.0 if s <= end else -1.0 for s in steps]
+    returns[100:-20] = np.linspace(0, 1, 380).tolist()
+    status = {"env_steps": steps[-1], "progress": 1.0}
+    run = run_with(steps, returns, length, status=status)
+    assert score(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "state, progress, last, paper",
+    [
+        ("done", 1.0, True, True),
+        ("running", 0.95, False, True),
+        ("running", 0.85, False, False),
+        ("failed", 0.91, False, True),
+        ("stopped", 0.5, False, False),
+    ],
+)
+def test_what_counts(state: str, progress: float, last: bool, paper: bool) -> None:
+    reached = round(progress * 10_000)
+    status = {"env_steps": reached, "progress": progress}
+    run = run_with([reached // 2, reached], [0.0, 1.0], state=state, cause="why", status=status)
+    for protocol, counts in (("last", last), ("paper", paper)):
+        (cell,) = cells([run], PROTOCOLS[protocol])
+        (member,) = cell.members
+        assert (member.excluded is None) == counts
+        assert len(cell.counted) == cell.estimate.n == counts
+    if not paper:
+        assert member.excluded == f"{state}: {reached:,} of 10,000 env steps, fewer than 90 %"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_torn_run_does_not_count_and_says_why(protocol: str) -> None:
+    run = run_with([TOTAL], [1.0], problem="eval.csv, line 7: torn")
+    (cell,) = cells([run], PROTOCOLS[protocol])
+    assert [member.excluded for member in cell.members] == ["eval.csv, line 7: torn"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_run_that_is_done_without_an_evaluation_does_not_count(protocol: str) -> None:
+    (cell,) = cells([run_with([], [])], PROTOCOLS[protocol])
+    assert len(cell.counted) == 0 and cell.members[0].excluded
+    assert cell.estimate.n == 0 and cell.band is None
+
+
+def test_a_task_is_judged_by_its_success_if_it_reports_any(tmp_path: Path) -> None:
+    make_run(tmp_path, [2.0, 3.0], "env=visual_match", success=[0.25, 0.75], steps=[10, 20])
+    make_run(tmp_path, [0.5], "env=tmaze_passive")
+    runs = load(tmp_path / "outputs")
+    judged = {
+        cell.task: (cell.metric, cell.scores.tolist()) for cell in cells(runs, PROTOCOLS["last"])
+    }
+    assert judged["visual_match"] == ("eval/success", [0.5])
+    assert judged["tmaze_passive"] == ("eval/return", [0.5])
+    asked = {c.task: c.scores.tolist() for c in cells(runs, PROTOCOLS["last"], "eval/return")}
+    assert asked["visual_match"] == [2.5]
+    assert metric_of([]) == "eval/return"
+
+
+def test_a_metric_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, [0.5])
+    with pytest.raises(
+        ValueError, match="metric must be one of eval/length, eval/return, eval/suc"
+    ):
+        cells(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/regret")
+
+
+def test_a_cell_has_the_seeds_of_its_length_and_model(tmp_path: Path) -> None:
+    found = cells(load(make_sweep(tmp_path, lengths=(5, 20, 10))), PROTOCOLS["last"])
+    assert [(cell.length, cell.label) for cell in found] == [
+        (5, "gpt"),
+        (5, "lstm"),
+        (10, "gpt"),
+        (10, "lstm"),
+        (20, "gpt"),
+        (20, "lstm"),
+    ]
+    for cell in found:
+        seeds = [member.run.flat["seed"] for member in cell.members]
+        assert seeds == [0, 1, 2, 3]
+        assert cell.estimate == stats.estimate([cell.scores], stats.iqm)
+        at, band = cell.band
+        curves = [curve(member.run, "eval/return") for member in cell.members]
+        assert at[-1] == TOTAL and len(at) == 100
+        assert band.value[-1] == pytest.approx(stats.iqm(np.array([v[-1] for _, v in curves])))
+
+
+def test_curves_are_put_together_as_far_as_all_of_them_go() -> None:
+    runs = [run_with([10, 100], [0.0, 1.0]), run_with([20, 60], [0.0, 1.0])]
+    (cell,) = cells(runs, PROTOCOLS["last"])
+    at, _ = cell.band
+    assert (at[0], at[-1]) == (20, 60)
+    (cell,) = cells(
+        [run_with([10, 100], [0.0, 1.0], status={"env_steps": 100, "progress": 1.0})] * 2,
+        PROTOCOLS["paper"],
+    )
+    at, band = cell.band
+    assert (at[0], band.value[0]) == (0, 0.0)  # left of the first evaluation, its value
+
+
+def test_lengths_are_put_together_where_all_models_have_them(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path, lengths=(5, 10))
+    make_run(tmp_path, [1.0], "env.length=20", "sweep=made")
+    (one,) = aggregates(cells(load(folder), PROTOCOLS["last"]))
+    assert one.lengths == [5, 10]
+    assert {label: estimate.n for label, estimate in one.overall.items()} == {"gpt": 8, "lstm": 8}
+    assert one.better["gpt", "lstm"].value < 0.2  # made so
+    assert one.profile["lstm"].value[0] == 1 and one.profile["lstm"].value[-1] == 0
+
+
+def test_models_without_a_length_in_common_are_not_compared(tmp_path: Path) -> None:
+    make_run(tmp_path, [1.0], "env.length=5")
+    make_run(tmp_path, [1.0], "env.length=10", "seq_model=gpt")
+    assert aggregates(cells(load(tmp_path / "outputs"), PROTOCOLS["last"])) == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_original_logs_are_scored(protocol: str) -> None:
+    found = {
+        (cell.task, cell.length, cell.label): cell for cell in cells(load(OLD), PROTOCOLS[protocol])
+    }
+    solved = found["tmaze_passive", 10, "lstm"]
+    assert solved.scores == pytest.approx([1.0, 1.0]) and solved.solved == 2
+    assert found["tmaze_active", 5, "gpt"].scores == pytest.approx([0.5], abs=0.1)
+    stopped = found["visual_match", 1, "lstm"]
+    assert (stopped.metric, len(stopped.counted), len(stopped.members)) == ("eval/success", 0, 1)
