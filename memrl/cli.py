@@ -75,6 +75,9 @@ interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 
 3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, 129 by a closed
 terminal, to be continued.
 
+  python -m memrl.plot outputs/<sweep>       figures and a table, finished or not
+  python -m memrl.report outputs/<sweep>     all about it in one HTML file
+  python -m memrl.export outputs/<sweep> --output FILE.csv    all rows in one table; or .parquet
   python -m memrl.watch outputs/<sweep>/<run>    an animation of the trained agent
 
   python run.py --hydra-help   shows the flags of Hydra, which composes the config

@@ -85,14 +85,23 @@ def resolve(cfg: DictConfig) -> Config:
         raise ConfigError(f"logger={needed}: not installed; {install}")
     if config["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
-    make_env(config | {"env": dict(_leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
-    config = dict(_leaves(cfg, ""))
+    make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
+    config = dict(leaves(cfg, ""))
     check_types(config)
     check_ranges(config)
     return config
 
 
-def _leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
+def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield a node's keys with their resolved values.
+
+    Args:
+        path: the node's own key, dotted.
+        strict: False leaves out what cannot be resolved, such as a table without this length.
+
+    Raises:
+        ConfigError: a value that cannot be resolved, with its key.
+    """
     for key in node:
         name = f"{path}.{key!s}" if path else str(key)
         try:
@@ -105,7 +114,7 @@ def _leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
         if isinstance(value, DictConfig):
-            yield str(key), dict(_leaves(value, name, strict))
+            yield str(key), dict(leaves(value, name, strict))
         else:
             yield str(key), OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
@@ -124,7 +133,7 @@ def folder_of(config: Config, plain: dict[tuple[str, ...], Config] | None = None
     key = tuple(overrides)
     if key not in plain:
         try:
-            plain[key] = dict(_leaves(compose_config(overrides), "", strict=False))
+            plain[key] = dict(leaves(compose_config(overrides), "", strict=False))
         except HydraException:
             named = ", ".join(overrides[:3])
             raise ConfigError(

@@ -200,7 +200,7 @@ class Cell:
             return None
         at = np.linspace(start, end, 100)
         values = np.stack([np.interp(at, *each) for each in curves], axis=-1)  # (100, n)
-        return at, stats.estimate([values], self.protocol.statistic, stats.CURVE_RESAMPLES)
+        return at, stats.estimate([values], self.protocol.statistic, stats.FEWER_RESAMPLES)
 
 
 def metric_of(runs: Sequence[Run]) -> str:
@@ -297,7 +297,9 @@ def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
                 lengths,
                 {label: stats.estimate(each, statistic) for label, each in strata.items()},
                 {
-                    (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement)
+                    (a, b): stats.estimate(
+                        [*strata[a], *strata[b]], stats.improvement, stats.FEWER_RESAMPLES
+                    )
                     for a, b in combinations(strata, 2)
                 },
                 {label: stats.profile(each, levels) for label, each in strata.items()},

@@ -18,7 +18,8 @@ Statistic = Callable[..., Any]
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999  # more change the second decimal of an interval no longer
-CURVE_RESAMPLES = 1999  # of each point of a curve, where a band is seen, not read
+FEWER_RESAMPLES = 1999  # of pairs of models, and of each point of a curve
+BATCH = 1_000_000  # resampled numbers at a time, which bounds the memory
 
 
 class Estimate(NamedTuple):
@@ -81,7 +82,7 @@ def profile(strata: Sequence[Scores], levels: Scores) -> Estimate:
         arrays of (L,). (The same, section 4.2.)
     """
     above = [(scores > levels[:, None]).astype(np.float64) for scores in strata]
-    return estimate(above, mean, CURVE_RESAMPLES)
+    return estimate(above, mean, FEWER_RESAMPLES)
 
 
 def estimate(
@@ -107,7 +108,7 @@ def estimate(
         tuple(strata),
         statistic,
         n_resamples=resamples,
-        batch=500,  # bounds the memory
+        batch=max(BATCH // sum(scores.size for scores in strata), 1),
         vectorized=True,
         axis=-1,
         confidence_level=CONFIDENCE,

@@ -348,7 +348,7 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 # --- what is imported ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["results", "scores", "plot", "export"])
+@pytest.mark.parametrize("module", ["results", "scores", "plot", "report", "export"])
 def test_reading_results_imports_no_torch(module: str) -> None:
     heavy = "{'torch', 'gymnasium', 'wandb', 'submitit'}"
     code = f"import memrl.{module}, sys; print(*({heavy} & sys.modules.keys()))"

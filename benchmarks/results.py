@@ -1,0 +1,117 @@
+"""Seconds and memory to read and to draw 1,000 runs of 300 evaluations.
+
+    python benchmarks/results.py
+
+Each stage is a process of its own, imports included. The reference reads the same files in the
+plain way: ``csv`` and ``yaml.safe_load``, one run after another. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import scipy
+import yaml
+from tasks import processor
+
+from memrl.experiment import compose_config, folder_of, resolve
+
+RUNS, EVALUATIONS = 1000, 300
+LENGTHS = (50, 100, 250, 500, 750, 1000, 1250, 1500)
+HEAD = "env_steps,episodes,updates,eval/return,eval/success,eval/length,time/seconds"
+DRAW = """
+from pathlib import Path
+from memrl.figures import Look
+from memrl.plot import write
+from memrl.results import load
+from memrl.scores import PROTOCOLS, cells
+write(cells(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"], Look())
+"""
+STAGES = {
+    "import memrl.results": "import memrl.results",
+    "load": "from memrl.results import load; load('{folder}')",
+    "load, table": "from memrl import plot; plot.as_text(plot.cells(plot.load('{folder}'), "
+    "plot.PROTOCOLS['last']))",
+    "load, lengths.png": DRAW.replace("{name}", "lengths"),
+    "load, curves.png": DRAW.replace("{name}", "curves"),
+    "load, profiles.png": DRAW.replace("{name}", "profiles"),
+    "load, report.html": "from memrl.report import main; main(['{folder}'])",
+    "load, export to csv": "from memrl.export import main; main(['{folder}', '--output', "
+    "'{folder}/all.csv'])",
+}
+
+
+def generate(cwd: Path) -> Path:
+    """Write the runs; return the sweep's folder."""
+    rng = np.random.default_rng(0)
+    versions = {"memrl": "0.1.0", "device": "cpu", "changed": []}
+    status = {"state": "done", "cause": None, "progress": 1.0, "updated": 1.8e9, "host": "node"}
+    plain: dict[tuple[str, ...], dict] = {}
+    for length in LENGTHS:
+        for model in ("lstm", "gpt"):
+            choice = [f"env.length={length}", f"seq_model={model}", "sweep=big"]
+            config = resolve(compose_config(choice))
+            for seed in range(RUNS // 2 // len(LENGTHS) + 1):
+                config["seed"] = seed
+                folder = cwd / folder_of(config, plain)
+                if len(list(folder.parent.glob("*"))) >= RUNS:
+                    return folder.parent
+                folder.mkdir(parents=True)
+                (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+                returns = rng.normal(np.linspace(0, 0.9, EVALUATIONS), 0.1)
+                rows = [
+                    f"{n * 4000},{n * 80},{n * 1000},{r},nan,51.0,{n * 7.5}"
+                    for n, r in enumerate(returns, start=1)
+                ]
+                (folder / "eval.csv").write_text("\n".join([HEAD, *rows]) + "\n")
+                content = status | {"env_steps": EVALUATIONS * 4000, "versions": versions}
+                (folder / "status.json").write_text(json.dumps(content))
+    return folder.parent
+
+
+def plainly(folder: Path) -> float:
+    """Read all in the plain way; return the seconds."""
+    start = time.perf_counter()
+    for run in folder.iterdir():
+        yaml.safe_load((run / "config.yaml").read_text())
+        json.loads((run / "status.json").read_text())
+        with open(run / "eval.csv", newline="") as file:
+            [[float(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+    return time.perf_counter() - start
+
+
+def measure(code: str) -> tuple[float, float]:
+    """Run code in a new process; return its seconds and the most memory it had, in MiB."""
+    code += "\nimport resource, sys"
+    code += "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return time.perf_counter() - start, int(done.stderr.split()[-1]) / 1024
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{processor()}, Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
+    print(f"SciPy {scipy.__version__}, matplotlib {matplotlib.__version__}")
+    with tempfile.TemporaryDirectory() as cwd:
+        folder = generate(Path(cwd))
+        reference = plainly(folder)
+        print(f"{RUNS} runs, {EVALUATIONS} evaluations each")
+        print(f"{'':24}{'seconds':>10}{'MiB':>8}{'of the plain way':>20}")
+        print(f"{'csv, yaml.safe_load':24}{reference:10.1f}{'':8}{1:20.2f}")
+        for name, code in STAGES.items():
+            seconds, memory = measure(code.replace("{folder}", str(folder)))
+            print(f"{name:24}{seconds:10.1f}{memory:8.0f}{seconds / reference:20.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

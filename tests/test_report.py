@@ -1,0 +1,311 @@
+"""The report: complete, self-contained, and in a real browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN, Process
+from made import make_run, make_sweep
+
+from memrl.plot import PROTOCOLS
+from memrl.report import main, page
+from memrl.results import load
+from memrl.scores import cells
+
+Launch = Callable[..., Process]
+OLD = GOLDEN / "original_log"
+CAUSE = "<script>document.title = 'broken'</script> & \"quotes\""
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two lengths, two models, three seeds; a failed run, a running one and a foreign folder."""
+    cwd = tmp_path_factory.mktemp("sweep")
+    folder = make_sweep(cwd, seeds=3)
+    status = {"state": "failed", "cause": CAUSE, "progress": 0.5, "env_steps": 3000}
+    failed = make_run(cwd, [0.1] * 5, "env.length=10", "seed=8", "sweep=made", status=status)
+    (failed / "run.log").write_text("Traceback")
+    versions = {"torch": "2.12.0", "device": "cuda"}
+    make_run(
+        cwd, [0.2] * 5, "env.length=10", "algo.lr=0.01", "sweep=made", status={"versions": versions}
+    )
+    (folder / "notes").mkdir()
+    return folder
+
+
+def report(*folders: Path, protocol: str = "last") -> str:
+    runs = load(*folders)
+    return page(runs, cells(runs, PROTOCOLS[protocol]), "made")
+
+
+class Reader(HTMLParser):
+    """Collects links, tables and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text = ""
+        self.tags: list[str] = []
+        self._table: list[list[str]] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.links += [given[name] or "" for name in ("src", "href") if name in given]
+        if tag == "table":
+            self._table = self.tables.setdefault(given.get("id") or str(len(self.tables)), [])
+        elif tag == "tr" and self._table is not None:
+            self._table.append([])
+        elif tag in ("td", "th") and self._table:
+            self._table[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self._table = None
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._table and self._table[-1]:
+            self._table[-1][-1] += data.strip()
+
+
+# --- what is in it -------------------------------------------------------------------------------
+
+
+def test_it_needs_no_other_file_and_no_network(sweep: Path) -> None:
+    text = report(sweep)
+    links = Reader(text).links
+    assert len(links) == 3
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in links)
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_it_has_every_run_with_its_state_and_its_cause(sweep: Path) -> None:
+    read = Reader(report(sweep))
+    head, *rows = read.tables["runs"]
+    states = {row[0]: row[head.index("state")] for row in rows}
+    assert states == {run.name: str(run.state) for run in load(sweep)}
+    assert len(states) == 15
+    failed = next(row for row in rows if row[0].endswith("seed=8"))
+    assert failed[head.index("cause")] == CAUSE
+    assert f"1 failed: {CAUSE}" in read.text
+    assert "seed=8/run.log" in read.text
+    assert "1 foreign: holds no run" in read.text
+    assert "13 of 14 runs counted (1 failed)." in read.text
+
+
+def test_what_a_run_says_cannot_become_part_of_the_page(sweep: Path) -> None:
+    text = report(sweep)
+    assert CAUSE not in text
+    assert CAUSE in html.unescape(text)
+    assert Reader(text).tags.count("script") == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_its_scores_are_those_of_the_cells(protocol: str, sweep: Path) -> None:
+    head, *rows = Reader(report(sweep, protocol=protocol)).tables["scores"]
+    found = cells(load(sweep), PROTOCOLS[protocol])
+    name = PROTOCOLS[protocol].name
+    assert len(rows) == len(found) == 5
+    for row, cell in zip(rows, found, strict=True):
+        said = dict(zip(head, row, strict=True))
+        assert (said["length"], said["series"]) == (str(cell.length), cell.label)
+        assert said[f"{name} [95 %]"] == str(cell.estimate)
+        assert (said["n"], said["asked for"]) == (str(len(cell.counted)), str(len(cell.members)))
+
+
+def test_it_says_what_differs_from_the_defaults_and_how_to_run_it_again(sweep: Path) -> None:
+    read = Reader(report(sweep))
+    rows = [row for table in read.tables.values() for row in table]
+    assert ["env.length", "5, 10"] in rows
+    assert ["algo.lr", "0.0003", "0.01"] in rows
+    assert "python run.py -m env=tmaze_passive env.length=5 seq_model=gpt,lstm" in read.text
+    assert "algo.lr=0.01" in read.text
+
+
+def test_it_says_what_it_ran_on_and_what_it_cost(sweep: Path) -> None:
+    read = Reader(report(sweep))
+    rows = [row for table in read.tables.values() for row in table]
+    assert ["torch", "2.13.0 (13 runs), 2.12.0 (1 run)"] in rows
+    head, *costs = read.tables["costs"]
+    total = dict(zip(head, costs[-1], strict=True))
+    assert total["runs"] == "14"
+    # 67.1 seconds each, as made; one of them on a GPU.
+    assert total["hours"] == f"{14 * 67.1 / 3600:.2f}"
+    assert total["GPU hours"] == f"{67.1 / 3600:.2f}"
+    assert total["env steps/s"] == "100"
+
+
+def test_logs_of_the_original_program_have_a_report(tmp_path: Path) -> None:
+    read = Reader(report(OLD))
+    assert "5 folders hold no run of memrl" in read.text
+    assert len(read.tables["scores"]) == 5
+    assert "python run.py" not in read.text
+
+
+def test_a_sweep_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
+    make_run(tmp_path, [], status={"state": "running", "progress": 0.0})
+    read = Reader(report(tmp_path / "outputs"))
+    assert "No figure: no run has been evaluated yet." in read.text
+    assert len(read.tables["scores"]) == 2
+
+
+def test_the_same_data_give_the_same_page(sweep: Path) -> None:
+    assert report(sweep) == report(sweep)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def command(launch: Launch, *arguments: object) -> Process:
+    process = launch(first=lambda: sys.exit(main([str(argument) for argument in arguments])))
+    process.wait()
+    return process
+
+
+def test_the_command_writes_it_into_the_folder(launch: Launch, sweep: Path, tmp_path: Path) -> None:
+    process = command(launch, sweep)
+    assert process.wait() == 0, process.output
+    assert process.out.splitlines()[-1].endswith("outputs/made/report.html")
+    path = sweep / "report.html"
+    assert path.read_text() == report(sweep)
+    path.unlink()
+    process = command(launch, sweep, OLD, "--output", tmp_path / "deep" / "both.html")
+    assert process.wait() == 0, process.output
+    assert "original program" in (tmp_path / "deep" / "both.html").read_text()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, code, line",
+    [
+        (["nowhere"], 1, "error: No such file or directory: nowhere"),
+        (["."], 2, "error: .: no run"),
+        ([".", "--output", "page.pdf"], 2, "--output must end with .html, got page.pdf"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused(
+    arguments: list[str], code: int, line: str, launch: Launch, tmp_path: Path
+) -> None:
+    process = command(launch, *arguments)
+    assert process.wait() == code
+    assert line in process.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+# --- in a browser --------------------------------------------------------------------------------
+
+
+def browse(tmp_path: Path, text: str, *options: str) -> str:
+    """Open a page in a headless browser; return what it has become."""
+    path = tmp_path / "page.html"
+    path.write_text(text)
+    quiet = ("gpu", "quic", "sync", "background-networking", "component-update", "extensions")
+    done = subprocess.run(
+        [
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--no-first-run",
+            "--hide-scrollbars",
+            *(f"--disable-{name}" for name in quiet),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *(options or ["--dump-dom"]),
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def asked(tmp_path: Path, text: str, script: str) -> dict:
+    """Run a script in the page; return what it assigned to ``said``."""
+    put = "document.body.dataset.said = JSON.stringify(said);"
+    script = f"<script>{{ const said = {{}}; {script} {put} }}</script></body>"
+    dom = browse(tmp_path, text.replace("</body>", script))
+    return json.loads(html.unescape(re.search(r'data-said="([^"]*)"', dom)[1]))
+
+
+@needs_browser
+def test_headers_sort_and_figures_open_large(sweep: Path, tmp_path: Path) -> None:
+    said = asked(
+        tmp_path,
+        report(sweep),
+        """
+        const table = document.querySelector("#scores"), heads = [...table.tHead.rows[0].cells];
+        const rows = () => [...table.tBodies[0].rows];
+        const column = name => {
+          const n = heads.findIndex(head => head.textContent.startsWith(name));
+          return {head: heads[n], read: () => rows().map(row => row.cells[n].textContent)}; };
+        const score = column("IQM"), series = column("series");
+        score.head.firstElementChild.click(); said.down = score.read();
+        said.sort = score.head.getAttribute("aria-sort");
+        score.head.firstElementChild.click(); said.up = score.read();
+        series.head.firstElementChild.click(); said.series = series.read();
+        said.other = score.head.getAttribute("aria-sort");
+        const costs = document.querySelector("#costs");
+        for (const head of costs.tHead.rows[0].cells) head.firstElementChild.click();
+        said.last = costs.tBodies[0].lastElementChild.cells[0].textContent;
+        document.querySelector("figure button").click();
+        const dialog = document.querySelector("dialog"), large = dialog.querySelector("img");
+        said.open = dialog.open; said.same = large.src === document.querySelector("figure img").src;
+        said.before = large.getBoundingClientRect().width;
+        dialog.querySelector("[aria-label=larger]").click();
+        said.after = large.getBoundingClientRect().width;
+        dialog.querySelector("[aria-label=close]").click(); said.closed = !dialog.open;
+        said.title = document.title;
+        """,
+    )
+    values = [float(text.split(" ")[0]) for text in said["down"]]
+    assert values == sorted(values, reverse=True) and len(set(values)) > 1
+    assert said["up"] == said["down"][::-1]
+    assert said["sort"] == "descending" and said["other"] is None
+    assert said["series"] == sorted(said["series"])
+    assert said["last"] == "all"  # the sum stays below
+    assert said["open"] and said["same"] and said["closed"]
+    assert said["after"] == pytest.approx(1.5 * said["before"], rel=0.01)
+    assert said["title"] == "made: memrl report"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_it_is_as_wide_as_the_screen(width: int, sweep: Path, tmp_path: Path) -> None:
+    """Tables scroll by themselves; the page never does so sideways."""
+    frame = f'<iframe style="width:{width}px;height:900px" srcdoc="{html.escape(report(sweep))}">'
+    script = """
+        const frame = document.querySelector("iframe");
+        frame.addEventListener("load", () => { const page = frame.contentDocument.documentElement;
+          const images = [...frame.contentDocument.querySelectorAll("figure img")];
+          document.body.dataset.said = JSON.stringify([page.scrollWidth, page.clientWidth,
+            ...images.map(image => image.naturalWidth && image.getBoundingClientRect().right)]); });
+    """
+    dom = browse(tmp_path, f"<body>{frame}</iframe><script>{script}</script></body>")
+    page_width, screen, *right = json.loads(re.search(r'data-said="([^"]*)"', dom)[1])
+    assert page_width == screen <= width
+    assert len(right) == 3 and all(0 < edge <= screen for edge in right)
+
+
+@needs_browser
+def test_it_can_be_printed_and_pictured(sweep: Path, tmp_path: Path) -> None:
+    picture, pages = tmp_path / "page.png", tmp_path / "page.pdf"
+    browse(tmp_path, report(sweep), f"--screenshot={picture}", "--window-size=1200,3000")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    browse(tmp_path, report(sweep), f"--print-to-pdf={pages}")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", pages.read_bytes())) <= 12
