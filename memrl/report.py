@@ -60,7 +60,7 @@ def score_table(found: Sequence[Cell]) -> list[list[Value | str]]:
     header = ["task", "length", "series", "metric", f"{name} [95 %]", *mean]
     rows: list[list[Value | str]] = [[*header, "n", "asked for", f"solved (≥ {SOLVED})"]]
     for cell in found:
-        where: list[Value | str] = [cell.task, number(cell.length, "d"), cell.label]
+        where: list[Value | str] = [cell.task, number(cell.length, "g"), cell.label]
         where.append(cell.metric.removeprefix("eval/"))
         estimates = [estimate(cell.estimate), *([estimate(cell.mean)] if mean else [])]
         n, asked = len(cell.counted), len(cell.members)
@@ -74,7 +74,7 @@ def cost_table(found: Sequence[Cell]) -> list[list[Value | str]]:
     head = ["task", "length", "series", "runs", "hours", "GPU hours", "env steps/s", "updates/s"]
     rows: list[list[Value | str]] = [[*head]]
     for cell in found:
-        where: list[Value | str] = [cell.task, number(cell.length, "d"), cell.label]
+        where: list[Value | str] = [cell.task, number(cell.length, "g"), cell.label]
         rows.append([*where, *_cost([member.run for member in cell.members])])
     every = [member.run for cell in found for member in cell.members]
     return [*rows, ["all", number(None), "", *_cost(every)]]
@@ -115,7 +115,7 @@ def run_table(found: Sequence[Cell], runs: Sequence[Run]) -> list[list[Value | s
     head = ["run", "state", "score", "progress", "env steps", "minutes", "host", "job", "cause"]
     rows: list[list[Value | str]] = [[*head]]
     for run in ordered:
-        progress, seconds = run.status.get("progress"), _seconds(run)
+        progress, seconds = run.number("progress"), _seconds(run)
         rows.append(
             [
                 run.name,
@@ -188,7 +188,7 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
     name = found[0].protocol.name
     ours = [run.config for run in runs if run.config and run.program == "memrl"]
     states = Counter(str(run.state) for run in runs)
-    updated = max((float(run.status.get("updated") or 0) for run in runs), default=0)
+    updated = max((run.number("updated") or 0 for run in runs), default=0)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

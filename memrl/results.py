@@ -9,6 +9,7 @@ Reads files only: needs neither torch nor the code that ran.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,8 +100,13 @@ class Run:
     @property
     def total_env_steps(self) -> int | None:
         """How many environment steps it was to have, or had when it ended early by its budget."""
-        done, progress = self.status.get("env_steps"), self.status.get("progress")
+        done, progress = self.number("env_steps"), self.number("progress")
         return round(done / progress) if done and progress else None
+
+    def number(self, key: str) -> float | None:
+        """Return a number of its status; None if it has none, whatever else stands there."""
+        value: Any = self.status.get(key)
+        return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -130,7 +136,10 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
         return [_read_original(folder)]
     if any((folder / name).is_file() for name in RUN_FILES):
         return list(_read_sweep(folder.parent, folder.name)) or [_read_lone(folder)]
-    children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except PermissionError as error:
+        return [Run(folder, state=UNREADABLE, cause=in_one_line(error))]
     runs = []
     if (folder / SUBMISSIONS).is_dir() or any((c / "status.json").exists() for c in children):
         runs = list(_read_sweep(folder))
@@ -146,7 +155,7 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
 def _read_sweep(folder: Path, only: str | None = None) -> Iterator[Run]:
     try:
         rows = look(folder).rows
-    except CannotContinue:  # a torn submission: the runs' own files are what is left
+    except (CannotContinue, TypeError, ValueError):  # torn: the runs' own files are what is left
         return
     for row in rows:
         if only in (None, row.name):
@@ -225,12 +234,13 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
         finer = [(*g, show(flat.get(key))) for g, flat in zip(groups, flats, strict=True)]
         new = len(set(finer)) > len(set(groups))
         if len(values) > 1 and (new or key in MAIN_KEYS):
-            found[key] = sorted(values.values(), key=_order)
+            found[key] = sorted(values.values(), key=order)
             groups = finer
     return found
 
 
-def _order(value: Any) -> tuple[bool, bool, float, str]:
+def order(value: Any) -> tuple[bool, bool, float, str]:
+    """Return what values of all types sort by: None, then numbers, then the rest as text."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is not None, not number, float(value) if number else 0.0, show(value)
 
@@ -238,13 +248,18 @@ def _order(value: Any) -> tuple[bool, bool, float, str]:
 def labels(runs: Sequence[Run]) -> list[str]:
     """Return what to call each run's series: its model, and all else that varies within its task.
 
-    Length and seed are left out; a run whose config is not known gets an empty label.
+    The seed and a length that is a number are left out; a run whose config is not known gets an
+    empty label.
     """
     by_task: dict[Any, list[Run]] = {}
     for run in runs:
         by_task.setdefault(run.flat.get("env.name"), []).append(run)
-    apart = {"env.length", "seed", "seq_model.name"}
-    keys = {task: [k for k in varying(mine) if k not in apart] for task, mine in by_task.items()}
+    keys = {}
+    for task, mine in by_task.items():
+        apart = {"seed", "seq_model.name"}
+        if all(type(run.flat.get("env.length")) in (int, float) for run in mine if run.config):
+            apart.add("env.length")  # else it is no place on an axis
+        keys[task] = [key for key in varying(mine) if key not in apart]
     return [_label(run, keys[run.flat.get("env.name")]) if run.config else "" for run in runs]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memrl import stats
-from memrl.results import Run, labels
+from memrl.results import Run, labels, order
 from memrl.stats import Estimate
 from memrl.tables import Column
 
@@ -152,7 +152,7 @@ class Cell:
     """
 
     task: str
-    length: int | None
+    length: float | None
     label: str
     metric: str
     members: list[Member]
@@ -223,19 +223,24 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     known = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
     if metric is not None and known and metric not in known:
         raise ValueError(f"metric must be one of {', '.join(known)}, got {metric}")
-    groups: dict[tuple[str, int | None, str], list[Run]] = {}
+    groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):
         if run.config:
-            key = str(run.flat.get("env.name")), run.flat.get("env.length"), label
+            length = run.flat.get("env.length")
+            key = (
+                str(run.flat.get("env.name")),
+                length if type(length) in (int, float) else None,
+                label,
+            )
             groups.setdefault(key, []).append(run)
     by_task: dict[str, list[Run]] = {}
     for (task, _, _), members in groups.items():
         by_task.setdefault(task, []).extend(members)
     metrics = {task: metric or metric_of(members) for task, members in by_task.items()}
-    order = sorted(groups, key=lambda key: (key[0], key[1] is None, key[1] or 0, key[2]))
+    keys = sorted(groups, key=lambda key: (key[0], order(key[1]), key[2]))
     return [
         Cell(*key, metrics[key[0]], _members(groups[key], protocol, metrics[key[0]]), protocol)
-        for key in order
+        for key in keys
     ]
 
 
@@ -266,7 +271,7 @@ class Aggregate(NamedTuple):
     """
 
     task: str
-    lengths: list[int | None]
+    lengths: list[float | None]
     overall: dict[str, Estimate]
     better: dict[tuple[str, str], Estimate]
     profile: dict[str, Estimate]
@@ -277,7 +282,7 @@ def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
     """Return what the lengths of each task tell together, of those that all series have."""
     together = []
     for task in dict.fromkeys(cell.task for cell in found):
-        by_label: dict[str, dict[int | None, Cell]] = {}
+        by_label: dict[str, dict[float | None, Cell]] = {}
         for cell in found:
             if cell.task == task and cell.counted:
                 by_label.setdefault(cell.label, {})[cell.length] = cell

@@ -360,3 +360,44 @@ def test_reading_results_imports_no_torch(module: str) -> None:
 
 def test_the_public_names_are_there() -> None:
     assert results.load and results.varying and results.labels
+
+
+# --- files of others -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("status.json", '{"state": "done", "progress": "x", "env_steps": [], "versions": null}'),
+        ("status.json", '{"state": "done", "updated": "yesterday", "host": 7}'),
+        ("status.json", '{"state": "running", "updated": "yesterday"}'),
+        ("status.json", '{"state": 5}'),
+        ("status.json", "[]"),
+        ("config.yaml", "env: null\nseed: x\n"),
+        ("config.yaml", "env: {name: e, length: far}\nseq_model: 7\nseed: [1]\n"),
+        ("config.yaml", "env: {name: e, length: 0.5}\nseq_model: {name: m}\n"),
+        ("config.yaml", "- 1\n"),
+        ("eval.csv", "a,b\n1,2\n"),
+        ("eval.csv", "env_steps,eval/return\n1,nan\n2,nan\n"),
+        ("eval.csv", "env_steps,eval/return\n9,1\n2,0.5\n"),
+        ("eval.csv", "env_steps\n5\n"),
+    ],
+)
+def test_whatever_stands_in_its_files_the_others_are_shown(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    from memrl import plot
+    from memrl.report import page
+    from memrl.scores import PROTOCOLS, cells
+
+    for seed in range(3):
+        folder = make_run(tmp_path, [0.5, 0.75], f"seed={seed}", "sweep=s")
+    (folder / name).write_text(content)
+    runs = load(tmp_path / "outputs" / "s")
+    assert len(runs) == 3
+    for protocol in PROTOCOLS.values():
+        found = cells(runs, protocol)
+        assert sum(len(cell.counted) for cell in found) >= 2
+        assert plot.as_text(found)
+        assert folder.name in page(runs, found, "s")
+    assert len(export.tidy(runs)["run"]) >= 5
