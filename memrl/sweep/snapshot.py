@@ -58,7 +58,7 @@ def _files() -> Iterator[str]:
             str(path.relative_to(ROOT))
             for folder in (ROOT, *(p for p in ROOT.iterdir() if _is_package(p)))
             for path in (folder.glob("*") if folder == ROOT else folder.rglob("*"))
-            if path.suffix in (".py", ".yaml", ".yml", ".toml")
+            if path.suffix in (".py", ".yaml", ".yml", ".toml", ".html")
         ]
     else:
         names = [name for name in listed.split("\0") if name]
