@@ -259,8 +259,13 @@ def labels(runs: Sequence[Run]) -> list[str]:
         apart = {"seed", "seq_model.name"}
         if all(type(run.flat.get("env.length")) in (int, float) for run in mine if run.config):
             apart.add("env.length")  # else it is no place on an axis
-        keys[task] = [key for key in varying(mine) if key not in apart]
-    return [_label(run, keys[run.flat.get("env.name")]) if run.config else "" for run in runs]
+        keys[task] = [key for key in varying(mine) if key not in {*apart, "program"}]
+    two = len({run.program for run in runs if run.config}) > 1
+    found = []
+    for run in runs:
+        label = _label(run, keys[run.flat.get("env.name")]) if run.config else ""
+        found.append(f"{label}, original program" if two and run.program == "original" else label)
+    return found
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
@@ -268,9 +273,7 @@ def _label(run: Run, keys: Sequence[str]) -> str:
     ends = Counter(key.rpartition(".")[2] for key in keys)
     for key in keys:
         value, end = run.flat.get(key), key.rpartition(".")[2]
-        if key == "program":
-            parts += ["original program"] if value == "original" else []
-        elif end == "name":  # of an algorithm, say
+        if end == "name":  # of an algorithm, say
             parts.append(str(value))
         elif key in run.flat:
             parts.append(f"{end if ends[end] == 1 else key}={show(value)}")
