@@ -332,8 +332,9 @@ def _plot(given: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     look = Look(**{name: getattr(given, name) for name in Look._fields})
     written = write(found, folder, given.figures, given.format, look)
-    print(*map(below_cwd, written), sep="\n")
-    if not written:
+    if written:
+        print(*map(below_cwd, written), sep="\n")
+    else:
         print("no figure: no run has been evaluated yet")
 
 

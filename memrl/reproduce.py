@@ -64,14 +64,30 @@ def commands(configs: Sequence[Mapping[str, Any]]) -> Commands:
     bases = [(config, base) for config in configs if (base := _base(config)) is not None]
     fitting = [set(_fitting_budgets(base, config)) for config, base in bases]
     common = sorted(set.intersection(*fitting), key=_options("budget").index) if bases else []
-    rows = [_arguments(base, config, common[:1]) for config, base in bases]
+    rows = [(_arguments(base, config, common[:1]), flatten(config)) for config, base in bases]
+    found = [(row, flat) for row, flat in rows if row]
+    plain = _lines([row for row, _ in found])
+    # A key that some were given is the default of others: written out, they may be one product.
+    keys = {key for row, _ in found for key in row if "." in key and key[0] not in "+~"}
+    full = _lines([_with(row, keys & flat.keys(), flat) for row, flat in found])
+    return Commands(min(plain, full, key=len), len(configs) - len(found))
+
+
+def _with(row: Arguments, keys: set[str], flat: Mapping[str, Any]) -> Arguments:
+    """Give these keys as well, before the seed and the sweep, which stay last."""
+    last = {key: row[key] for key in ("seed", "sweep") if key in row}
+    head = {key: row[key] for key in row if key not in keys | last.keys() or key == "env.length"}
+    rest = {key: text_of(flat[key]) for key in sorted(keys - {"env.length"})}
+    return head | rest | last
+
+
+def _lines(rows: Sequence[Arguments]) -> list[str]:
     groups: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-    for row in filter(None, rows):
+    for row in rows:
         groups.setdefault(tuple(row), set()).add(tuple(row.values()))
-    lines = [
+    return [
         _line(keys, product) for keys, values in groups.items() for product in _products(values)
     ]
-    return Commands(lines, len(configs) - len(list(filter(None, rows))))
 
 
 # --- one run -------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ class Cell:
 
     Attributes:
         task: ``env.name``.
-        length: ``env.length``; None if the task has none.
+        length: ``env.length``; None if the task has none that is a number.
         label: of the series.
         metric: a column of ``eval.csv``.
         members: all runs that were asked for, by seed.

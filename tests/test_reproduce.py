@@ -113,6 +113,13 @@ def test_a_product_is_one_line_though_one_length_needs_its_budget_named() -> Non
     assert "env.length=5,10,20 seq_model=gpt,lstm budget=quick 'seed=range(3)'" in line
 
 
+def test_a_value_that_is_the_default_is_written_where_that_makes_one_line() -> None:
+    choices = itertools.product((5, 10), ("3e-4", "1e-3"), range(3))
+    configs = [make_config(f"env.length={n}", f"algo.lr={x}", f"seed={s}") for n, x, s in choices]
+    (line,) = assert_again(configs, 1)
+    assert "algo.lr=0.0003,0.001" in line
+
+
 def test_what_is_no_product_gives_no_run_more() -> None:
     choices = list(itertools.product((5, 10), ("lstm", "gpt"), range(3)))
     configs = [make_config(f"env.length={n}", f"seq_model={m}", f"seed={s}") for n, m, s in choices]
