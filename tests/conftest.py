@@ -146,7 +146,7 @@ def _be_the_command_line(
     gc.freeze()  # what the parent imported need not be searched for garbage
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM):
+        for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
         os.dup2(out, 1)
         os.dup2(err, 2)
