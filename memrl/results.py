@@ -229,7 +229,8 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY and "_target_" not in k]
     found: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(flats)
-    for key in (*MAIN_KEYS, *others, "sweep"):
+    # The seed after all others: what goes with a seed must not be taken for chance.
+    for key in (*MAIN_KEYS[:-1], *others, MAIN_KEYS[-1], "sweep"):
         values = {show(flat.get(key)): flat.get(key) for flat in flats}
         finer = [(*g, show(flat.get(key))) for g, flat in zip(groups, flats, strict=True)]
         new = len(set(finer)) > len(set(groups))

@@ -246,9 +246,7 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
 
 def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Member]:
     members = []
-    for run in sorted(
-        runs, key=lambda run: (str(type(run.flat.get("seed"))), run.flat.get("seed"))
-    ):
+    for run in sorted(runs, key=lambda run: (order(run.flat.get("seed")), run.flat["sweep"])):
         excluded, score = protocol.excluded(run), float("nan")
         if len(curve(run, metric)[0]):
             score = protocol.score(run, metric)

@@ -260,6 +260,13 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+def test_what_goes_with_a_seed_is_not_taken_for_chance() -> None:
+    """Each setting has seeds of its own: they are no seeds of one series."""
+    runs = made(("algo.lr=1e-3", "seed=0"), ("algo.lr=1e-4", "seed=1"), ("algo.lr=1e-4", "seed=2"))
+    assert varying(runs) == {"algo.lr": [1e-4, 1e-3], "seed": [0, 1, 2]}
+    assert labels(runs) == ["lstm, lr=0.001", "lstm, lr=0.0001", "lstm, lr=0.0001"]
+
+
 def test_keys_with_the_same_end_are_named_whole() -> None:
     runs = [
         Run(

@@ -208,3 +208,11 @@ def test_the_original_logs_are_scored(protocol: str) -> None:
     assert found["tmaze_active", 5, "gpt"].scores == pytest.approx([0.5], abs=0.1)
     stopped = found["visual_match", 1, "lstm"]
     assert (stopped.metric, len(stopped.counted), len(stopped.members)) == ("eval/success", 0, 1)
+
+
+def test_seeds_of_all_kinds_are_sorted() -> None:
+    runs = [run_with([TOTAL], [1.0]) for _ in range(5)]
+    for run, seed in zip(runs, (10, None, 2, "x", None), strict=True):
+        run.config = {**run.config, "seed": seed}
+    (cell,) = cells(runs, PROTOCOLS["last"])
+    assert [member.run.flat["seed"] for member in cell.members] == [None, None, 2, 10, "x"]
