@@ -264,7 +264,12 @@ def _parser() -> argparse.ArgumentParser:
         "curves, and performance profiles; print the table and what is missing.",
     )
     choose(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the folder itself")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="default: the folder itself; of several, the current one",
+    )
     parser.add_argument(
         "--figures",
         type=_some_of(FIGURES),
@@ -321,17 +326,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _plot(given: argparse.Namespace) -> None:
     runs, found = read(given)
-    print(as_text(found))
+    folder = given.output or (given.folder[0] if len(given.folder) == 1 else Path())
+    folder.mkdir(parents=True, exist_ok=True)
+    look = Look(**{name: getattr(given, name) for name in Look._fields})
+    written = write(found, folder, given.figures, given.format, look)
+    print(as_text(found))  # once all is written: its reader may leave, as `head` does
     print(how_many(found))
     if lines := left_out(found, runs):
         print("not counted:")
         print(*(f"  {line}" for line in lines[:SHOWN]), sep="\n")
         if len(lines) > SHOWN:
             print(f"  and {len(lines) - SHOWN} more")
-    folder = given.output or (given.folder[0] if len(given.folder) == 1 else Path())
-    folder.mkdir(parents=True, exist_ok=True)
-    look = Look(**{name: getattr(given, name) for name in Look._fields})
-    written = write(found, folder, given.figures, given.format, look)
     if written:
         print(*map(below_cwd, written), sep="\n")
     else:
