@@ -27,7 +27,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 FORMATS = ("png", "pdf", "svg")
 SCALES = ("even", "linear", "log")
-STEPS: dict[Any, Any] = {"steps-post": "post"}
 MANY_POINTS = 50_000  # of single runs: beyond, they become pixels in vector formats too
 RC: dict[Any, Any] = {
     "axes.grid": True,
@@ -102,14 +101,14 @@ def _encode(figure: Any, form: str, dpi: int) -> bytes:
 
 
 class Styles:
-    """The colour, marker and line of each series, the same in all figures."""
+    """The colour, marker and line of each series, the same in all figures; 28 differ."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.of = {
             label: {
                 "color": COLOURS[n % len(COLOURS)],
                 "marker": MARKERS[n % len(MARKERS)],
-                "linestyle": LINES[n // len(COLOURS) % len(LINES)] if n >= 7 else LINES[n % 4],
+                "linestyle": LINES[n % len(LINES)],
             }
             for n, label in enumerate(labels)
         }
@@ -298,12 +297,13 @@ def curves(panels: Sequence[Panel], caption: str, look: Look, form: str) -> byte
     return _draw(panels, one, (2.1, 3), caption, look, form)
 
 
-def _band(axes: Any, x: Column, estimate: Estimate, style: Mapping[str, Any]) -> Any:
+def _band(
+    axes: Any, x: Column, estimate: Estimate, style: Mapping[str, Any], step: str | None = None
+) -> Any:
     shade = {"color": style["color"], "alpha": 0.2, "lw": 0}
-    axes.fill_between(
-        x, estimate.low, estimate.high, step=STEPS.get(style.get("drawstyle")), **shade
-    )
-    (line,) = axes.plot(x, estimate.value, linewidth=1.5, **style)
+    axes.fill_between(x, estimate.low, estimate.high, step=step, **shade)
+    drawn = f"steps-{step}" if step else "default"
+    (line,) = axes.plot(x, estimate.value, linewidth=1.5, drawstyle=drawn, **style)
     return line
 
 
@@ -319,8 +319,7 @@ def profiles(panels: Sequence[Panel], caption: str, look: Look, form: str) -> by
         axes.set(xlabel=panel.y, ylabel="share of runs above", ylim=(-0.02, 1.02))
         handles = {}
         for label, (levels, estimate) in panel.series.items():
-            style = styles.line(label) | {"drawstyle": "steps-post"}
-            handles[label] = _band(axes, levels, estimate, style)
+            handles[label] = _band(axes, levels, estimate, styles.line(label), "post")
         return handles
 
     return _draw(panels, one, (2.6, 2), caption, look, form)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,13 @@ from memrl.scores import (
 from memrl.tables import align
 
 SHOWN = 10  # runs that are named where there may be hundreds
+LIMITS = (("width", 1, 50), ("height", 1, 50), ("font_size", 2, 50), ("dpi", 20, 2000))
 TABLE_LINES = 40  # of a table that is printed without being asked for
-FIGURES = ("lengths", "curves", "profiles")
+FIGURES = {
+    "lengths": "Score against length",
+    "curves": "Learning curves",
+    "profiles": "Performance profiles",
+}
 
 
 # --- from cells to figures -----------------------------------------------------------------------
@@ -68,9 +73,8 @@ def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | Non
     panels = []
     for one in together:
         series = {label: (one.levels, estimate) for label, estimate in one.profile.items()}
-        panels.append(
-            Panel(_name(one.task), _metric(one.task, found).removeprefix("eval/"), series)
-        )
+        metric = _metric(one.task, found).removeprefix("eval/")
+        panels.append(Panel(_name(one.task), metric, series))
     return figures.profiles(panels, caption, look, form)
 
 
@@ -230,6 +234,11 @@ def read(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
         raise ConfigError(f"--{error}") from None
 
 
+def place(folders: Sequence[Path]) -> Path:
+    """Return the folder that what is made of these goes to."""
+    return folders[0] if len(folders) == 1 else Path()
+
+
 def write(
     found: Sequence[Cell], folder: Path, names: Sequence[str], forms: Sequence[str], look: Look
 ) -> list[Path]:
@@ -245,10 +254,7 @@ def write(
 
 
 def conclude(folder: Path) -> list[Path]:
-    """Write the figure of a sweep that has ended, and print its table; return the path.
-
-    Learning curves, where the task has no length.
-    """
+    """Print a sweep's table, draw its scores, or curves if it has no length; return the path."""
     found = cells(load(folder), PROTOCOLS["last"])
     if len(found) <= TABLE_LINES:
         print(as_text(found))
@@ -298,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _some_of(known: Sequence[str]) -> Any:
+def _some_of(known: Collection[str]) -> Any:
     def parse(text: str) -> tuple[str, ...]:
         given = tuple(dict.fromkeys(text.split(",")))
         if not set(given) <= set(known):
@@ -312,12 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    for name, low, high in (
-        ("width", 1, 50),
-        ("height", 1, 50),
-        ("font_size", 2, 50),
-        ("dpi", 20, 2000),
-    ):
+    for name, low, high in LIMITS:
         value = getattr(given, name)
         if value is not None and not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')} must be {low} to {high}, got {value:g}")
@@ -326,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _plot(given: argparse.Namespace) -> None:
     runs, found = read(given)
-    folder = given.output or (given.folder[0] if len(given.folder) == 1 else Path())
+    folder = given.output or place(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
     look = Look(**{name: getattr(given, name) for name in Look._fields})
     written = write(found, folder, given.figures, given.format, look)

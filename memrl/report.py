@@ -22,13 +22,7 @@ from memrl.run_folder import below_cwd
 from memrl.schema import show
 from memrl.scores import SOLVED, Cell, aggregates
 from memrl.stats import Estimate
-
-FIGURES = {
-    "lengths": "Score against length",
-    "curves": "Learning curves",
-    "profiles": "Performance profiles",
-}
-GOOD, ONGOING = ("done",), ("running", "queued")
+from memrl.sweep.states import ONGOING, State
 
 
 class Value(NamedTuple):
@@ -136,8 +130,8 @@ def failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the runs that neither are done nor go on, by state and cause, and how to see more."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.problem or run.state not in (*GOOD, *ONGOING):
-            state = str(run.state) if run.state not in GOOD else "torn"
+        if run.problem or run.state not in (State.DONE, *ONGOING):
+            state = str(run.state) if run.state != State.DONE else "torn"
             groups.setdefault((state, run.problem or run.cause), []).append(run)
     found = []
     for (state, cause), members in sorted(groups.items()):
@@ -182,7 +176,7 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
     """Return the report as HTML that needs no other file and no network."""
     pictures = {
         heading: base64.b64encode(content).decode()
-        for name, heading in FIGURES.items()
+        for name, heading in plot.FIGURES.items()
         if (content := plot.draw(name, found, Look(), "svg"))
     }
     name = found[0].protocol.name
@@ -200,7 +194,6 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         title=title,
         updated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(updated)) if updated else None,
         states=states.most_common(),
-        total=len(runs),
         counted=plot.how_many(found),
         pictures=pictures,
         protocol=found[0].protocol,
@@ -242,8 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _report(given: argparse.Namespace) -> None:
     runs, found = plot.read(given)
     title = ", ".join(folder.absolute().name for folder in given.folder)
-    folder = given.folder[0] if len(given.folder) == 1 else Path()
-    path = given.output or folder / "report.html"
+    path = given.output or plot.place(given.folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page(runs, found, title).encode())
     print(plot.how_many(found))

@@ -122,9 +122,10 @@ def _arguments(
     if encoder:
         chosen["encoder"] = encoder
     options = budget or _options("budget")
-    best = min(options, key=lambda option: len(_differences(chosen | {"budget": option}, config)))
-    if best != _options("budget")[0]:
-        chosen["budget"] = best
+    chosen = min(
+        (_with_budget(chosen, option) for option in options),
+        key=lambda arguments: len(_differences(arguments, config)),
+    )
     known = _raw(_key(chosen))
     for key, value in sorted(_given(dict(chosen), config).items()):
         if value is ABSENT:
@@ -147,13 +148,17 @@ def _encoder(base: tuple[str, ...], target: Any) -> str | None:
     return None
 
 
+def _with_budget(arguments: Arguments, option: str) -> Arguments:
+    return arguments if option == _options("budget")[0] else arguments | {"budget": option}
+
+
 def _fitting_budgets(base: Arguments, config: Mapping[str, Any]) -> list[str]:
     """Return the options of budget that need nothing of it to be given beside them."""
     return [
         option
         for option in _options("budget")
         if not any(
-            key.startswith("budget.") for key in _differences(base | {"budget": option}, config)
+            key.startswith("budget.") for key in _differences(_with_budget(base, option), config)
         )
     ]
 

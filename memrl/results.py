@@ -92,6 +92,12 @@ class Run:
         return flatten(self.config) | place
 
     @property
+    def length(self) -> float | None:
+        """Its ``env.length``; None if that is no number, and so no place on an axis."""
+        value = self.flat.get("env.length")
+        return value if type(value) in (int, float) else None
+
+    @property
     def env_steps(self) -> int:
         """How far its evaluations go."""
         steps = self.eval.get("env_steps")
@@ -258,8 +264,8 @@ def labels(runs: Sequence[Run]) -> list[str]:
     keys = {}
     for task, mine in by_task.items():
         apart = {"seed", "seq_model.name"}
-        if all(type(run.flat.get("env.length")) in (int, float) for run in mine if run.config):
-            apart.add("env.length")  # else it is no place on an axis
+        if all(run.length is not None for run in mine if run.config):
+            apart.add("env.length")
         keys[task] = [key for key in varying(mine) if key not in {*apart, "program"}]
     two = len({run.program for run in runs if run.config}) > 1
     found = []

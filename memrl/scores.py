@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -138,7 +138,7 @@ class Member(NamedTuple):
     excluded: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """The runs of one task, length and series: a cell of the table, a point of the figure.
 
@@ -226,12 +226,7 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):
         if run.config:
-            length = run.flat.get("env.length")
-            key = (
-                str(run.flat.get("env.name")),
-                length if type(length) in (int, float) else None,
-                label,
-            )
+            key = str(run.flat.get("env.name")), run.length, label
             groups.setdefault(key, []).append(run)
     by_task: dict[str, list[Run]] = {}
     for (task, _, _), members in groups.items():
@@ -278,6 +273,11 @@ class Aggregate(NamedTuple):
 
 def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
     """Return what the lengths of each task tell together, of those that all series have."""
+    return _aggregates(tuple(found))
+
+
+@lru_cache(1)  # the table, and the figure in each format, ask for the same
+def _aggregates(found: tuple[Cell, ...]) -> list[Aggregate]:
     together = []
     for task in dict.fromkeys(cell.task for cell in found):
         by_label: dict[str, dict[float | None, Cell]] = {}
