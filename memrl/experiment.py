@@ -189,15 +189,14 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
+    from memrl import machine
     from memrl.memory import Memory, action_width
 
-    torch.set_num_threads(config["threads"])
+    try:
+        device = machine.prepare(config["threads"], config["precision"], config["device"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     torch.manual_seed(config["seed"])
-    if config["device"] == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: there is no CUDA device here; auto and cpu are allowed")
-    cuda = config["device"] != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-
     env = make_env(config, 1)
     spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
     window = config["context_len"] or spec.horizon
@@ -218,7 +217,8 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
             dropout=config["dropout"],
             attention_dropout=config["attention_dropout"],
         )
-        return Memory(encoder, seq_model, n_action).to(device)
+        precision = torch.bfloat16 if config["precision"] == "bf16" else torch.float32
+        return Memory(encoder, seq_model, n_action, precision).to(device)
 
     agent = make(
         "algo",

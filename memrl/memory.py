@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from memrl.interfaces import State
+from memrl.networks import products_in
 
 
 def action_width(space: gymnasium.Space[Any]) -> int:
@@ -32,13 +33,28 @@ class ActState(NamedTuple):
 
 
 class Memory(nn.Module):
-    """Summarise histories: (observations, actions, rewards) -> states of width ``output_dim``."""
+    """Summarise histories: (observations, actions, rewards) -> states of width ``output_dim``.
 
-    def __init__(self, encoder: nn.Module, seq_model: nn.Module, n_action: int) -> None:
+    Args:
+        encoder: of one step.
+        seq_model: of the embedded steps.
+        n_action: A.
+        precision: number format of the matrix products of whole windows, that is of training;
+            weights stay float32, and so does acting.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        seq_model: nn.Module,
+        n_action: int,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.seq_model = seq_model
         self.n_action = n_action
+        self.precision = precision
         self.output_dim: int = seq_model.output_dim  # type: ignore[assignment]
 
     def initial_state(self, batch_size: int) -> State:
@@ -60,9 +76,12 @@ class Memory(nn.Module):
             reward: (T, B), float32; entry t followed it.
 
         Returns:
-            (T + 1, B, output_dim); entry t depends on nothing after ``obs[t]``.
+            (T + 1, B, output_dim) in the format ``precision``; entry t depends on nothing after
+            ``obs[t]``.
         """
-        return self.seq_model(self.embed(obs, action, reward))[0]  # type: ignore[no-any-return]
+        with products_in(self.precision, obs.device):
+            h: Tensor = self.seq_model(self.embed(obs, action, reward))[0]
+        return h.to(self.precision)
 
     def embed(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
         """Return what the sequence model is given for a whole window, (T + 1, B, D)."""

@@ -5,7 +5,9 @@ Initialisations follow Ni et al. 2023 (the published program), which differ from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +30,69 @@ class Head(nn.Sequential):
             hidden = nn.Linear(input_dim, width)
             nn.init.uniform_(hidden.weight, -(width**-0.5), width**-0.5)
             nn.init.constant_(hidden.bias, 0.1)
-            layers += [hidden, nn.ReLU()]
+            layers += [hidden, nn.ReLU(inplace=True)]
             input_dim = width
         last = nn.Linear(input_dim, output_dim)
         nn.init.uniform_(last.weight, -last_init, last_init)
         nn.init.uniform_(last.bias, -last_init, last_init)
         super().__init__(*layers, last)
 
+    def forward(self, h: Tensor) -> Tensor:
+        """Map (..., input_dim) to (..., output_dim) float32.
+
+        Hidden layers compute in the number format of ``h``, the last one in float32: values keep
+        their digits, and so do the differences that they are learnt from.
+        """
+        *hidden, last = self
+        y = h.flatten(0, -2)  # of a batch of rows ReLU may take the place: it is no view
+        with products_in(h.dtype, h.device):
+            for layer in hidden:
+                y = layer(y)
+        return last(y.float()).unflatten(0, h.shape[:-1])  # type: ignore[no-any-return]
+
+
+def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which matrix products and convolutions compute in this format."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+class Dropout(nn.Dropout):
+    """PyTorch's dropout; on a CPU its masks are drawn four numbers at a time.
+
+    There the probability is rounded to a multiple of 2^-16, and the scale is that of the rounded
+    one, so that means stay what they are without dropout.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any tensor to one of the same shape and dtype."""
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)
+        dropped = round(self.p * 2**16)  # of the 2^16 values of a 16-bit integer
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        kept = torch.ge(bits, dropped - 2**15, out=torch.empty(x.shape, dtype=x.dtype))
+        return x * kept.mul_(2**16 / (2**16 - dropped))
+
 
 def set_training(module: nn.Module, training: bool) -> None:
     """Switch dropout on or off; free when nothing changes, for it runs at every step of acting."""
     if module.training != training:
         module.train(training)
+
+
+def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
+    """Return PyTorch's Adam in one kernel, which a CUDA graph can hold."""
+    weights = list(parameters)
+    cuda = weights[0].device.type == "cuda"
+    return torch.optim.Adam(weights, lr=lr, fused=True, capturable=cuda)
+
+
+def accumulate_(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
+    """Add each metric to the sum of its name, or begin one."""
+    for key, value in metrics.items():
+        sums[key] = sums[key] + value if key in sums else value
 
 
 @torch.no_grad()

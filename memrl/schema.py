@@ -27,6 +27,7 @@ class TopLevel(TypedDict):
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     threads: int
+    precision: Literal["float32", "tf32", "bf16"]
     batch_size: int
     num_envs: int
     updates_per_step: float

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from memrl.interfaces import Agent, Logger
+from memrl.networks import accumulate_
 from memrl.replay import Replay
 from memrl.rollout import UniformActor, rollout
 
@@ -201,9 +202,7 @@ class Trainer:
         self.owed -= 1
         self.updates += 1
         self.cycle_updates += 1
-        sums = self.cycle_metrics
-        for key, value in metrics.items():
-            sums[key] = sums[key] + value if key in sums else value
+        accumulate_(self.cycle_metrics, metrics)
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a metric of this cycle, or a weight, is not finite."""
@@ -211,9 +210,11 @@ class Trainer:
         for key, value in self.cycle_metrics.items():
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"train/{key} is {value.item()} {when}")
-        for name, weight in self.agent.named_parameters():
-            if not weight.isfinite().all():
-                raise FloatingPointError(f"the weights {name} are not finite {when}")
+        weights = dict(self.agent.named_parameters())
+        sound = [weight.isfinite().all() for weight in weights.values()]
+        if sound and not torch.stack(sound).all():  # the device is waited for once, not for each
+            name = next(name for name, fine in zip(weights, sound, strict=True) if not fine)
+            raise FloatingPointError(f"the weights {name} are not finite {when}")
 
     def _end_cycle(self) -> None:
         self.check_finite()

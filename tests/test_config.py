@@ -223,6 +223,8 @@ REFUSED = {
     "seed=-1": "seed must be at least 0 and below 2**32, got -1",
     "seed=abc": "seed=abc: must be an integer",
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
+    "precision=tf32": "precision=tf32: only a CUDA device has it; float32 and bf16 are allowed",
+    "precision=fp16": "precision=fp16: must be one of float32, tf32, bf16",
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
     "updates_per_step=0": "updates_per_step must be above 0, got 0",
     "context_len=12": "context_len must be at most the horizon, 11, got 12",
@@ -280,7 +282,7 @@ REFUSED = {
 def test_bad_values_are_refused_in_one_line(overrides):
     import torch
 
-    if overrides == "device=cuda" and torch.cuda.is_available():
+    if overrides in ("device=cuda", "precision=tf32") and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(ConfigError) as caught:
         c = config(*overrides.split())

@@ -453,7 +453,7 @@ def test_explored_steps_count_rows_of_exploring_steps_only():
 def test_epsilon_falls_linearly_from_1_to_1_by_horizon_and_stays():
     dqn = agent(horizon=50, train_steps=2000, explore_fraction=0.1)
     for steps, expected in ((0, 1.0), (100, 1 - 0.98 / 2), (200, 0.02), (201, 0.02), (10**9, 0.02)):
-        dqn.explored_steps = steps
+        dqn.load_state_dict(dqn.state_dict() | {"explored_steps": steps})
         assert dqn.epsilon == pytest.approx(expected)
         assert dqn.update(episodes())["epsilon"].item() == pytest.approx(expected)
 

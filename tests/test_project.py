@@ -35,6 +35,7 @@ CORE_RANKS = {
 }
 TOOL_RANKS = {
     "interrupt": 0,
+    "machine": 0,
     "schema": 0,
     "tables": 0,
     "stats": 0,

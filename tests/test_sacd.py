@@ -188,10 +188,11 @@ def test_golden_gradients_of_a_separate_critic():
     q1, q2 = agent.target_critic(batch.obs, batch.action, batch.reward)
     target = agent.target(batch, logits[1:].detach(), (q1[1:], q2[1:]))
     early = (batch.obs[:-1], batch.action[:-1], batch.reward[:-1])
-    critic_loss_of(agent.critic(*early), batch, target)[0].backward()
+    n = batch.mask.sum()
+    critic_loss_of(agent.critic(*early), batch, target, n)[0].backward()
     agent.critic_optimizer.step()
     q = torch.minimum(*agent.critic(*early))
-    agent.policy_loss(logits[:-1], q, batch.mask)[0].backward()
+    agent.policy_loss(logits[:-1], q, batch.mask, n)[0].backward()
     grads = separate_parts(data, "update1/grad")["critic"]
     for name, parameter in agent.critic.named_parameters():
         np.testing.assert_allclose(parameter.grad, grads[name], atol=1e-6, err_msg=name)

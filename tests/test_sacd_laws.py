@@ -121,7 +121,7 @@ def policy_gradients(agent, batch):
     h = agent.memory(batch.obs, batch.action, batch.reward)
     q = torch.minimum(*agent.heads(h[:-1]))
     q = q.detach() if agent.freeze_critic else q
-    loss, _ = agent.policy_loss(agent.policy.head(h)[:-1], q, batch.mask)
+    loss, _ = agent.policy_loss(agent.policy.head(h)[:-1], q, batch.mask, batch.mask.sum())
     loss.backward()
 
 
@@ -169,7 +169,7 @@ def test_separate_memories_share_nothing_and_the_policy_is_judged_by_the_new_cri
         early = (batch.obs[:-1], batch.action[:-1], batch.reward[:-1])
         logits = before.policy.head(before.memory(*early))
         q = torch.minimum(*judge(*early))
-        losses.append(before.policy_loss(logits, q, batch.mask)[0].item())
+        losses.append(before.policy_loss(logits, q, batch.mask, batch.mask.sum())[0].item())
     assert loss == pytest.approx(losses[1], abs=1e-6)
     assert abs(losses[0] - losses[1]) > 1e-3
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from memrl.algos.checks import check_settings
+from memrl.algos.parts import parts
 from memrl.interfaces import Episodes
 from memrl.memory import ActState, Memory
-from memrl.networks import Head, mean_grad_norm, polyak_, set_training
+from memrl.networks import Head, accumulate_, adam, mean_grad_norm, polyak_, set_training
 
 
 class QNetwork(nn.Module):
@@ -74,7 +75,7 @@ class DQN:
         self.memory = memory
         self.online = QNetwork(memory, hidden_dims).to(device)
         self.target = deepcopy(self.online).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=lr, fused=True)
+        self.optimizer = adam(self.online.parameters(), lr)
         self.gamma = gamma
         self.tau = tau
         self.dropout_everywhere = dropout_scope == "everywhere"
@@ -82,6 +83,7 @@ class DQN:
         self.epsilon_end = 1 / horizon
         self.epsilon_steps = explore_fraction * train_steps
         self.explored_steps = 0
+        self.epsilon_now = torch.ones((), device=device)  # for metrics, where nothing may wait
 
     @property
     def epsilon(self) -> float:
@@ -110,6 +112,7 @@ class DQN:
             random = torch.randint_like(action, self.memory.n_action)
             action = torch.where(torch.rand_like(h[:, 0]) < self.epsilon, random, action)
             self.explored_steps += len(action)
+            self.epsilon_now.fill_(self.epsilon)
         return action, ActState(memory, action)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
@@ -118,16 +121,17 @@ class DQN:
         Returns scalar tensors: ``loss`` and ``q``, means over real transitions; ``epsilon``; and
         the mean gradient norms of the network's tensors and of the sequence model's alone.
         """
-        prediction, target = self.predict(batch)
-        mask = batch.mask
-        n = mask.sum().clamp(min=1)
-        loss = ((prediction - target).square() * mask).sum() / n
+        n = batch.mask.sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        metrics = {
-            "loss": loss.detach(),
-            "q": (prediction.detach() * mask).sum() / n,
-            "epsilon": torch.tensor(self.epsilon),
+        metrics: dict[str, Tensor] = {}
+        for part in parts(batch):
+            prediction, target = self.predict(part)
+            loss = ((prediction - target).square() * part.mask).sum() / n
+            loss.backward()  # type: ignore[no-untyped-call]
+            q = (prediction.detach() * part.mask).sum() / n
+            accumulate_(metrics, {"loss": loss.detach(), "q": q})
+        metrics |= {
+            "epsilon": self.epsilon_now.clone(),
             "grad_norm": mean_grad_norm(self.online.parameters()),
             "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
         }
@@ -169,6 +173,7 @@ class DQN:
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.explored_steps = state["explored_steps"]
+        self.epsilon_now.fill_(self.epsilon)
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         """Return all that the optimiser moves, by name."""

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from memrl.algos.parts import parts
 from memrl.algos.soft import Policy, SoftActor, TwinHeads, critic_loss_of
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import mean_grad_norm, polyak_, set_training
+from memrl.networks import accumulate_, adam, mean_grad_norm, polyak_, set_training
 
 
 class Critic(nn.Module):
@@ -73,7 +74,7 @@ class SACD(SoftActor):
         self.target_heads = deepcopy(self.heads).requires_grad_(False)
         self.freeze_critic = freeze_critic
         learned = chain(policy.parameters(), heads.parameters())
-        self.optimizer = torch.optim.Adam(learned, lr=lr, fused=True)
+        self.optimizer = adam(learned, lr)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step on the batch.
@@ -83,20 +84,23 @@ class SACD(SoftActor):
         real transitions; ``alpha``; and mean gradient norms: of the memory's sequence model, of the
         first critic head and of the policy's head.
         """
-        alpha = self.alpha
+        metrics = {"alpha": self.alpha.clone()}
+        n = batch.mask.sum().clamp(min=1)
         set_training(self.policy, True)
-        h = self.memory(batch.obs, batch.action, batch.reward)  # (T + 1, B, D)
-        logits = self.policy.head(h)  # (T + 1, B, A)
-        target = self.target(batch, logits[1:].detach(), self.target_heads(h[1:].detach()))
-        both = self.heads(h[:-1])  # (T, B, A) each
-        critic_loss, metrics = critic_loss_of(both, batch, target)
-        q = torch.minimum(*both)
-        q = q.detach() if self.freeze_critic else q
-        policy_loss, entropy = self.policy_loss(logits[:-1], q, batch.mask)
-        loss = critic_loss / 2 + policy_loss
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        metrics |= {"policy_loss": policy_loss.detach(), "entropy": entropy, "alpha": alpha}
+        for part in parts(batch):
+            h = self.memory(part.obs, part.action, part.reward)  # (T + 1, B, D)
+            logits = self.policy.head(h)  # (T + 1, B, A)
+            target = self.target(part, logits[1:].detach(), self.target_heads(h[1:].detach()))
+            both = self.heads(h[:-1])  # (T, B, A) each
+            critic_loss, sums = critic_loss_of(both, part, target, n)
+            q = torch.minimum(*both)
+            q = q.detach() if self.freeze_critic else q
+            policy_loss, entropy = self.policy_loss(logits[:-1], q, part.mask, n)
+            loss = critic_loss / 2 + policy_loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums |= {"loss": loss.detach(), "policy_loss": policy_loss.detach()}
+            accumulate_(metrics, sums | {"entropy": entropy})
         metrics |= {
             "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
             "critic_grad_norm": mean_grad_norm(self.heads.q1.parameters()),
@@ -104,8 +108,8 @@ class SACD(SoftActor):
         }
         self.optimizer.step()
         polyak_(self.target_heads, self.heads, self.tau)
-        self.learn_temperature(entropy)
-        return {"loss": loss.detach()} | metrics
+        self.learn_temperature(metrics["entropy"])
+        return metrics
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks that learn, by name."""
@@ -145,8 +149,8 @@ class SeparateSACD(SoftActor):
         super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
         self.critic = Critic(memory, hidden_dims).to(self.alpha.device)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=lr, fused=True)
-        self.policy_optimizer = torch.optim.Adam(policy.parameters(), lr=lr, fused=True)
+        self.critic_optimizer = adam(self.critic.parameters(), lr)
+        self.policy_optimizer = adam(policy.parameters(), lr)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step of the critic on the batch, and one of the policy.
@@ -154,18 +158,21 @@ class SeparateSACD(SoftActor):
         Returns what :meth:`SACD.update` returns, ``loss`` being the sum of both losses, the
         gradient norms those of the whole critic, the whole policy and their sequence models.
         """
-        alpha = self.alpha
-        whole = batch.obs, batch.action, batch.reward
-        early = batch.obs[:-1], batch.action[:-1], batch.reward[:-1]  # without the last observation
+        metrics = {"alpha": self.alpha.clone()}
+        n = batch.mask.sum().clamp(min=1)
+        learnt = []  # parts, and the policy's logits there, (T + 1, B, A)
         set_training(self.policy, True)
-        logits = self.policy.head(self.memory(*whole))  # (T + 1, B, A)
         set_training(self.target_critic, self.dropout_everywhere)
-        q1, q2 = self.target_critic(*whole)
-        target = self.target(batch, logits[1:].detach(), (q1[1:], q2[1:]))
         set_training(self.critic, True)
-        critic_loss, metrics = critic_loss_of(self.critic(*early), batch, target)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        critic_loss.backward()  # type: ignore[no-untyped-call]
+        for part in parts(batch):
+            logits = self.policy.head(self.memory(part.obs, part.action, part.reward))
+            learnt.append((part, logits))
+            q1, q2 = self.target_critic(part.obs, part.action, part.reward)
+            target = self.target(part, logits[1:].detach(), (q1[1:], q2[1:]))
+            critic_loss, sums = critic_loss_of(self.critic(*early(part)), part, target, n)
+            critic_loss.backward()  # type: ignore[no-untyped-call]
+            accumulate_(metrics, sums)
         metrics |= {
             "critic_grad_norm": mean_grad_norm(self.critic.parameters()),
             "critic_seq_grad_norm": mean_grad_norm(self.critic.memory.seq_model.parameters()),
@@ -173,19 +180,20 @@ class SeparateSACD(SoftActor):
         self.critic_optimizer.step()
 
         set_training(self.critic, self.dropout_everywhere)
-        with torch.no_grad():
-            q = torch.minimum(*self.critic(*early))
-        policy_loss, entropy = self.policy_loss(logits[:-1], q, batch.mask)
         self.policy_optimizer.zero_grad(set_to_none=True)
-        policy_loss.backward()  # type: ignore[no-untyped-call]
-        metrics |= {"policy_loss": policy_loss.detach(), "entropy": entropy, "alpha": alpha}
+        for part, logits in learnt:
+            with torch.no_grad():
+                q = torch.minimum(*self.critic(*early(part)))
+            policy_loss, entropy = self.policy_loss(logits[:-1], q, part.mask, n)
+            policy_loss.backward()  # type: ignore[no-untyped-call]
+            accumulate_(metrics, {"policy_loss": policy_loss.detach(), "entropy": entropy})
         metrics |= {
             "policy_grad_norm": mean_grad_norm(self.policy.parameters()),
             "policy_seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
         }
         self.policy_optimizer.step()
         polyak_(self.target_critic, self.critic, self.tau)
-        self.learn_temperature(entropy)
+        self.learn_temperature(metrics["entropy"])
         return {"loss": metrics["critic_loss"] + metrics["policy_loss"]} | metrics
 
     def networks(self) -> dict[str, nn.Module]:
@@ -199,3 +207,8 @@ class SeparateSACD(SoftActor):
             "policy_optimizer": self.policy_optimizer,
             "critic_optimizer": self.critic_optimizer,
         }
+
+
+def early(part: Episodes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a memory sees of windows without their last observation."""
+    return part.obs[:-1], part.action[:-1], part.reward[:-1]

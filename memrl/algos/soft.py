@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memrl.algos.checks import check_settings
 from memrl.interfaces import Episodes
 from memrl.memory import ActState, Memory
-from memrl.networks import Head, set_training
+from memrl.networks import Head, adam, set_training
 
 
 class Policy(nn.Module):
@@ -70,7 +70,7 @@ class SoftActor:
         if target_entropy is not None:
             self.target_entropy = target_entropy * math.log(policy.memory.n_action)
             self.log_alpha = self.alpha.log().requires_grad_()
-            self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=lr)
+            self.alpha_optimizer = adam([self.log_alpha], lr)
 
     def initial_state(self, batch_size: int) -> ActState:
         """Return the state of ``batch_size`` episodes about to begin."""
@@ -96,7 +96,7 @@ class SoftActor:
         loss = self.log_alpha.exp() * (entropy - self.target_entropy)
         self.log_alpha.grad = torch.autograd.grad(loss, self.log_alpha)[0]
         self.alpha_optimizer.step()
-        self.alpha = self.log_alpha.detach().exp()
+        self.alpha.copy_(self.log_alpha.detach().exp())  # in place: a CUDA graph reads it there
 
     def target(self, batch: Episodes, logits: Tensor, q: tuple[Tensor, Tensor]) -> Tensor:
         """Return r + gamma times the soft value of the next state, (T, B), without gradient.
@@ -111,17 +111,20 @@ class SoftActor:
             value = (p * (torch.minimum(*q) - self.alpha * log_p)).sum(-1)
             return batch.reward + self.gamma * value * ~batch.terminated
 
-    def policy_loss(self, logits: Tensor, q: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of the policy at h_0 .. h_(T-1), and its mean entropy.
+    def policy_loss(
+        self, logits: Tensor, q: Tensor, mask: Tensor, n: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return a part's share in the loss of the policy at h_0 .. h_(T-1), and in its entropy.
 
         Args:
             logits: (T, B, A).
             q: the smaller of the critic's two estimates, (T, B, A).
             mask: real transitions, (T, B).
+            n: real transitions of the whole batch.
         """
         p, log_p = probabilities(logits)
-        loss = masked_mean((p * (self.alpha * log_p - q)).sum(-1), mask)
-        return loss, -masked_mean((p * log_p).sum(-1), mask).detach()
+        loss = share((p * (self.alpha * log_p - q)).sum(-1), mask, n)
+        return loss, -share((p * log_p).sum(-1), mask, n).detach()
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks that learn, by name."""
@@ -153,7 +156,7 @@ class SoftActor:
             self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
             with torch.no_grad():
                 self.log_alpha.copy_(state["log_alpha"])
-            self.alpha = self.log_alpha.detach().exp()
+            self.alpha.copy_(self.log_alpha.detach().exp())
 
     def weights(self) -> dict[str, Tensor]:
         """Return what acting needs, by name."""
@@ -170,17 +173,24 @@ def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     return p, p.clamp(min=1e-8).log()
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of (T, B) over real transitions; 0 if there is none."""
-    return (x * mask).sum() / mask.sum().clamp(min=1)
+def share(x: Tensor, mask: Tensor, n: Tensor) -> Tensor:
+    """Return a part's share (T, B) in the mean over the batch's n real transitions."""
+    return (x * mask).sum() / n
 
 
 def critic_loss_of(
-    both: tuple[Tensor, Tensor], batch: Episodes, target: Tensor
+    both: tuple[Tensor, Tensor], part: Episodes, target: Tensor, n: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the summed squared errors of both heads, (T, B, A) each, and their metrics."""
-    q1, q2 = (q.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1) for q in both)  # (T, B)
-    loss = sum(masked_mean((q - target).square(), batch.mask) for q in (q1, q2))
+    """Return a part's share in the squared errors of both heads, summed, and in their metrics.
+
+    Args:
+        both: estimates (T, B, A) each.
+        part: B windows.
+        target: of the action taken, (T, B).
+        n: real transitions of the whole batch.
+    """
+    q1, q2 = (q.gather(-1, part.action.unsqueeze(-1)).squeeze(-1) for q in both)  # (T, B)
+    loss = sum(share((q - target).square(), part.mask, n) for q in (q1, q2))
     assert isinstance(loss, Tensor)
-    means = {name: masked_mean(q.detach(), batch.mask) for name, q in (("q1", q1), ("q2", q2))}
+    means = {name: share(q.detach(), part.mask, n) for name, q in (("q1", q1), ("q2", q2))}
     return loss, {"critic_loss": loss.detach()} | means

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memrl.interfaces import State
+from memrl.networks import Dropout
+
+SHORT = 256  # inputs up to which a CPU is faster with (T, T) weights than with fused attention
 
 
 class Cache(NamedTuple):
@@ -30,7 +33,7 @@ class Block(nn.Module):
     def __init__(self, width: int, n_head: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
         self.n_head = n_head
-        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.attention_dropout = Dropout(attention_dropout)
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
@@ -38,41 +41,52 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Map (B, T, D) to (B, T, D).
+        """Map (T, B, D) to (T, B, D).
 
         ``past`` is the room for keys and values up to and including this call's inputs,
         (B, H, P + T, K) each; this call's are written into its last T places.
         """
-        B, T, D = x.shape
         q, k, v = self.heads(x)
-        mask = None
-        if past is not None:
-            past[0][:, :, -T:], past[1][:, :, -T:] = k, v
-            k, v = past
-            if T > 1:  # query i sees the P inputs before this call and i + 1 of this one
-                mask = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
-                mask = mask.tril(k.shape[2] - T)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.attention_dropout.p if self.training else 0.0,
-            is_causal=past is None,
-        )  # (B, H, T, K)
-        x = x + self.dropout(self.attention_out(y.transpose(1, 2).reshape(B, T, D)))
+        y = self.attend(q, k, v) if past is None else self.attend_to_past(q, k, v, *past)
+        rows = y.permute(2, 0, 1, 3).reshape(-1, x.shape[-1])  # copied: one matrix product, not B
+        x = x + self.dropout(self.attention_out(rows)).view_as(x)
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (B, T, D) to queries, keys and values, (B, H, T, K) each."""
-        B, T, D = x.shape
-        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.n_head, D // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-        return q, k, v
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return causal attention over whole windows, (B, H, T, K), as its arguments."""
+        T = q.shape[2]
+        if T > SHORT or q.device.type != "cpu":
+            p = self.attention_dropout.p if self.training else 0.0
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        future = q.new_full((T, T), -math.inf).triu(1)
+        scale = 1 / math.sqrt(q.shape[-1])
+        scores = torch.baddbmm(future, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=scale)
+        weights = self.attention_dropout(scores.softmax(-1))  # (B * H, T, T)
+        y: Tensor = weights @ v.flatten(0, 1)
+        return y.view(q.shape)
+
+    def attend_to_past(
+        self, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Write keys and values (B, H, T, K) behind those of the past, and attend to all."""
+        T = q.shape[2]
+        keys[:, :, -T:], values[:, :, -T:] = k, v
+        mask = None
+        if T > 1:  # query i sees the P inputs before this call and i + 1 of this one
+            mask = torch.ones(T, keys.shape[2], dtype=torch.bool, device=q.device)
+            mask = mask.tril(keys.shape[2] - T)
+        p = self.attention_dropout.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=p)
+
+    def heads(self, x: Tensor) -> list[Tensor]:
+        """Map (T, B, D) to queries, keys and values, (B, H, T, K) each."""
+        T, B, D = x.shape
+        parts = self.qkv(self.norm1(x)).split(D, dim=-1)  # whose gradient is one concatenation
+        return [p.view(T, B, self.n_head, D // self.n_head).permute(1, 2, 0, 3) for p in parts]
 
 
 class GPT(nn.Module):
@@ -121,7 +135,7 @@ class GPT(nn.Module):
             self.register_buffer("position", sine_table(rows, input_dim), persistent=False)
         else:
             raise ValueError(f"position must be one of sine, learned, got {position}")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(input_dim, n_head, dropout, attention_dropout) for _ in range(n_layer)
         )
@@ -180,7 +194,7 @@ class GPT(nn.Module):
     def _attention(self, x: Tensor) -> Tensor:
         T, B, D = x.shape
         future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
-        y = (x + self.position[:T, None]).transpose(0, 1)
+        y = x + self.position[:T, None]
         total = x.new_zeros(B, T, T)
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -191,20 +205,18 @@ class GPT(nn.Module):
         return total / len(self.blocks)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(x + self.position[: len(x), None]).transpose(0, 1)
+        y: Tensor = self.dropout(x + self.position[: len(x), None])
         for block in self.blocks:
             y = block(y)
-        y = self.norm(y)
-        return y.transpose(0, 1)
+        return self.norm(y)  # type: ignore[no-any-return]
 
     def _extend(self, x: Tensor, cache: Cache) -> Tensor:
         end = cache.length + len(x)
         cache.inputs[cache.length : end] = x
-        y: Tensor = self.dropout(x + self.position[cache.length : end, None]).transpose(0, 1)
+        y: Tensor = self.dropout(x + self.position[cache.length : end, None])
         for i, block in enumerate(self.blocks):
             y = block(y, (cache.keys[i, :, :, :end], cache.values[i, :, :, :end]))
-        y = self.norm(y)
-        return y.transpose(0, 1)
+        return self.norm(y)  # type: ignore[no-any-return]
 
     def _slide(self, x: Tensor, cache: Cache) -> Tensor:
         # Positions are absolute in the window, so every key changes when it moves by one step.

@@ -1,0 +1,132 @@
+"""The reference formulation: the paper's DQN update, restated in plain PyTorch.
+
+Three forward passes of a whole network (prediction, arg-max, target), all with dropout, attention
+that holds its (T, T) matrices, parameter by parameter loops in the optimiser and in the target, and
+metrics read at once. Nothing of memrl is used: a yardstick must not change with what it measures.
+Shape letters as in ``memrl/interfaces.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+N_ACTION = 4
+
+
+class Attention(nn.Module):
+    """Causal self-attention over materialised weights, with dropout on them."""
+
+    def __init__(self, width: int, n_head: int, rows: int, dropout: float) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("causal", torch.ones(rows, rows).tril().bool())
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, D = x.shape
+        q, k, v = (
+            part.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+            for part in self.qkv(x).split(D, dim=2)
+        )
+        weights = q @ k.transpose(-1, -2) / math.sqrt(D // self.n_head)
+        weights = torch.where(self.causal[:T, :T], weights, torch.tensor(-1e4))
+        y = self.dropout(weights.softmax(-1)) @ v
+        return self.out(y.transpose(1, 2).reshape(B, T, D))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, width: int, n_head: int, rows: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, n_head, rows, dropout)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.drop1, self.drop2 = nn.Dropout(dropout), nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop1(self.attention(self.norm1(x)))
+        hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")
+        return x + self.drop2(self.down(hidden))
+
+
+class GPT(nn.Module):
+    """The paper's Transformer."""
+
+    def __init__(self, width: int, n_layer: int, n_head: int, rows: int, dropout: float) -> None:
+        super().__init__()
+        frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+        angle = torch.arange(rows).unsqueeze(1) * frequency
+        self.register_buffer("position", torch.stack([angle.sin(), angle.cos()], -1).flatten(1))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, n_head, rows, dropout) for _ in range(n_layer))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(x.transpose(0, 1) + self.position[: len(x)])
+        for block in self.blocks:
+            y = block(y)
+        return self.norm(y).transpose(0, 1)
+
+
+class Network(nn.Module):
+    """Embeddings, a sequence model, a head: T-Maze sizes of the paper."""
+
+    def __init__(self, model: str, length: int, dropout: float) -> None:
+        super().__init__()
+        obs_dim, action_dim = (64, 64) if model == "gpt" else (32, 16)
+        self.obs, self.action = nn.Linear(2, obs_dim), nn.Linear(N_ACTION, action_dim)
+        self.model: nn.Module
+        if model == "gpt":
+            self.model = GPT(128, 1, 1, length + 4, dropout)
+        else:
+            self.model = nn.LSTM(obs_dim + action_dim, 128)
+        layers = [nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
+        self.head = nn.Sequential(*layers, nn.Linear(256, N_ACTION))
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Map observations (T + 1, B, 2) and actions (T, B) to values (T + 1, B, 4)."""
+        one_hot = F.one_hot(action, N_ACTION).float()
+        previous = torch.cat([torch.zeros_like(one_hot[:1]), one_hot])[: len(obs)]
+        x = torch.cat([F.relu(self.action(previous)), F.relu(self.obs(obs))], dim=-1)
+        h = self.model(x)
+        h = h[0] if isinstance(h, tuple) else h
+        return self.head(h)  # type: ignore[no-any-return]
+
+
+class Reference:
+    """The update as a textbook writes it."""
+
+    def __init__(self, model: str, length: int, dropout: float = 0.1) -> None:
+        self.online = Network(model, length, dropout)
+        self.target = copy.deepcopy(self.online)
+        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=3e-4)
+
+    def update(self, batch: Any) -> dict[str, float]:
+        """Do one gradient step on windows with ``obs, action, reward, terminated, mask``."""
+        obs, action, reward, mask = batch.obs, batch.action, batch.reward, batch.mask.float()
+        with torch.no_grad():
+            best = self.online(obs, action)[1:].argmax(-1, keepdim=True)
+            value = self.target(obs, action)[1:].gather(-1, best).squeeze(-1)
+            target = reward + 0.99 * (1 - batch.terminated.float()) * value
+        q = self.online(obs[:-1], action[:-1])
+        q = q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        n = mask.sum().clamp(min=1)
+        loss = ((q - target).square() * mask).sum() / n
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.online.parameters(), strict=True):
+                slow.copy_(0.995 * slow + 0.005 * fast)
+        norms = [p.grad.norm().item() for p in self.online.parameters() if p.grad is not None]
+        norm = sum(norms) / len(norms)
+        return {"loss": loss.item(), "q": (q * mask).sum().item() / n.item(), "grad_norm": norm}
