@@ -232,7 +232,8 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """
     flats = [run.flat for run in runs if run.config]
     others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
-    others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY and "_target_" not in k]
+    others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY]
+    others.sort(key=_is_class)  # a class goes with its name, unless the name was kept
     found: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(flats)
     # The seed after all others: what goes with a seed must not be taken for chance.
@@ -244,6 +245,10 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
             found[key] = sorted(values.values(), key=order)
             groups = finer
     return found
+
+
+def _is_class(key: str) -> bool:
+    return key.rpartition(".")[2] == "_target_"
 
 
 def order(value: Any) -> tuple[bool, bool, float, str]:
@@ -283,5 +288,6 @@ def _label(run: Run, keys: Sequence[str]) -> str:
         if end == "name":  # of an algorithm, say
             parts.append(str(value))
         elif key in run.flat:
-            parts.append(f"{end if ends[end] == 1 else key}={show(value)}")
+            short = ends[end] == 1 and not _is_class(key)
+            parts.append(f"{end if short else key}={show(value)}")
     return ", ".join(parts)

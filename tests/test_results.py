@@ -260,6 +260,13 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+def test_classes_of_one_name_are_told_apart_where_nothing_else_does() -> None:
+    runs = made(("seed=0",), ("seed=1",), ("seed=2", "algo.lr=0.01"))
+    runs[1].config["seq_model"] = runs[1].config["seq_model"] | {"_target_": "mine.LSTM"}
+    assert list(varying(runs)) == ["algo.lr", "seq_model._target_", "seed"]
+    assert labels(runs)[1] == "lstm, lr=0.0003, seq_model._target_=mine.LSTM"
+
+
 def test_what_goes_with_a_seed_is_not_taken_for_chance() -> None:
     """Each setting has seeds of its own: they are no seeds of one series."""
     runs = made(("algo.lr=1e-3", "seed=0"), ("algo.lr=1e-4", "seed=1"), ("algo.lr=1e-4", "seed=2"))
