@@ -17,7 +17,7 @@ from memrl import plot, reproduce
 from memrl.checkpoint import write_whole
 from memrl.cli import tool
 from memrl.figures import Look
-from memrl.results import Run, varying
+from memrl.results import DUPLICATE, Run, varying
 from memrl.run_folder import below_cwd
 from memrl.schema import show
 from memrl.scores import SOLVED, Cell, aggregates
@@ -75,6 +75,7 @@ def cost_table(found: Sequence[Cell]) -> list[list[Value | str]]:
 
 
 def _cost(runs: Sequence[Run]) -> list[Value]:
+    runs = [run for run in runs if run.state != DUPLICATE]
     timed = [run for run in runs if _seconds(run)]
     seconds = sum(map(_seconds, timed))
     devices = [_versions(run).get("device") for run in timed]
@@ -130,7 +131,7 @@ def failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the runs that neither are done nor go on, by state and cause, and how to see more."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.problem or run.state not in (State.DONE, *ONGOING):
+        if run.problem or run.state not in (State.DONE, DUPLICATE, *ONGOING):
             state = str(run.state) if run.state != State.DONE else "torn"
             groups.setdefault((state, run.problem or run.cause), []).append(run)
     found = []
@@ -146,6 +147,8 @@ def version_table(runs: Iterable[Run]) -> list[tuple[str, str]]:
     """Return what the runs ran on, and how many did where it was not the same for all."""
     counts: dict[str, Counter[str]] = {}
     for run in runs:
+        if run.state == DUPLICATE:
+            continue
         for key, value in _versions(run).items():
             values = value if isinstance(value, list) else [value]
             for each in values:
@@ -163,7 +166,7 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return the keys whose values are not the defaults: key, default, value."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     for run in runs:
-        if run.config and run.program == "memrl":
+        if run.config and run.program == "memrl" and run.state != DUPLICATE:
             for key, (default, value) in (reproduce.changes(run.config) or {}).items():
                 counts.setdefault((key, show(default)), Counter())[show(value)] += 1
     return [(key, default, _spread(values)) for (key, default), values in sorted(counts.items())]

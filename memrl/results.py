@@ -22,7 +22,7 @@ import yaml
 
 from memrl import original
 from memrl.checkpoint import CannotContinue
-from memrl.run_folder import NOT_IDENTITY, flatten, in_one_line, read_status
+from memrl.run_folder import NOT_IDENTITY, flatten, identity, in_one_line, read_status
 from memrl.schema import show
 from memrl.sweep.records import FOLDER as SUBMISSIONS
 from memrl.sweep.states import State, look
@@ -31,6 +31,7 @@ from memrl.tables import Table, TornTable, read_table
 RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # any of them makes a folder a run's
 FOREIGN = "foreign"  # a folder without a run
 UNREADABLE = "unreadable"  # a run's folder that does not say what ran
+DUPLICATE = "duplicate"  # a copy of a run that is in the list, as of a copied sweep
 NO_STATUS = "no status.json that can be read"
 # Named wherever they differ; other keys only where these do not determine them.
 MAIN_KEYS = (
@@ -52,8 +53,8 @@ class Run:
     Attributes:
         folder: where it is.
         config: its resolved config, nested; empty if nobody knows it.
-        state: done, running, failed, ... as ``python -m memrl.sweep status`` says, ``unreadable``
-            or ``foreign``.
+        state: done, running, failed, ... as ``python -m memrl.sweep status`` says, ``unreadable``,
+            ``foreign``, or ``duplicate``: a copy of a run that is in the list.
         cause: why it is in that state, or empty.
         status: its ``status.json``.
         program: memrl, or original for a log folder of the original program.
@@ -122,7 +123,7 @@ def load(*folders: Path | str) -> list[Run]:
     """Read all runs of sweeps, of folders of sweeps, or single ones.
 
     Runs that were asked for and have not begun are in the list, and so are folders that cannot be
-    read or hold no run.
+    read or hold no run. Of a run and its copies the one that went furthest counts.
 
     Raises:
         OSError: there is no such folder.
@@ -133,7 +134,38 @@ def load(*folders: Path | str) -> list[Run]:
             code = errno.ENOTDIR if folder.exists() else errno.ENOENT
             raise OSError(code, os.strerror(code), str(folder))
         runs |= {run.folder.resolve(): run for run in _walk(folder, set())}
+    _mark_copies(list(runs.values()))
     return list(runs.values())
+
+
+def _mark_copies(runs: Sequence[Run]) -> None:
+    """Of each run that is there several times, leave one, and say of the others which that is."""
+    same: dict[Any, list[Run]] = {}
+    for run in runs:
+        if "seed" in run.config:
+            same.setdefault((run.program, repr(identity(run.config))), []).append(run)
+    for alike in same.values():
+        kept: list[Run] = []
+        for run in sorted(alike, key=lambda run: (run.state != State.DONE, -run.env_steps)):
+            first = next((other for other in kept if _is_copy(run, other)), None)
+            if first is None:
+                kept.append(run)
+            else:
+                run.state, run.cause = DUPLICATE, f"of {first.folder}"
+
+
+def _is_copy(run: Run, other: Run) -> bool:
+    """Say whether a run with the identity of another is that run, or nothing tells them apart.
+
+    A run that was done again did not measure the same speed; what another sweep did again has that
+    sweep's name.
+    """
+    begun = [str(column[0]) for column in run.eval.values() if len(column)]
+    same = begun == [str(column[0]) for column in other.eval.values() if len(column)]
+    if run.program != "memrl":
+        return same and bool(begun)
+    at_home = run.config.get("sweep") == other.config.get("sweep")
+    return run.flat["sweep"] == other.flat["sweep"] or (at_home and (same or not begun))
 
 
 def _walk(folder: Path, seen: set[Path]) -> list[Run]:
@@ -228,9 +260,9 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
     Of keys that others determine, as ``env.length`` determines ``budget.train_episodes``, only the
     main ones are named. ``program`` and ``sweep`` count as keys; ``sweep`` only tells runs apart
-    that nothing else does.
+    that nothing else does. Copies do not count.
     """
-    flats = [run.flat for run in runs if run.config]
+    flats = [run.flat for run in runs if run.config and run.state != DUPLICATE]
     others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
     others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY]
     others.sort(key=_is_class)  # a class goes with its name, unless the name was kept

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memrl import stats
-from memrl.results import Run, labels, order
+from memrl.results import DUPLICATE, Run, labels, order
 from memrl.stats import Estimate
 from memrl.tables import Column
 
@@ -105,7 +105,7 @@ def _last_of_aligned(run: Run, metric: str) -> float:
 
 def _too_short(run: Run) -> str | None:
     end = _paper_end(run)
-    if run.problem or not end:
+    if run.problem or run.state == DUPLICATE or not end:
         return _not_done(run) or "no evaluation"
     if run.env_steps >= 0.9 * end:
         return None

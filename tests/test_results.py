@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +21,7 @@ from memrl import export
 from memrl.lock import this_process
 from memrl.results import Run, labels, load, varying
 from memrl.schema import ConfigError
+from memrl.scores import PROTOCOLS, cells
 from memrl.sweep import records
 from memrl.sweep.compose import Run as Asked
 from memrl.tables import TornTable, read_table
@@ -297,6 +300,39 @@ def test_the_same_runs_in_two_sweeps_are_told_apart(tmp_path: Path) -> None:
     assert labels(load(tmp_path / "outputs")) == ["lstm, sweep=a", "lstm, sweep=b"]
 
 
+def test_a_copy_of_a_sweep_does_not_count_and_says_of_what_it_is_one(tmp_path: Path) -> None:
+    make_run(tmp_path, [0.5], "seed=0", "sweep=a")
+    make_run(tmp_path, [], "seed=1", "sweep=a", status={"state": "failed"})
+    first = tmp_path / "outputs" / "a"
+    for copied in (tmp_path / "copy", tmp_path / "elsewhere" / "a"):
+        shutil.copytree(first, copied)
+        runs = load(copied, first)  # they are equally far: the first counts
+        for protocol in PROTOCOLS.values():
+            (cell,) = cells(runs, protocol)
+            assert (cell.label, len(cell.members), len(cell.counted)) == ("lstm", 4, 1)
+        said = {run.folder: run.cause for run in runs if run.state == "duplicate"}
+        assert said == {first / run.name: f"of {copied / run.name}" for run in runs}
+
+
+def test_of_a_run_and_an_older_copy_the_run_counts(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, [0.5, 1.0], "sweep=a")
+    older = shutil.copytree(folder.parent, tmp_path / "copy") / folder.name
+    (older / "status.json").write_text('{"state": "stopped"}')
+    (older / "eval.csv").write_text("env_steps,eval/return\n")
+    states = {run.folder: str(run.state) for run in load(older.parent, folder.parent)}
+    assert states == {older: "duplicate", folder: "done"}
+
+
+def test_a_copy_of_an_old_log_does_not_count_and_the_same_seed_again_does(tmp_path: Path) -> None:
+    old = OLD / "tmaze_passive_L10_lstm_ep600_seed1"
+    for name in ("copy", "again"):
+        shutil.copytree(old, tmp_path / name)
+    text = (old / "progress.csv").read_text()
+    (tmp_path / "again" / "progress.csv").write_text(re.sub(r",[\d.]+$", ",1.5", text, flags=re.M))
+    states = {run.name: run.state for run in load(old, tmp_path)}
+    assert states == {old.name: "done", "copy": "duplicate", "again": "done"}
+
+
 def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
     for seed, sweep in enumerate("ab"):
         make_run(tmp_path, [1.0], f"sweep={sweep}", f"seed={seed}")
@@ -398,7 +434,6 @@ def test_whatever_stands_in_its_files_the_others_are_shown(
 ) -> None:
     from memrl import plot
     from memrl.report import page
-    from memrl.scores import PROTOCOLS, cells
 
     for seed in range(3):
         folder = make_run(tmp_path, [0.5, 0.75], f"seed={seed}", "sweep=s")
