@@ -265,7 +265,8 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     flats = [run.flat for run in runs if run.config and run.state != DUPLICATE]
     others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
     others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY]
-    others.sort(key=_is_class)  # a class goes with its name, unless the name was kept
+    # Some settings of the original program follow from others, and so do most classes.
+    others.sort(key=lambda key: (_is_class(key), key.startswith("original.")))
     found: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(flats)
     # The seed after all others: what goes with a seed must not be taken for chance.
