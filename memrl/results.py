@@ -9,7 +9,6 @@ Reads files only: needs neither torch nor the code that ran.
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +20,10 @@ from typing import Any
 import yaml
 
 from memrl import original
-from memrl.checkpoint import CannotContinue
-from memrl.run_folder import NOT_IDENTITY, flatten, identity, in_one_line, read_status
+from memrl.run_folder import NOT_IDENTITY, flatten, identity, in_one_line, number, read_status
 from memrl.schema import show
 from memrl.sweep.records import FOLDER as SUBMISSIONS
-from memrl.sweep.states import State, look
+from memrl.sweep.states import ONGOING, State, look
 from memrl.tables import Table, TornTable, read_table
 
 RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # any of them makes a folder a run's
@@ -112,8 +110,7 @@ class Run:
 
     def number(self, key: str) -> float | None:
         """Return a number of its status; None if it has none, whatever else stands there."""
-        value: Any = self.status.get(key)
-        return value if type(value) in (int, float) and math.isfinite(value) else None
+        return number(self.status, key)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -172,14 +169,14 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
     seen.add(folder.resolve())
     if original.is_log(folder):
         return [_read_original(folder)]
-    if any((folder / name).is_file() for name in RUN_FILES):
+    if _has_files(folder):
         return list(_read_sweep(folder.parent, folder.name)) or [_read_lone(folder)]
     try:
         children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     except PermissionError as error:
         return [Run(folder, state=UNREADABLE, cause=in_one_line(error))]
     runs = []
-    if (folder / SUBMISSIONS).is_dir() or any((c / "status.json").exists() for c in children):
+    if (folder / SUBMISSIONS).is_dir() or any(os.path.exists(c / "status.json") for c in children):
         runs = list(_read_sweep(folder))
     known = {run.name for run in runs}
     for child in children:
@@ -191,13 +188,12 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
 
 
 def _read_sweep(folder: Path, only: str | None = None) -> Iterator[Run]:
-    try:
-        rows = look(folder).rows
-    except (CannotContinue, TypeError, ValueError):  # torn: the runs' own files are what is left
-        return
-    for row in rows:
+    sweep = look(folder)
+    for row in sweep.rows:
         if only in (None, row.name):
             yield _read(Run(folder / row.name, row.run.config, row.state, row.cause, row.status))
+    if only is None and sweep.torn:
+        yield Run(folder / SUBMISSIONS, state=UNREADABLE, cause="; ".join(sweep.torn))
 
 
 def _read_lone(folder: Path) -> Run:
@@ -210,8 +206,13 @@ def _read_lone(folder: Path) -> Run:
 
 def _read(run: Run) -> Run:
     """Add what the run's own files say."""
-    if run.state == State.MISSING and any((run.folder / name).exists() for name in RUN_FILES):
+    status = run.status
+    if not status and run.state not in ONGOING and _has_files(run.folder):
         run.state, run.cause = UNREADABLE, NO_STATUS
+    elif not isinstance(status.get("state", ""), str):
+        run.state, run.cause = UNREADABLE, f"status.json: state is {show(status['state'])}"
+    elif run.state != State.DONE and "updated" in status and run.number("updated") is None:
+        run.state, run.cause = UNREADABLE, f"status.json: updated is {show(status['updated'])}"
     if not run.config and run.state != State.MISSING:
         try:
             config = yaml.load((run.folder / "config.yaml").read_bytes(), Loader)
@@ -230,6 +231,10 @@ def _read(run: Run) -> Run:
         if run.state == State.DONE:
             run.problem = in_one_line(error)
     return run
+
+
+def _has_files(folder: Path) -> bool:
+    return any(os.path.isfile(folder / name) for name in RUN_FILES)
 
 
 def _read_original(folder: Path) -> Run:

@@ -339,6 +339,21 @@ def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
     assert labels(load(tmp_path / "outputs")) == ["lstm", "lstm"]
 
 
+def test_one_torn_status_or_record_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    status = {"state": "failed", "updated": None}
+    folder = make_run(tmp_path, [0.5], "seed=0", "sweep=s", status=status)
+    asked = [make_config(f"seed={seed}", "sweep=s") for seed in (0, 1)]
+    names = [folder.name, "tmaze_passive-10,dqn,lstm,seed=1"]
+    runs = [Asked(c, folder.with_name(name)) for c, name in zip(asked, names, strict=True)]
+    record = records.draft(runs, "slurm", {}, {}, [str(ROOT)])
+    record.write()
+    said = {run.name: run.state for run in load(folder.parent)}
+    assert said == {names[0]: "unreadable", names[1]: "queued"}
+    (record.folder / "submission.json").write_text("[]")
+    said = {run.name: run.state for run in load(folder.parent)}
+    assert said == {names[0]: "unreadable", names[1]: "missing", ".submissions": "unreadable"}
+
+
 # --- one tidy table ------------------------------------------------------------------------------
 
 
