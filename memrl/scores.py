@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from memrl import stats
 from memrl.results import DUPLICATE, Run, labels, order
@@ -53,12 +54,15 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
     The first nine are averages of what there is.
     """
     values = run.eval.get(metric, np.empty(0))
-    steps = run.eval.get("env_steps", np.empty(0))[~np.isnan(values)]
-    values = values[~np.isnan(values)]
-    sums = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - LAST, 0)
-    return steps, (sums[ends] - sums[starts]) / (ends - starts)
+    steps = run.eval.get("env_steps", np.full(len(values), np.nan))
+    known = ~np.isnan(values) & np.isfinite(steps)
+    steps, values = steps[known], values[known]
+    # Window by window: a running sum would keep what an infinite or a huge value left in it.
+    with np.errstate(invalid="ignore"):  # inf - inf
+        first = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
+        if len(values) < LAST:
+            return steps, first
+        return steps, np.concatenate([first, sliding_window_view(values, LAST).mean(axis=-1)])
 
 
 class Protocol(NamedTuple):
@@ -66,14 +70,14 @@ class Protocol(NamedTuple):
 
     Attributes:
         score: of a run and a metric with at least one value.
-        excluded: why a run does not count, or None.
+        excluded: why a run does not count by a metric, or None.
         statistic, name: what stands for several runs.
         text: the score, in words.
         from_zero: curves begin at step 0 with their first value.
     """
 
     score: Callable[[Run, str], float]
-    excluded: Callable[[Run], str | None]
+    excluded: Callable[[Run, str], str | None]
     statistic: Callable[..., Any]
     name: str
     text: str
@@ -84,7 +88,7 @@ def _last(run: Run, metric: str) -> float:
     return float(curve(run, metric)[1][-1])
 
 
-def _not_done(run: Run) -> str | None:
+def _not_done(run: Run, metric: str) -> str | None:
     if run.problem:
         return run.problem
     return None if run.state == "done" else f"{run.state}{f': {run.cause}' if run.cause else ''}"
@@ -103,13 +107,14 @@ def _last_of_aligned(run: Run, metric: str) -> float:
     return float(np.interp(at, steps, values)[at <= steps[-1]][-PAPER_LAST:].mean())
 
 
-def _too_short(run: Run) -> str | None:
+def _too_short(run: Run, metric: str) -> str | None:
     end = _paper_end(run)
     if run.problem or run.state == DUPLICATE or not end:
-        return _not_done(run) or "no evaluation"
-    if run.env_steps >= 0.9 * end:
+        return _not_done(run, metric) or "no evaluation"
+    last = max(curve(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
+    if last >= 0.9 * end:
         return None
-    return f"{run.state}: {run.env_steps:,} of {end:,.0f} env steps, fewer than 90 %"
+    return f"{run.state}: {last:,.0f} of {end:,.0f} env steps, fewer than 90 %"
 
 
 PROTOCOLS = {
@@ -131,7 +136,7 @@ PROTOCOLS = {
 
 
 class Member(NamedTuple):
-    """A run, its score (NaN before its first evaluation), and why it does not count, or None."""
+    """A run, its score (NaN if it has no finite one), and why it does not count, or None."""
 
     run: Run
     score: float
@@ -165,7 +170,7 @@ class Cell:
 
     @property
     def scored(self) -> list[Member]:
-        """Those that have been evaluated."""
+        """Those that have a score."""
         return [member for member in self.members if not np.isnan(member.score)]
 
     @property
@@ -242,9 +247,11 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
 def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Member]:
     members = []
     for run in sorted(runs, key=lambda run: (order(run.flat.get("seed")), run.flat["sweep"])):
-        excluded, score = protocol.excluded(run), float("nan")
+        excluded, score = protocol.excluded(run, metric), float("nan")
         if len(curve(run, metric)[0]):
             score = protocol.score(run, metric)
+            if not np.isfinite(score):
+                excluded, score = excluded or f"its score is {score}", float("nan")
         elif excluded is None:
             excluded = f"no {metric}"
         members.append(Member(run, score, excluded))

@@ -56,6 +56,21 @@ def test_evaluations_without_a_value_are_left_out() -> None:
     assert (steps.tolist(), values.tolist()) == ([10, 30], [0.5, 0.75])
 
 
+def test_an_infinite_or_huge_value_spoils_no_average_without_it() -> None:
+    returns = [0.5, 1e17, np.inf, -np.inf, *[0.5] * 20]
+    _, values = curve(run_with(list(range(24)), returns), "eval/return")
+    assert values[0] == 0.5 and values[13:].tolist() == [0.5] * 11
+    (cell,) = cells([run_with([5, 9], [0.5, np.inf])] * 2, PROTOCOLS["last"])
+    assert [member.excluded for member in cell.members] == ["its score is inf"] * 2
+    assert cell.estimate.n == 0 and not cell.scored
+
+
+def test_rows_without_the_metric_do_not_make_a_run_long_enough() -> None:
+    run = run_with([5, 8, 10], [0.5, 0.5, np.nan], status={"env_steps": 10, "progress": 1.0})
+    (cell,) = cells([run], PROTOCOLS["paper"])
+    assert cell.members[0].excluded == "done: 8 of 10 env steps, fewer than 90 %"
+
+
 def test_a_score_is_the_mean_of_the_last_ten_evaluations() -> None:
     returns = np.linspace(0, 1, 30).tolist()
     assert score(run_with(list(range(30)), returns), "last") == pytest.approx(
