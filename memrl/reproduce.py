@@ -15,21 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from memrl.experiment import CONF, compose_config, leaves
 from memrl.run_folder import flatten, identity
+from memrl.schema import ABSENT
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 NOT_PLAIN = ("null", "true", "false", "nan", "inf")  # which Hydra takes for something else
 
 Arguments = dict[str, str]  # of a command line, by key
-
-
-class Absent:
-    """Stands for the value of a key that is not there."""
-
-    def __str__(self) -> str:
-        return "absent"
-
-
-ABSENT = Absent()
 
 
 def changes(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:

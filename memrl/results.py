@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import yaml
 
 from memrl import original
 from memrl.run_folder import NOT_IDENTITY, flatten, identity, in_one_line, number, read_status
-from memrl.schema import show
+from memrl.schema import ABSENT, show
 from memrl.sweep.records import FOLDER as SUBMISSIONS
 from memrl.sweep.states import ONGOING, State, look
 from memrl.tables import Table, TornTable, read_table
@@ -41,6 +42,7 @@ MAIN_KEYS = (
     "seq_model.n_layer",
     "seed",
 )
+NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -263,9 +265,10 @@ def _read_original(folder: Path) -> Run:
 def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the keys that a sweep varied, and their values, sorted.
 
-    Of keys that others determine, as ``env.length`` determines ``budget.train_episodes``, only the
-    main ones are named. ``program`` and ``sweep`` count as keys; ``sweep`` only tells runs apart
-    that nothing else does. Copies do not count.
+    A key that some runs lack has the value ABSENT there. Of keys that others determine, as
+    ``env.length`` determines ``budget.train_episodes``, only the main ones are named. ``program``
+    and ``sweep`` count as keys; ``sweep`` only tells runs apart that nothing else does. Copies do
+    not count.
     """
     flats = [run.flat for run in runs if run.config and run.state != DUPLICATE]
     others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
@@ -276,8 +279,9 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     groups: list[tuple[str, ...]] = [()] * len(flats)
     # The seed after all others: what goes with a seed must not be taken for chance.
     for key in (*MAIN_KEYS[:-1], *others, MAIN_KEYS[-1], "sweep"):
-        values = {show(flat.get(key)): flat.get(key) for flat in flats}
-        finer = [(*g, show(flat.get(key))) for g, flat in zip(groups, flats, strict=True)]
+        # By repr: 1 is not "1", and null is not absent.
+        values = {repr(value): value for flat in flats for value in [flat.get(key, ABSENT)]}
+        finer = [(*g, repr(flat.get(key, ABSENT))) for g, flat in zip(groups, flats, strict=True)]
         new = len(set(finer)) > len(set(groups))
         if len(values) > 1 and (new or key in MAIN_KEYS):
             found[key] = sorted(values.values(), key=order)
@@ -290,9 +294,14 @@ def _is_class(key: str) -> bool:
 
 
 def order(value: Any) -> tuple[bool, bool, float, str]:
-    """Return what values of all types sort by: None, then numbers, then the rest as text."""
+    """Return what values of all types sort by: None and ABSENT, numbers, the rest as text."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is not None, not number, float(value) if number else 0.0, show(value)
+    return (
+        value is not None and value is not ABSENT,
+        not number,
+        float(value) if number else 0.0,
+        show(value),
+    )
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -318,14 +327,23 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return found
 
 
+def _distinct(value: Any) -> str:
+    """Write a value; text that looks like a value of another type has quotes."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_distinct, value))}]"
+    return repr(value) if isinstance(value, str) and NOT_TEXT.match(value) else show(value)
+
+
 def _label(run: Run, keys: Sequence[str]) -> str:
     parts = [str(run.flat.get("seq_model.name"))]
     ends = Counter(key.rpartition(".")[2] for key in keys)
     for key in keys:
         value, end = run.flat.get(key), key.rpartition(".")[2]
+        if key not in run.flat:
+            continue
         if end == "name":  # of an algorithm, say
-            parts.append(str(value))
-        elif key in run.flat:
+            parts.append(_distinct(value))
+        else:
             short = ends[end] == 1 and not _is_class(key)
-            parts.append(f"{end if short else key}={show(value)}")
+            parts.append(f"{end if short else key}={_distinct(value)}")
     return ", ".join(parts)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from made import PLAIN, make_config
 
 from memrl.experiment import CONF, Config, compose_config, folder_of, resolve
-from memrl.reproduce import ABSENT, changes, commands, text_of
+from memrl.reproduce import changes, commands, text_of
 from memrl.run_folder import identity
+from memrl.schema import ABSENT
 
 
 def run_of(config: Config) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from made import make_config, make_run, make_sweep
 from memrl import export
 from memrl.lock import this_process
 from memrl.results import Run, labels, load, varying
-from memrl.schema import ConfigError
+from memrl.schema import ABSENT, ConfigError
 from memrl.scores import PROTOCOLS, cells
 from memrl.sweep import records
 from memrl.sweep.compose import Run as Asked
@@ -275,6 +275,15 @@ def test_what_goes_with_a_seed_is_not_taken_for_chance() -> None:
     runs = made(("algo.lr=1e-3", "seed=0"), ("algo.lr=1e-4", "seed=1"), ("algo.lr=1e-4", "seed=2"))
     assert varying(runs) == {"algo.lr": [1e-4, 1e-3], "seed": [0, 1, 2]}
     assert labels(runs) == ["lstm, lr=0.001", "lstm, lr=0.0001", "lstm, lr=0.0001"]
+
+
+def test_values_that_look_alike_are_told_apart() -> None:
+    model = {"name": "m"}
+    values = [{"a": 1}, {"a": "1"}, {"a": None}, {"a": "null"}, {"a": [1]}, {"a": ["1"]}, {}]
+    runs = [Run(Path("x"), {"seq_model": model | more}) for more in values]
+    assert varying(runs)["seq_model.a"] == [ABSENT, None, 1, "1", [1], ["1"], "null"]
+    shown = ["=1", "='1'", "=null", "='null'", "=[1]", "=['1']"]
+    assert labels(runs) == [*(f"m, a{text}" for text in shown), "m"]
 
 
 def test_keys_with_the_same_end_are_named_whole() -> None:
