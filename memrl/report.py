@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from memrl import plot, reproduce
+from memrl import plot, reproduce, wording
 from memrl.checkpoint import write_whole
 from memrl.cli import tool
+from memrl.comparison import aggregates
 from memrl.figures import Look
 from memrl.results import DUPLICATE, Run, varying
 from memrl.run_folder import below_cwd
 from memrl.schema import show
-from memrl.scores import SOLVED, Cell, aggregates
+from memrl.scores import SOLVED, Cell
 from memrl.stats import Estimate
 from memrl.sweep.states import ONGOING, State
 
@@ -58,7 +59,9 @@ def score_table(found: Sequence[Cell]) -> list[list[Value | str]]:
         where.append(cell.metric.removeprefix("eval/"))
         estimates = [estimate(cell.estimate), *([estimate(cell.mean)] if mean else [])]
         n, asked = len(cell.counted), len(cell.members)
-        solved = Value(f"{cell.solved} of {n}", cell.solved / n) if n else number(None)
+        solved = number(None)
+        if cell.solved is not None:
+            solved = Value(f"{cell.solved} of {n}", cell.solved / n)
         rows.append([*where, *estimates, number(n), number(asked), solved])
     return rows
 
@@ -197,12 +200,12 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         title=title,
         updated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(updated)) if updated else None,
         states=states.most_common(),
-        counted=plot.how_many(found),
+        counted=wording.how_many(found),
         pictures=pictures,
         protocol=found[0].protocol,
         scores=score_table(found),
         together=[
-            (f"{one.task}, {plot.lengths_of(one)}", plot.together(one, name))
+            (f"{one.task}, {wording.lengths_of(one)}", wording.together(one, name))
             for one in aggregates(found)
         ],
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
@@ -241,7 +244,7 @@ def _report(given: argparse.Namespace) -> None:
     path = given.output or plot.place(given.folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page(runs, found, title).encode())
-    print(plot.how_many(found))
+    print(wording.how_many(found))
     print(below_cwd(path))
 
 

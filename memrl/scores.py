@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import combinations
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,8 @@ from memrl.stats import Estimate
 from memrl.tables import Column
 
 LAST = 10  # evaluations of a trailing average
-SOLVED = 0.95  # of return or success, in tasks where 1 is best
+GOALS = ("eval/return", "eval/success")  # the metrics that say how well a task is done
+SOLVED = 0.95  # of these, in tasks where 1 is best
 
 # Where the paper's figures end, in env steps; spread by task and length.
 PAPER_ENDS = {
@@ -142,6 +142,16 @@ class Member(NamedTuple):
     score: float
     excluded: str | None
 
+    @property
+    def kind(self) -> str:
+        """Why it does not count, without what is its own."""
+        if self.run.problem:
+            return "torn"
+        if self.run.state != "done":
+            return str(self.run.state)
+        reason = self.excluded or ""
+        return "fewer than 90 % of its steps" if reason.startswith("done: ") else reason
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -189,8 +199,10 @@ class Cell:
         return stats.estimate([self.scores], stats.mean)
 
     @property
-    def solved(self) -> int:
-        """How many of those that count scored 0.95 or more."""
+    def solved(self) -> int | None:
+        """How many of those that count scored 0.95 or more; None if that would say nothing."""
+        if not self.counted or self.metric not in GOALS:
+            return None
         return int((self.scores >= SOLVED).sum())
 
     @cached_property
@@ -256,64 +268,3 @@ def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Membe
             excluded = f"no {metric}"
         members.append(Member(run, score, excluded))
     return members
-
-
-class Aggregate(NamedTuple):
-    """All lengths of a task together.
-
-    Attributes:
-        task: ``env.name``.
-        lengths: those at which every series has a run that counts.
-        overall: the statistic of each series, by label; lengths are resampled apart.
-        better: for pairs of series, the probability that a run of the first beats one of the other.
-        profile: for each series the share of runs above each of the levels.
-        levels: (L,)
-    """
-
-    task: str
-    lengths: list[float | None]
-    overall: dict[str, Estimate]
-    better: dict[tuple[str, str], Estimate]
-    profile: dict[str, Estimate]
-    levels: npt.NDArray[np.float64]
-
-
-def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
-    """Return what the lengths of each task tell together, of those that all series have."""
-    return _aggregates(tuple(found))
-
-
-@lru_cache(1)  # the table, and the figure in each format, ask for the same
-def _aggregates(found: tuple[Cell, ...]) -> list[Aggregate]:
-    together = []
-    for task in dict.fromkeys(cell.task for cell in found):
-        by_label: dict[str, dict[float | None, Cell]] = {}
-        for cell in found:
-            if cell.task == task and cell.counted:
-                by_label.setdefault(cell.label, {})[cell.length] = cell
-        if not by_label:
-            continue
-        first, *others = by_label.values()
-        lengths = [length for length in first if all(length in other for other in others)]
-        strata = {label: [c[n].scores for n in lengths] for label, c in by_label.items()}
-        if not lengths:
-            continue
-        every = np.concatenate([scores for each in strata.values() for scores in each])
-        levels = np.linspace(min(every.min(), 0.0) - 0.05, max(every.max(), 1.0) + 0.05, 201)
-        statistic = found[0].protocol.statistic
-        together.append(
-            Aggregate(
-                task,
-                lengths,
-                {label: stats.estimate(each, statistic) for label, each in strata.items()},
-                {
-                    (a, b): stats.estimate(
-                        [*strata[a], *strata[b]], stats.improvement, stats.FEWER_RESAMPLES
-                    )
-                    for a, b in combinations(strata, 2)
-                },
-                {label: stats.profile(each, levels) for label, each in strata.items()},
-                levels,
-            )
-        )
-    return together

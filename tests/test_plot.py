@@ -67,6 +67,7 @@ def test_a_figure_says_how_many_runs_it_shows_and_which_are_missing(
     n = {"lengths": 4, "curves": 4, "profiles": 8}[name]
     assert f"gpt (n = {n})" in said and f"lstm (n = {n})" in said
     assert "95 % bootstrap intervals" in said
+    assert (name == "profiles") == ("in common (tmaze passive: lengths 5, 10)" in said)
 
 
 @pytest.mark.parametrize("protocol, center", [("last", "IQM"), ("paper", "mean")])
