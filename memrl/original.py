@@ -6,6 +6,7 @@ No code runs and no module is imported, whatever the folder's pickle holds.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
 from functools import partial
@@ -80,8 +81,9 @@ class Log(NamedTuple):
 
 def is_log(folder: Path) -> bool:
     """Say whether a folder is one of the original program."""
-    flags = (folder / "flags.pkl").is_file() or (folder / "flags.txt").is_file()
-    return flags and (folder / "progress.csv").is_file()
+    # os.path.isfile, to which a closed folder has no file.
+    flags = any(os.path.isfile(folder / name) for name in ("flags.pkl", "flags.txt"))
+    return flags and os.path.isfile(folder / "progress.csv")
 
 
 def read_log(folder: Path) -> Log:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -24,6 +26,7 @@ from memrl.schema import show
 from memrl.scores import SOLVED, Cell
 from memrl.stats import Estimate
 from memrl.sweep.states import ONGOING, State
+from memrl.tables import Column
 
 
 class Value(NamedTuple):
@@ -83,7 +86,7 @@ def _cost(runs: Sequence[Run]) -> list[Value]:
     seconds = sum(map(_seconds, timed))
     devices = [_versions(run).get("device") for run in timed]
     gpu = sum(_seconds(run) for run, device in zip(timed, devices, strict=True) if device == "cuda")
-    updates = [run.eval["updates"][-1] for run in timed if "updates" in run.eval]
+    updates = [max(found) for run in timed if len(found := _finite(run, "updates"))]
     steps = sum(run.env_steps for run in timed)
     return [
         number(len(runs)),
@@ -96,8 +99,12 @@ def _cost(runs: Sequence[Run]) -> list[Value]:
 
 def _seconds(run: Run) -> float:
     """Return how long a run has trained, up to its last evaluation."""
-    seconds = run.eval.get("time/seconds")
-    return float(seconds[-1]) if seconds is not None and len(seconds) else 0.0
+    return float(max(_finite(run, "time/seconds"), default=0.0))
+
+
+def _finite(run: Run, name: str) -> Column:
+    column = run.eval.get(name, np.empty(0))
+    return column[np.isfinite(column)]
 
 
 def _versions(run: Run) -> dict[str, Any]:
@@ -141,7 +148,7 @@ def failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for (state, cause), members in sorted(groups.items()):
         names = [run.name for run in members]
         log = members[0].folder / "run.log"
-        log_path = below_cwd(log) if log.exists() else None
+        log_path = below_cwd(log) if os.path.exists(log) else None
         found.append({"state": state, "cause": cause, "names": names, "log": log_path})
     return found
 

@@ -9,6 +9,7 @@ Reads files only: needs neither torch nor the code that ran.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 from collections import Counter
@@ -101,8 +102,8 @@ class Run:
     @property
     def env_steps(self) -> int:
         """How far its evaluations go."""
-        steps = self.eval.get("env_steps")
-        return int(steps[-1]) if steps is not None and len(steps) else 0
+        steps = reversed(self.eval.get("env_steps", ()))
+        return next((int(step) for step in steps if math.isfinite(step)), 0)
 
     @property
     def total_env_steps(self) -> int | None:
@@ -274,7 +275,7 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
     others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY]
     # Some settings of the original program follow from others, and so do most classes.
-    others.sort(key=lambda key: (_is_class(key), key.startswith("original.")))
+    others.sort(key=lambda key: (key.endswith("._target_"), key.startswith("original.")))
     found: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(flats)
     # The seed after all others: what goes with a seed must not be taken for chance.
@@ -287,10 +288,6 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
             found[key] = sorted(values.values(), key=order)
             groups = finer
     return found
-
-
-def _is_class(key: str) -> bool:
-    return key.rpartition(".")[2] == "_target_"
 
 
 def order(value: Any) -> tuple[bool, bool, float, str]:
@@ -344,6 +341,6 @@ def _label(run: Run, keys: Sequence[str]) -> str:
         if end == "name":  # of an algorithm, say
             parts.append(_distinct(value))
         else:
-            short = ends[end] == 1 and not _is_class(key)
+            short = ends[end] == 1 and end != "_target_"
             parts.append(f"{end if short else key}={_distinct(value)}")
     return ", ".join(parts)

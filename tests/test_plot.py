@@ -100,6 +100,14 @@ def test_the_level_without_the_ability_is_drawn(
         assert line in texts(draw(name, found, words, "svg"))
 
 
+def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: Look) -> None:
+    folder = make_run(tmp_path, [0.5, 0.5])
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("name: lstm", "name: $a_b$"))
+    svg = draw("lengths", cells(load(folder), PROTOCOLS["last"]), words, "svg")
+    assert "$a_b$ (n = 1)" in texts(svg)
+
+
 def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
     make_run(tmp_path, [0.5, 0.5], "env=visual_match", success=[0.5, 0.5], steps=[10, 20])
     found = cells(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/return")

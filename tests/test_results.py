@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +192,31 @@ def test_a_sweep_that_was_moved_is_read_where_it_is(tmp_path: Path, mixed: Path)
         0.5,
         1.0,
     ]
+
+
+def test_a_folder_that_is_closed_to_us_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = make_run(tmp_path, [1.0], "sweep=a")
+    open_run = make_run(tmp_path, [1.0], "sweep=b")
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".", *more: Any, **named: Any) -> Any:
+            if isinstance(path, str | Path) and closed in Path(path).parents:
+                raise PermissionError(13, "Permission denied", str(path))
+            if real is LISTDIR and Path(path) == closed:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *more, **named)
+
+        return call
+
+    LISTDIR = os.listdir
+    for name in ("stat", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    runs = load(tmp_path / "outputs")
+    said = {run.folder: (run.state, run.cause) for run in runs}
+    assert said[closed] == ("unreadable", f"Permission denied: {closed}")
+    assert said[open_run][0] == "done" and len(export.tidy(runs)["run"]) == 2
 
 
 @pytest.mark.parametrize("name, text", [("none", "No such file"), ("file", "Not a directory")])
@@ -451,6 +478,7 @@ def test_reading_results_imports_no_torch(module: str) -> None:
         ("eval.csv", "env_steps,eval/return\n1,nan\n2,nan\n"),
         ("eval.csv", "env_steps,eval/return\n9,1\n2,0.5\n"),
         ("eval.csv", "env_steps\n5\n"),
+        ("eval.csv", "env_steps,eval/return,time/seconds\nnan,0.5,\ninf,1,\n"),
     ],
 )
 def test_whatever_stands_in_its_files_the_others_are_shown(

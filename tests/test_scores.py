@@ -67,6 +67,12 @@ def test_an_infinite_or_huge_value_spoils_no_average_without_it() -> None:
     assert cell.estimate.n == 0 and not cell.scored
 
 
+def test_evaluations_without_a_step_are_left_out() -> None:
+    run = run_with([10, 20], [0.5, 1.0])
+    del run.eval["env_steps"]
+    assert [len(column) for column in curve(run, "eval/return")] == [0, 0]
+
+
 def test_rows_without_the_metric_do_not_make_a_run_long_enough() -> None:
     run = run_with([5, 8, 10], [0.5, 0.5, np.nan], status={"env_steps": 10, "progress": 1.0})
     (cell,) = cells([run], PROTOCOLS["paper"])
