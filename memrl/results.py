@@ -210,7 +210,8 @@ def _read_lone(folder: Path) -> Run:
 def _read(run: Run) -> Run:
     """Add what the run's own files say."""
     status = run.status
-    if not status and run.state not in ONGOING and _has_files(run.folder):
+    closed = os.path.isdir(run.folder) and not os.access(run.folder, os.X_OK)
+    if not status and run.state not in ONGOING and (closed or _has_files(run.folder)):
         run.state, run.cause = UNREADABLE, NO_STATUS
     elif not isinstance(status.get("state", ""), str):
         run.state, run.cause = UNREADABLE, f"status.json: state is {show(status['state'])}"

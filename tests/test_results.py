@@ -375,7 +375,9 @@ def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
     assert labels(load(tmp_path / "outputs")) == ["lstm", "lstm"]
 
 
-def test_one_torn_status_or_record_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+def test_one_torn_status_or_record_leaves_the_others_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status = {"state": "failed", "updated": None}
     folder = make_run(tmp_path, [0.5], "seed=0", "sweep=s", status=status)
     asked = [make_config(f"seed={seed}", "sweep=s") for seed in (0, 1)]
@@ -385,7 +387,11 @@ def test_one_torn_status_or_record_leaves_the_others_as_they_are(tmp_path: Path)
     record.write()
     said = {run.name: run.state for run in load(folder.parent)}
     assert said == {names[0]: "unreadable", names[1]: "queued"}
+    folder.with_name(names[1]).mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != names[1])
     (record.folder / "submission.json").write_text("[]")
+    assert {run.state for run in load(folder.parent)} == {"unreadable"}
+    monkeypatch.undo()
     said = {run.name: run.state for run in load(folder.parent)}
     assert said == {names[0]: "unreadable", names[1]: "missing", ".submissions": "unreadable"}
 
