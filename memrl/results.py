@@ -308,9 +308,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
     The seed and a length that is a number are left out; a run whose config is not known gets an
     empty label.
     """
-    by_task: dict[Any, list[Run]] = {}
+    by_task: dict[str, list[Run]] = {}
     for run in runs:
-        by_task.setdefault(run.flat.get("env.name"), []).append(run)
+        by_task.setdefault(str(run.flat.get("env.name")), []).append(run)
     keys = {}
     for task, mine in by_task.items():
         apart = {"seed", "seq_model.name"}
@@ -320,7 +320,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     two = len({run.program for run in runs if run.config}) > 1
     found = []
     for run in runs:
-        label = _label(run, keys[run.flat.get("env.name")]) if run.config else ""
+        label = _label(run, keys[str(run.flat.get("env.name"))]) if run.config else ""
         found.append(f"{label}, original program" if two and run.program == "original" else label)
     return found
 

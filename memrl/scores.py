@@ -24,7 +24,7 @@ GOALS = ("eval/return", "eval/success")  # the metrics that say how well a task 
 SOLVED = 0.95  # of these, in tasks where 1 is best
 
 # Where the paper's figures end, in env steps; spread by task and length.
-PAPER_ENDS = {
+PAPER_ENDS: dict[tuple[str, float | None], float] = {
     (task, length): million * 1e6
     for task, lengths, ends in (
         ("tmaze_passive", (50, 100, 250, 500, 750, 1000, 1250, 1500), (1, 2, 4, 4, 6, 8, 10, 10)),
@@ -97,8 +97,8 @@ def _not_done(run: Run, metric: str) -> str | None:
 def _paper_end(run: Run) -> float | None:
     """Return where the paper's figure ends for this run; a shorter run ends where it ends."""
     total = run.total_env_steps
-    key = run.flat.get("env.name"), run.flat.get("env.length")
-    return total and min(total, PAPER_ENDS.get(key, total))  # type: ignore[arg-type]
+    key = str(run.flat.get("env.name")), run.length
+    return total and min(total, PAPER_ENDS.get(key, total))
 
 
 def _last_of_aligned(run: Run, metric: str) -> float:

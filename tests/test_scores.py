@@ -271,6 +271,17 @@ def test_the_original_logs_are_scored(protocol: str) -> None:
     assert (stopped.metric, len(stopped.counted), len(stopped.members)) == ("eval/success", 0, 1)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_task_or_length_that_is_a_list_is_shown(protocol: str) -> None:
+    runs = [run_with([TOTAL], [1.0], length=[1]), run_with([TOTAL], [1.0])]
+    runs[1].config["env"]["name"] = ["x"]
+    found = cells(runs, PROTOCOLS[protocol])
+    assert [(cell.task, len(cell.counted)) for cell in found] == [
+        ("['x']", 1),
+        ("tmaze_passive", 1),
+    ]
+
+
 def test_seeds_of_all_kinds_are_sorted() -> None:
     runs = [run_with([TOTAL], [1.0]) for _ in range(5)]
     for run, seed in zip(runs, (10, None, 2, "x", None), strict=True):
