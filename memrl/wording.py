@@ -62,7 +62,7 @@ def together(one: Aggregate, name: str) -> list[str]:
         lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
     for label, lengths in one.apart.items():
         has = ", ".join("none" if length is None else str(length) for length in lengths)
-        lines.append(f"{label} is not compared: it has {has}, no length in common with all others")
+        lines.append(f"{label} is not compared: no length in common with all others (but {has})")
     return lines
 
 
