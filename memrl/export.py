@@ -46,7 +46,7 @@ def tidy(runs: Sequence[Run], table: str = "eval") -> dict[str, list[Any]]:
             columns[name] += [value] * max(n, 1)
         for name in measured:
             column = rows.get(name, np.full(n, np.nan))
-            whole = name in COUNTERS and not np.isnan(column).any()
+            whole = name in COUNTERS and np.isfinite(column).all()
             columns[name] += column.astype(int).tolist() if whole else column.tolist()
             columns[name] += [] if n else [None]
     return columns

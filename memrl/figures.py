@@ -35,6 +35,7 @@ RC: dict[Any, Any] = {
     "axes.titlesize": "medium",
     "grid.alpha": 0.3,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
+    "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "memrl",  # ids that do not change
 }
 

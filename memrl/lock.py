@@ -211,7 +211,7 @@ def _written(path: Path) -> float:
 def _touch_status(folder: Path) -> None:
     """Make the status fresh, lest another host take us for dead before we write our own."""
     path = folder / "status.json"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError):  # TypeError: it is no object
         content = json.loads(path.read_text())
         write_whole(
             path, (json.dumps(content | {"updated": time.time()}, indent=1) + "\n").encode()

@@ -6,6 +6,7 @@ No code runs and no module is imported, whatever the folder's pickle holds.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
 from functools import partial
@@ -50,11 +51,20 @@ KEYS: tuple[tuple[str, str, type, str], ...] = (
 )
 
 
+# Top-level flags that change no result: of files, and of the libraries that parse the others.
+NO_SETTING = re.compile(
+    r"(alsologtostderr|debug|log_dir|logger_levels|logtostderr|only_check_args|profile_file|run_name"
+    r"|save_dir|showprefixforinfo|stderrthreshold|submit_time|v|verbosity|xml_output_file|\?)"
+    r"|(chex_|help|pdb|run_with_|test_|use_cprofile_).*"
+)
+
+
 class Log(NamedTuple):
     """A run of the original program.
 
     Attributes:
-        config: nested; settings without an exact counterpart are left out.
+        config: nested; settings without an exact counterpart are under ``original``, by the
+            original's names.
         eval: what there is of ``EVAL``, (evaluations,) each. ``eval/success`` is NaN for T-Mazes,
             where the original writes 0; ``episodes`` need a known task.
         train: ``env_steps`` and ``train/<the original's name>``, (training rows,) each.
@@ -71,8 +81,9 @@ class Log(NamedTuple):
 
 def is_log(folder: Path) -> bool:
     """Say whether a folder is one of the original program."""
-    flags = (folder / "flags.pkl").is_file() or (folder / "flags.txt").is_file()
-    return flags and (folder / "progress.csv").is_file()
+    # os.path.isfile, to which a closed folder has no file.
+    flags = any(os.path.isfile(folder / name) for name in ("flags.pkl", "flags.txt"))
+    return flags and os.path.isfile(folder / "progress.csv")
 
 
 def read_log(folder: Path) -> Log:
@@ -128,17 +139,46 @@ def _config(flags: dict[str, Any]) -> dict[str, Any]:
     algo, shared = _get(flags, "config_rl.algo"), flags.get("shared_encoder")
     if algo == "sacd" and shared is not True:
         algo = "sacd_separate" if shared is False else None
-    flags = flags | {"algo": algo}
+    known = flags | {"algo": algo}
     config: dict[str, Any] = {}
+    used = {"config_rl.algo"} if algo is not None else set()
+    used |= {"shared_encoder"} if algo in ("sacd", "sacd_separate") else set()
     for key, paths, kind, few in KEYS:
-        values = [value for path in paths.split() if (value := _get(flags, path)) is not None]
+        values = [value for path in paths.split() if (value := _get(known, path)) is not None]
         options = {_get(config, f"{group}.name") for group in ("env", "algo", "seq_model")}
         if few and not options & set(few.split()):
             continue
         if values and all(_fits(value, kind) and value == values[0] for value in values):
             group, _, last = key.rpartition(".")
             (config.setdefault(group, {}) if group else config)[last] = values[0]
+            used |= {*paths.split()}
+    if rest := _rest(flags, used):
+        config["original"] = rest
     return config
+
+
+def _rest(flags: dict[str, Any], used: set[str]) -> dict[str, Any]:
+    """Return all other settings by their dotted names; each part of the flags once."""
+    rest: dict[str, Any] = {}
+    parts, seen = [("", flags)], {id(flags)}
+    for prefix, part in parts:
+        for name, value in part.items():
+            if not _fits(name, str) or (path := f"{prefix}{name}") in used:
+                continue
+            if not prefix and ("." in name or NO_SETTING.fullmatch(name)):
+                continue  # what has dots stands in its group as well
+            if isinstance(value, dict):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    parts.append((f"{path}.", value))
+            elif path != "config_env.save_interval" and _is_setting(value):
+                rest[path] = value
+    return rest
+
+
+def _is_setting(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return all(type(v) in (bool, int, float, str, type(None)) and _fits(v, type(v)) for v in items)
 
 
 def _get(nested: Any, path: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,13 @@ from typing import Any
 from memrl import figures
 from memrl.checkpoint import write_whole
 from memrl.cli import tool
+from memrl.comparison import aggregates
 from memrl.figures import FORMATS, SCALES, Curves, Look, Panel, Point
 from memrl.results import Run, load
 from memrl.run_folder import below_cwd
 from memrl.schema import ConfigError
-from memrl.scores import (
-    LAST,
-    PROTOCOLS,
-    REFERENCES,
-    SOLVED,
-    Aggregate,
-    Cell,
-    aggregates,
-    cells,
-    curve,
-)
-from memrl.tables import align
+from memrl.scores import LAST, PROTOCOLS, REFERENCES, Cell, cells, curve
+from memrl.wording import as_text, how_many, left_out, lengths_of
 
 SHOWN = 10  # runs that are named where there may be hundreds
 LIMITS = (("width", 1, 50), ("height", 1, 50), ("font_size", 2, 50), ("dpi", 20, 2000))
@@ -66,10 +56,18 @@ def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | Non
             f"thin ones: single runs, dotted: not counted. {missing}"
         )
         return figures.curves(_curve_panels(seen), caption, look, form)
-    together = aggregates(found)
+    together = [one for one in aggregates(found) if one.profile]
     if not together:
         return None
-    caption = f"{score} Share of the runs of all lengths, with 95 % bootstrap intervals. {missing}"
+    used = [
+        cell
+        for one in together
+        for cell in found
+        if cell.task == one.task and cell.length in one.lengths and cell.label in one.profile
+    ]
+    places = "; ".join(f"{_name(one.task)}: {lengths_of(one)}" for one in together)
+    caption = f"{score} Share of the runs at all lengths that the series have in common ({places})"
+    caption = f"{caption}, with 95 % bootstrap intervals. {how_many(used)}"
     panels = []
     for one in together:
         series = {label: (one.levels, estimate) for label, estimate in one.profile.items()}
@@ -123,70 +121,6 @@ def _panel(title: str, task: str, series: Mapping[str, Any], seen: Sequence[Cell
 
 def _metric(task: str, found: Sequence[Cell]) -> str:
     return next(cell.metric for cell in found if cell.task == task)
-
-
-def how_many(found: Sequence[Cell]) -> str:
-    """Say how many runs count, and why others do not."""
-    members = [member for cell in found for member in cell.members]
-    left_out = Counter((m.excluded or "").split(":")[0] for m in members if m.excluded)
-    count = f"{len(members) - left_out.total()} of {len(members)} runs counted"
-    states = ", ".join(f"{n} {state}" for state, n in left_out.most_common())
-    return f"{count} ({states})." if left_out else f"{count}."
-
-
-# --- from cells to text --------------------------------------------------------------------------
-
-
-def as_text(found: Sequence[Cell]) -> str:
-    """Return the table of tasks, lengths and series, and what all lengths tell together."""
-    if not found:
-        return "no run whose config is known"
-    name, text = found[0].protocol.name, found[0].protocol.text
-    header = ["task", "length", "series", "metric", f"{name} [95 %]", "mean [95 %]"]
-    rows = [[*header, "n", f"solved (>= {SOLVED})"]]
-    for cell in found:
-        length = "-" if cell.length is None else str(cell.length)
-        metric = cell.metric.removeprefix("eval/")
-        n = f"{len(cell.counted)} of {len(cell.members)}"
-        solved = str(cell.solved) if cell.counted else "-"
-        estimates = str(cell.estimate), str(cell.mean)
-        rows.append([cell.task, length, cell.label, metric, *estimates, n, solved])
-    if name == "mean":  # twice the same
-        rows = [row[:5] + row[6:] for row in rows]
-    lines = [align(rows), f"score: {text}; intervals: bootstrap over runs"]
-    for one in aggregates(found):
-        lines += [f"{one.task}, {lengths_of(one)}: {line}" for line in together(one, name)]
-    return "\n".join(lines)
-
-
-def lengths_of(one: Aggregate) -> str:
-    """Name the lengths that were taken together."""
-    if one.lengths == [None]:
-        return "all runs"
-    return f"length{'s' * (len(one.lengths) > 1)} {', '.join(map(str, one.lengths))}"
-
-
-def together(one: Aggregate, name: str) -> list[str]:
-    """Return lines on all lengths together: each series, and which is better."""
-    lines = []
-    if len(one.lengths) > 1:  # else the table says so
-        lines += [f"{name} of {label}: {e} (n = {e.n})" for label, e in one.overall.items()]
-    for (a, b), chance in one.better.items():
-        n = f"n = {one.overall[a].n} and {one.overall[b].n}"
-        lines.append(f"probability that a run of {a} beats one of {b}: {chance} ({n})")
-    return lines
-
-
-def left_out(found: Sequence[Cell], runs: Sequence[Run]) -> list[str]:
-    """Return a line for each run or folder that does not count, with the reason."""
-    lines = [
-        f"{member.run.folder.name}: {member.excluded}"
-        for cell in found
-        for member in cell.members
-        if member.excluded
-    ]
-    lines += [f"{run.name}: {run.state}: {run.cause}" for run in runs if not run.config]
-    return lines
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import base64
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from memrl import plot, reproduce
+from memrl import plot, reproduce, wording
 from memrl.checkpoint import write_whole
 from memrl.cli import tool
+from memrl.comparison import aggregates
 from memrl.figures import Look
-from memrl.results import Run, varying
+from memrl.results import DUPLICATE, Run, varying
 from memrl.run_folder import below_cwd
 from memrl.schema import show
-from memrl.scores import SOLVED, Cell, aggregates
+from memrl.scores import SOLVED, Cell
 from memrl.stats import Estimate
 from memrl.sweep.states import ONGOING, State
+from memrl.tables import Column
 
 
 class Value(NamedTuple):
@@ -58,7 +62,9 @@ def score_table(found: Sequence[Cell]) -> list[list[Value | str]]:
         where.append(cell.metric.removeprefix("eval/"))
         estimates = [estimate(cell.estimate), *([estimate(cell.mean)] if mean else [])]
         n, asked = len(cell.counted), len(cell.members)
-        solved = Value(f"{cell.solved} of {n}", cell.solved / n) if n else number(None)
+        solved = number(None)
+        if cell.solved is not None:
+            solved = Value(f"{cell.solved} of {n}", cell.solved / n)
         rows.append([*where, *estimates, number(n), number(asked), solved])
     return rows
 
@@ -75,11 +81,12 @@ def cost_table(found: Sequence[Cell]) -> list[list[Value | str]]:
 
 
 def _cost(runs: Sequence[Run]) -> list[Value]:
+    runs = [run for run in runs if run.state != DUPLICATE]
     timed = [run for run in runs if _seconds(run)]
     seconds = sum(map(_seconds, timed))
     devices = [_versions(run).get("device") for run in timed]
     gpu = sum(_seconds(run) for run, device in zip(timed, devices, strict=True) if device == "cuda")
-    updates = [run.eval["updates"][-1] for run in timed if "updates" in run.eval]
+    updates = [max(found) for run in timed if len(found := _finite(run, "updates"))]
     steps = sum(run.env_steps for run in timed)
     return [
         number(len(runs)),
@@ -92,8 +99,12 @@ def _cost(runs: Sequence[Run]) -> list[Value]:
 
 def _seconds(run: Run) -> float:
     """Return how long a run has trained, up to its last evaluation."""
-    seconds = run.eval.get("time/seconds")
-    return float(seconds[-1]) if seconds is not None and len(seconds) else 0.0
+    return float(max(_finite(run, "time/seconds"), default=0.0))
+
+
+def _finite(run: Run, name: str) -> Column:
+    column = run.eval.get(name, np.empty(0))
+    return column[np.isfinite(column)]
 
 
 def _versions(run: Run) -> dict[str, Any]:
@@ -130,14 +141,14 @@ def failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the runs that neither are done nor go on, by state and cause, and how to see more."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.problem or run.state not in (State.DONE, *ONGOING):
+        if run.problem or run.state not in (State.DONE, DUPLICATE, *ONGOING):
             state = str(run.state) if run.state != State.DONE else "torn"
             groups.setdefault((state, run.problem or run.cause), []).append(run)
     found = []
     for (state, cause), members in sorted(groups.items()):
         names = [run.name for run in members]
         log = members[0].folder / "run.log"
-        log_path = below_cwd(log) if log.exists() else None
+        log_path = below_cwd(log) if os.path.exists(log) else None
         found.append({"state": state, "cause": cause, "names": names, "log": log_path})
     return found
 
@@ -146,6 +157,8 @@ def version_table(runs: Iterable[Run]) -> list[tuple[str, str]]:
     """Return what the runs ran on, and how many did where it was not the same for all."""
     counts: dict[str, Counter[str]] = {}
     for run in runs:
+        if run.state == DUPLICATE:
+            continue
         for key, value in _versions(run).items():
             values = value if isinstance(value, list) else [value]
             for each in values:
@@ -163,7 +176,7 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return the keys whose values are not the defaults: key, default, value."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     for run in runs:
-        if run.config and run.program == "memrl":
+        if run.config and run.program == "memrl" and run.state != DUPLICATE:
             for key, (default, value) in (reproduce.changes(run.config) or {}).items():
                 counts.setdefault((key, show(default)), Counter())[show(value)] += 1
     return [(key, default, _spread(values)) for (key, default), values in sorted(counts.items())]
@@ -194,12 +207,12 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         title=title,
         updated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(updated)) if updated else None,
         states=states.most_common(),
-        counted=plot.how_many(found),
+        counted=wording.how_many(found),
         pictures=pictures,
         protocol=found[0].protocol,
         scores=score_table(found),
         together=[
-            (f"{one.task}, {plot.lengths_of(one)}", plot.together(one, name))
+            (f"{one.task}, {wording.lengths_of(one)}", wording.together(one, name))
             for one in aggregates(found)
         ],
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
@@ -238,7 +251,7 @@ def _report(given: argparse.Namespace) -> None:
     path = given.output or plot.place(given.folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page(runs, found, title).encode())
-    print(plot.how_many(found))
+    print(wording.how_many(found))
     print(below_cwd(path))
 
 

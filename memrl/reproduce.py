@@ -15,21 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from memrl.experiment import CONF, compose_config, leaves
 from memrl.run_folder import flatten, identity
+from memrl.schema import ABSENT
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 NOT_PLAIN = ("null", "true", "false", "nan", "inf")  # which Hydra takes for something else
 
 Arguments = dict[str, str]  # of a command line, by key
-
-
-class Absent:
-    """Stands for the value of a key that is not there."""
-
-    def __str__(self) -> str:
-        return "absent"
-
-
-ABSENT = Absent()
 
 
 def changes(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:
@@ -56,21 +47,24 @@ class Commands(NamedTuple):
 def commands(configs: Sequence[Mapping[str, Any]]) -> Commands:
     """Return command lines that together give exactly these runs, from the default ``conf/``.
 
-    One line if the runs are all combinations of the values of what varies, else a few.
+    One line if the runs are all combinations of the values of what varies, else a few; one or more
+    for each sweep. Runs without a seed are left out, and so are those with an interpolation, which
+    would be resolved once more.
 
     Args:
         configs: resolved configs, nested.
     """
-    bases = [(config, base) for config in configs if (base := _base(config)) is not None]
+    plain = [c for c in configs if "seed" in c and "${" not in repr(flatten(c))]
+    bases = [(config, base) for config in plain if (base := _base(config)) is not None]
     fitting = [set(_fitting_budgets(base, config)) for config, base in bases]
     common = sorted(set.intersection(*fitting), key=_options("budget").index) if bases else []
     rows = [(_arguments(base, config, common[:1]), flatten(config)) for config, base in bases]
     found = [(row, flat) for row, flat in rows if row]
-    plain = _lines([row for row, _ in found])
+    short = _lines([row for row, _ in found])
     # A key that some were given is the default of others: written out, they may be one product.
     keys = {key for row, _ in found for key in row if "." in key and key[0] not in "+~"}
     full = _lines([_with(row, keys & flat.keys(), flat) for row, flat in found])
-    return Commands(min(plain, full, key=len), len(configs) - len(found))
+    return Commands(min(short, full, key=len), len(configs) - len(found))
 
 
 def _with(row: Arguments, keys: set[str], flat: Mapping[str, Any]) -> Arguments:
@@ -82,11 +76,13 @@ def _with(row: Arguments, keys: set[str], flat: Mapping[str, Any]) -> Arguments:
 
 
 def _lines(rows: Sequence[Arguments]) -> list[str]:
-    groups: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row), set()).add(tuple(row.values()))
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:  # a command has one sweep
+        groups.setdefault((row.get("sweep"), *row), set()).add(tuple(row.values()))
     return [
-        _line(keys, product) for keys, values in groups.items() for product in _products(values)
+        _line(keys, product)
+        for (_, *keys), values in groups.items()
+        for product in _products(values)
     ]
 
 
@@ -133,7 +129,7 @@ def _arguments(
         else:
             chosen[key if key in known else f"+{key}"] = text_of(value)
     chosen["seed"] = text_of(config["seed"])
-    if config["sweep"] != "runs":
+    if config.get("sweep", "runs") != "runs":
         chosen["sweep"] = text_of(config["sweep"])
     return chosen
 
@@ -169,7 +165,7 @@ def _differences(arguments: Arguments, config: Mapping[str, Any]) -> dict[str, t
     return {
         key: (default.get(key, ABSENT), mine.get(key, ABSENT))
         for key in sorted({*default, *mine} - named)
-        if key not in default or key not in mine or default[key] != mine[key]
+        if repr(default.get(key, ABSENT)) != repr(mine.get(key, ABSENT))  # 1 is not 1.0
     }
 
 
@@ -190,7 +186,9 @@ def _given(chosen: Arguments, config: Mapping[str, Any]) -> dict[str, Any]:
         if value is not ABSENT:
             OmegaConf.update(cfg, key, value, force_add=True)
     follows = identity(dict(leaves(cfg, "", strict=False)))
-    return given | {key: mine[key] for key in derived if follows.get(key, ABSENT) != mine[key]}
+    return given | {
+        key: mine[key] for key in derived if repr(follows.get(key, ABSENT)) != repr(mine[key])
+    }
 
 
 # --- what Hydra composes, once for each set of choices -------------------------------------------

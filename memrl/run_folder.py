@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -200,6 +201,12 @@ def in_one_line(error: BaseException) -> str:
 def state_of(folder: Path) -> str | None:
     """Return the ``state`` of a run's folder, or None if it has none."""
     return read_status(folder).get("state")
+
+
+def number(status: Mapping[str, Any], key: str) -> float | None:
+    """Return a number of a status; None if it has none, whatever else stands there."""
+    value: Any = status.get(key)
+    return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import combinations
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from memrl import stats
-from memrl.results import Run, labels, order
+from memrl.results import DUPLICATE, Run, labels, order
 from memrl.stats import Estimate
 from memrl.tables import Column
 
 LAST = 10  # evaluations of a trailing average
-SOLVED = 0.95  # of return or success, in tasks where 1 is best
+GOALS = ("eval/return", "eval/success")  # the metrics that say how well a task is done
+SOLVED = 0.95  # of these, in tasks where 1 is best
 
 # Where the paper's figures end, in env steps; spread by task and length.
-PAPER_ENDS = {
+PAPER_ENDS: dict[tuple[str, float | None], float] = {
     (task, length): million * 1e6
     for task, lengths, ends in (
         ("tmaze_passive", (50, 100, 250, 500, 750, 1000, 1250, 1500), (1, 2, 4, 4, 6, 8, 10, 10)),
@@ -53,12 +54,15 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
     The first nine are averages of what there is.
     """
     values = run.eval.get(metric, np.empty(0))
-    steps = run.eval.get("env_steps", np.empty(0))[~np.isnan(values)]
-    values = values[~np.isnan(values)]
-    sums = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - LAST, 0)
-    return steps, (sums[ends] - sums[starts]) / (ends - starts)
+    steps = run.eval.get("env_steps", np.full(len(values), np.nan))
+    known = ~np.isnan(values) & np.isfinite(steps)
+    steps, values = steps[known], values[known]
+    # Window by window: a running sum would keep what an infinite or a huge value left in it.
+    with np.errstate(invalid="ignore"):  # inf - inf
+        first = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
+        if len(values) < LAST:
+            return steps, first
+        return steps, np.concatenate([first, sliding_window_view(values, LAST).mean(axis=-1)])
 
 
 class Protocol(NamedTuple):
@@ -66,14 +70,14 @@ class Protocol(NamedTuple):
 
     Attributes:
         score: of a run and a metric with at least one value.
-        excluded: why a run does not count, or None.
+        excluded: why a run does not count by a metric, or None.
         statistic, name: what stands for several runs.
         text: the score, in words.
         from_zero: curves begin at step 0 with their first value.
     """
 
     score: Callable[[Run, str], float]
-    excluded: Callable[[Run], str | None]
+    excluded: Callable[[Run, str], str | None]
     statistic: Callable[..., Any]
     name: str
     text: str
@@ -84,7 +88,7 @@ def _last(run: Run, metric: str) -> float:
     return float(curve(run, metric)[1][-1])
 
 
-def _not_done(run: Run) -> str | None:
+def _not_done(run: Run, metric: str) -> str | None:
     if run.problem:
         return run.problem
     return None if run.state == "done" else f"{run.state}{f': {run.cause}' if run.cause else ''}"
@@ -93,8 +97,8 @@ def _not_done(run: Run) -> str | None:
 def _paper_end(run: Run) -> float | None:
     """Return where the paper's figure ends for this run; a shorter run ends where it ends."""
     total = run.total_env_steps
-    key = run.flat.get("env.name"), run.flat.get("env.length")
-    return total and min(total, PAPER_ENDS.get(key, total))  # type: ignore[arg-type]
+    key = str(run.flat.get("env.name")), run.length
+    return total and min(total, PAPER_ENDS.get(key, total))
 
 
 def _last_of_aligned(run: Run, metric: str) -> float:
@@ -103,13 +107,14 @@ def _last_of_aligned(run: Run, metric: str) -> float:
     return float(np.interp(at, steps, values)[at <= steps[-1]][-PAPER_LAST:].mean())
 
 
-def _too_short(run: Run) -> str | None:
+def _too_short(run: Run, metric: str) -> str | None:
     end = _paper_end(run)
-    if run.problem or not end:
-        return _not_done(run) or "no evaluation"
-    if run.env_steps >= 0.9 * end:
+    if run.problem or run.state == DUPLICATE or not end:
+        return _not_done(run, metric) or "no evaluation"
+    last = max(curve(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
+    if last >= 0.9 * end:
         return None
-    return f"{run.state}: {run.env_steps:,} of {end:,.0f} env steps, fewer than 90 %"
+    return f"{run.state}: {last:,.0f} of {end:,.0f} env steps, fewer than 90 %"
 
 
 PROTOCOLS = {
@@ -131,11 +136,21 @@ PROTOCOLS = {
 
 
 class Member(NamedTuple):
-    """A run, its score (NaN before its first evaluation), and why it does not count, or None."""
+    """A run, its score (NaN if it has no finite one), and why it does not count, or None."""
 
     run: Run
     score: float
     excluded: str | None
+
+    @property
+    def kind(self) -> str:
+        """Why it does not count, without what is its own."""
+        if self.run.problem:
+            return "torn"
+        if self.run.state != "done":
+            return str(self.run.state)
+        reason = self.excluded or ""
+        return "fewer than 90 % of its steps" if reason.startswith("done: ") else reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +180,7 @@ class Cell:
 
     @property
     def scored(self) -> list[Member]:
-        """Those that have been evaluated."""
+        """Those that have a score."""
         return [member for member in self.members if not np.isnan(member.score)]
 
     @property
@@ -184,8 +199,10 @@ class Cell:
         return stats.estimate([self.scores], stats.mean)
 
     @property
-    def solved(self) -> int:
-        """How many of those that count scored 0.95 or more."""
+    def solved(self) -> int | None:
+        """How many of those that count scored 0.95 or more; None if that would say nothing."""
+        if not self.counted or self.metric not in GOALS:
+            return None
         return int((self.scores >= SOLVED).sum())
 
     @cached_property
@@ -242,71 +259,12 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
 def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Member]:
     members = []
     for run in sorted(runs, key=lambda run: (order(run.flat.get("seed")), run.flat["sweep"])):
-        excluded, score = protocol.excluded(run), float("nan")
+        excluded, score = protocol.excluded(run, metric), float("nan")
         if len(curve(run, metric)[0]):
             score = protocol.score(run, metric)
+            if not np.isfinite(score):
+                excluded, score = excluded or f"its score is {score}", float("nan")
         elif excluded is None:
             excluded = f"no {metric}"
         members.append(Member(run, score, excluded))
     return members
-
-
-class Aggregate(NamedTuple):
-    """All lengths of a task together.
-
-    Attributes:
-        task: ``env.name``.
-        lengths: those at which every series has a run that counts.
-        overall: the statistic of each series, by label; lengths are resampled apart.
-        better: for pairs of series, the probability that a run of the first beats one of the other.
-        profile: for each series the share of runs above each of the levels.
-        levels: (L,)
-    """
-
-    task: str
-    lengths: list[float | None]
-    overall: dict[str, Estimate]
-    better: dict[tuple[str, str], Estimate]
-    profile: dict[str, Estimate]
-    levels: npt.NDArray[np.float64]
-
-
-def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
-    """Return what the lengths of each task tell together, of those that all series have."""
-    return _aggregates(tuple(found))
-
-
-@lru_cache(1)  # the table, and the figure in each format, ask for the same
-def _aggregates(found: tuple[Cell, ...]) -> list[Aggregate]:
-    together = []
-    for task in dict.fromkeys(cell.task for cell in found):
-        by_label: dict[str, dict[float | None, Cell]] = {}
-        for cell in found:
-            if cell.task == task and cell.counted:
-                by_label.setdefault(cell.label, {})[cell.length] = cell
-        if not by_label:
-            continue
-        first, *others = by_label.values()
-        lengths = [length for length in first if all(length in other for other in others)]
-        strata = {label: [c[n].scores for n in lengths] for label, c in by_label.items()}
-        if not lengths:
-            continue
-        every = np.concatenate([scores for each in strata.values() for scores in each])
-        levels = np.linspace(min(every.min(), 0.0) - 0.05, max(every.max(), 1.0) + 0.05, 201)
-        statistic = found[0].protocol.statistic
-        together.append(
-            Aggregate(
-                task,
-                lengths,
-                {label: stats.estimate(each, statistic) for label, each in strata.items()},
-                {
-                    (a, b): stats.estimate(
-                        [*strata[a], *strata[b]], stats.improvement, stats.FEWER_RESAMPLES
-                    )
-                    for a, b in combinations(strata, 2)
-                },
-                {label: stats.profile(each, levels) for label, each in strata.items()},
-                levels,
-            )
-        )
-    return together

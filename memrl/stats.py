@@ -64,11 +64,13 @@ def improvement(*strata: Scores, axis: int = -1) -> Any:
     """
     assert axis == -1
     half = len(strata) // 2
-    wins = [
-        np.sign(x[..., :, None] - y[..., None, :]).mean(axis=(-2, -1))
-        for x, y in zip(strata[:half], strata[half:], strict=True)
-    ]
-    return (1 + np.mean(wins, axis=0)) / 2
+    chances = []
+    for x, y in zip(strata[:half], strata[half:], strict=True):
+        # By ranks, as all pairs of hundreds of runs would fill the memory.
+        n, m = x.shape[-1], y.shape[-1]
+        ranks = stats.rankdata(np.concatenate([x, y], axis=-1), axis=-1)[..., :n]
+        chances.append((ranks.sum(axis=-1) - n * (n + 1) / 2) / (n * m))
+    return np.mean(chances, axis=0)
 
 
 def profile(strata: Sequence[Scores], levels: Scores) -> Estimate:

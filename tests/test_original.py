@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from memrl import original
 from memrl.original import Log, Stub, Unpickler, is_log, read_flags, read_log
+from memrl.results import labels, load, varying
 
 GOLDEN = Path(__file__).parent / "golden" / "original_log"
 LSTM1 = GOLDEN / "tmaze_passive_L10_lstm_ep600_seed1"
@@ -94,8 +95,12 @@ def test_either_file_of_flags_gives_the_same_config(
     assert read_log(made).config == pickled == read_log(folder).config
 
 
+def ours(folder: Path) -> dict[str, Any]:
+    return {key: value for key, value in read_log(folder).config.items() if key != "original"}
+
+
 def test_config_has_our_names() -> None:
-    assert read_log(LSTM2).config == {
+    assert ours(LSTM2) == {
         "env": {"name": "tmaze_passive", "length": 10, "distract_reward": 0.0},
         "algo": DQN,
         "seq_model": {"name": "lstm", "n_layer": 1, "hidden_dim": 128},
@@ -104,7 +109,7 @@ def test_config_has_our_names() -> None:
         "updates_per_step": 0.25,
         "budget": {"train_episodes": 600, **TMAZE_BUDGET},
     }
-    assert read_log(ACTIVE).config == {
+    assert ours(ACTIVE) == {
         "env": {"name": "tmaze_active", "length": 5, "distract_reward": 0.0},
         "algo": DQN,
         "seq_model": GPT1,
@@ -114,7 +119,7 @@ def test_config_has_our_names() -> None:
         "updates_per_step": 0.25,
         "budget": {"train_episodes": 1500, **TMAZE_BUDGET},
     }
-    assert read_log(VISUAL).config == {
+    assert ours(VISUAL) == {
         "env": {"name": "visual_match", "length": 1},
         "algo": {**DQN, "name": "sacd", "freeze_critic": True},
         "seq_model": {"name": "lstm", "n_layer": 1, "hidden_dim": 64},
@@ -136,15 +141,15 @@ def test_config_keys_are_those_of_our_own_configs(folder: Path) -> None:
 
     from memrl.experiment import compose_config
 
-    config = read_log(folder).config
+    config = ours(folder)
     options = [config["env"]["name"], config["algo"]["name"], config["seq_model"]["name"]]
     groups = zip(("env", "algo", "seq_model"), options, strict=True)
-    ours = OmegaConf.to_container(compose_config([f"{k}={v}" for k, v in groups]), resolve=False)
-    assert isinstance(ours, dict)
+    known = OmegaConf.to_container(compose_config([f"{k}={v}" for k, v in groups]), resolve=False)
+    assert isinstance(known, dict)
     for key, value in config.items():
-        assert key in ours
+        assert key in known
         if isinstance(value, dict):
-            assert value.keys() <= ours[key].keys()
+            assert value.keys() <= known[key].keys()
 
 
 @pytest.mark.parametrize(
@@ -278,6 +283,27 @@ def test_layers_heads_and_dropout_of_gpt(copy: Callable[..., Path]) -> None:
     config = with_text(copy, *edits, of=GPT).config
     assert config["seq_model"] == {**GPT1, "n_layer": 2, "n_head": 4}
     assert config["dropout"] == 0
+
+
+def test_settings_without_a_counterpart_are_kept(copy: Callable[..., Path]) -> None:
+    rest = read_log(VISUAL).config["original"]
+    assert rest["config_rl.init_temperature"] == 0.1 and rest["config_rl.target_entropy"] is None
+    assert not {"config_rl.algo", "shared_encoder", "config_rl.tau"} & rest.keys()
+    folder = copy(LSTM1)
+    (folder / "flags.pkl").unlink()
+    assert varying(load(folder, LSTM1)) == {}
+    edit(folder / "flags.txt", "schedule_end: 0.1", "schedule_end: 0.5")
+    assert labels(load(folder, LSTM1)) == ["lstm, schedule_end=0.5", "lstm, schedule_end=0.1"]
+
+
+@pytest.mark.parametrize("folder", [LSTM1, VISUAL], ids=["lstm", "visual_match"])
+def test_where_and_how_a_run_was_logged_is_no_setting(
+    folder: Path, copy: Callable[..., Path]
+) -> None:
+    other = read_flags(folder / "flags.pkl") | {"save_dir": "x", "run_name": "2023+7", "v": 9}
+    made = copy(folder)
+    (made / "flags.pkl").write_bytes(pickle.dumps(other))
+    assert read_log(made).config == read_log(folder).config
 
 
 # Torn files ----------------------------------------------------------------------------------
@@ -738,7 +764,7 @@ def test_config_that_holds_itself_does_not_hang(copy: Callable[..., Path]) -> No
     path.write_bytes(b"}" + fields + heads + b"Vself\ncx\ny\n)\x81p3\n}V_fields\ng3\nsbs.")
     read = read_flags(path)
     assert read["config_env"]["me"] is read["config_env"]
-    assert read_log(path.parent).config == {"env": {"length": 7}}
+    assert read_log(path.parent).config == {"env": {"length": 7}, "original": {"self": "x.y"}}
 
 
 def test_shared_parts_do_not_multiply(tmp_path: Path) -> None:

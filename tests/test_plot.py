@@ -67,6 +67,7 @@ def test_a_figure_says_how_many_runs_it_shows_and_which_are_missing(
     n = {"lengths": 4, "curves": 4, "profiles": 8}[name]
     assert f"gpt (n = {n})" in said and f"lstm (n = {n})" in said
     assert "95 % bootstrap intervals" in said
+    assert (name == "profiles") == ("in common (tmaze passive: lengths 5, 10)" in said)
 
 
 @pytest.mark.parametrize("protocol, center", [("last", "IQM"), ("paper", "mean")])
@@ -97,6 +98,14 @@ def test_the_level_without_the_ability_is_drawn(
     assert panel.reference == (level, line)
     for name in ("lengths", "curves"):
         assert line in texts(draw(name, found, words, "svg"))
+
+
+def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: Look) -> None:
+    folder = make_run(tmp_path, [0.5, 0.5])
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("name: lstm", "name: $a_b$"))
+    svg = draw("lengths", cells(load(folder), PROTOCOLS["last"]), words, "svg")
+    assert "$a_b$ (n = 1)" in texts(svg)
 
 
 def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:

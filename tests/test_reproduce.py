@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from made import PLAIN, make_config
 
 from memrl.experiment import CONF, Config, compose_config, folder_of, resolve
-from memrl.reproduce import ABSENT, changes, commands, text_of
+from memrl.reproduce import changes, commands, text_of
 from memrl.run_folder import identity
+from memrl.schema import ABSENT
 
 
 def run_of(config: Config) -> tuple[str, str]:
@@ -160,6 +161,27 @@ def test_a_sweep_keeps_its_name(name: str) -> None:
     (line,) = commands([config]).lines
     (again,) = composed_again(line)
     assert again["sweep"] == name
+
+
+def test_each_sweep_has_a_command_of_its_own() -> None:
+    configs = [make_config(f"seed={n}", f"sweep={s}") for s in "ab" for n in range(2)]
+    lines = assert_again(configs, 2)
+    assert [line.rpartition(" ")[2] for line in lines] == ["sweep=a", "sweep=b"]
+
+
+def test_numbers_of_another_type_are_other_values() -> None:
+    config = make_config("env.goal_reward=1")
+    assert changes(config) == {"env.goal_reward": (1.0, 1)}
+    (line,) = assert_again([config], 1)
+    assert "env.goal_reward=1 " in line
+
+
+@pytest.mark.parametrize("change", [{"device": "${seed}"}, {"threads": ["${a}"]}, {"seed": None}])
+def test_what_no_command_can_say_is_left_out(change: dict[str, Any]) -> None:
+    config = make_config() | change
+    if config["seed"] is None:
+        del config["seed"]
+    assert commands([config]) == ([], 1)
 
 
 def test_changes_are_against_the_defaults_of_the_same_task_and_model() -> None:

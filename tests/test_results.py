@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +22,8 @@ from made import make_config, make_run, make_sweep
 from memrl import export
 from memrl.lock import this_process
 from memrl.results import Run, labels, load, varying
-from memrl.schema import ConfigError
+from memrl.schema import ABSENT, ConfigError
+from memrl.scores import PROTOCOLS, cells
 from memrl.sweep import records
 from memrl.sweep.compose import Run as Asked
 from memrl.tables import TornTable, read_table
@@ -189,6 +194,31 @@ def test_a_sweep_that_was_moved_is_read_where_it_is(tmp_path: Path, mixed: Path)
     ]
 
 
+def test_a_folder_that_is_closed_to_us_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = make_run(tmp_path, [1.0], "sweep=a")
+    open_run = make_run(tmp_path, [1.0], "sweep=b")
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".", *more: Any, **named: Any) -> Any:
+            if isinstance(path, str | Path) and closed in Path(path).parents:
+                raise PermissionError(13, "Permission denied", str(path))
+            if real is LISTDIR and Path(path) == closed:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *more, **named)
+
+        return call
+
+    LISTDIR = os.listdir
+    for name in ("stat", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    runs = load(tmp_path / "outputs")
+    said = {run.folder: (run.state, run.cause) for run in runs}
+    assert said[closed] == ("unreadable", f"Permission denied: {closed}")
+    assert said[open_run][0] == "done" and len(export.tidy(runs)["run"]) == 2
+
+
 @pytest.mark.parametrize("name, text", [("none", "No such file"), ("file", "Not a directory")])
 def test_what_is_no_folder_is_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
@@ -260,11 +290,27 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+def test_classes_of_one_name_are_told_apart_where_nothing_else_does() -> None:
+    runs = made(("seed=0",), ("seed=1",), ("seed=2", "algo.lr=0.01"))
+    runs[1].config["seq_model"] = runs[1].config["seq_model"] | {"_target_": "mine.LSTM"}
+    assert list(varying(runs)) == ["algo.lr", "seq_model._target_", "seed"]
+    assert labels(runs)[1] == "lstm, lr=0.0003, seq_model._target_=mine.LSTM"
+
+
 def test_what_goes_with_a_seed_is_not_taken_for_chance() -> None:
     """Each setting has seeds of its own: they are no seeds of one series."""
     runs = made(("algo.lr=1e-3", "seed=0"), ("algo.lr=1e-4", "seed=1"), ("algo.lr=1e-4", "seed=2"))
     assert varying(runs) == {"algo.lr": [1e-4, 1e-3], "seed": [0, 1, 2]}
     assert labels(runs) == ["lstm, lr=0.001", "lstm, lr=0.0001", "lstm, lr=0.0001"]
+
+
+def test_values_that_look_alike_are_told_apart() -> None:
+    model = {"name": "m"}
+    values = [{"a": 1}, {"a": "1"}, {"a": None}, {"a": "null"}, {"a": [1]}, {"a": ["1"]}, {}]
+    runs = [Run(Path("x"), {"seq_model": model | more}) for more in values]
+    assert varying(runs)["seq_model.a"] == [ABSENT, None, 1, "1", [1], ["1"], "null"]
+    shown = ["=1", "='1'", "=null", "='null'", "=[1]", "=['1']"]
+    assert labels(runs) == [*(f"m, a{text}" for text in shown), "m"]
 
 
 def test_keys_with_the_same_end_are_named_whole() -> None:
@@ -290,10 +336,64 @@ def test_the_same_runs_in_two_sweeps_are_told_apart(tmp_path: Path) -> None:
     assert labels(load(tmp_path / "outputs")) == ["lstm, sweep=a", "lstm, sweep=b"]
 
 
+def test_a_copy_of_a_sweep_does_not_count_and_says_of_what_it_is_one(tmp_path: Path) -> None:
+    make_run(tmp_path, [0.5], "seed=0", "sweep=a")
+    make_run(tmp_path, [], "seed=1", "sweep=a", status={"state": "failed"})
+    first = tmp_path / "outputs" / "a"
+    for copied in (tmp_path / "copy", tmp_path / "elsewhere" / "a"):
+        shutil.copytree(first, copied)
+        runs = load(copied, first)  # they are equally far: the first counts
+        for protocol in PROTOCOLS.values():
+            (cell,) = cells(runs, protocol)
+            assert (cell.label, len(cell.members), len(cell.counted)) == ("lstm", 4, 1)
+        said = {run.folder: run.cause for run in runs if run.state == "duplicate"}
+        assert said == {first / run.name: f"of {copied / run.name}" for run in runs}
+
+
+def test_of_a_run_and_an_older_copy_the_run_counts(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, [0.5, 1.0], "sweep=a")
+    older = shutil.copytree(folder.parent, tmp_path / "copy") / folder.name
+    (older / "status.json").write_text('{"state": "stopped"}')
+    (older / "eval.csv").write_text("env_steps,eval/return\n")
+    states = {run.folder: str(run.state) for run in load(older.parent, folder.parent)}
+    assert states == {older: "duplicate", folder: "done"}
+
+
+def test_a_copy_of_an_old_log_does_not_count_and_the_same_seed_again_does(tmp_path: Path) -> None:
+    old = OLD / "tmaze_passive_L10_lstm_ep600_seed1"
+    for name in ("copy", "again"):
+        shutil.copytree(old, tmp_path / name)
+    text = (old / "progress.csv").read_text()
+    (tmp_path / "again" / "progress.csv").write_text(re.sub(r",[\d.]+$", ",1.5", text, flags=re.M))
+    states = {run.name: run.state for run in load(old, tmp_path)}
+    assert states == {old.name: "done", "copy": "duplicate", "again": "done"}
+
+
 def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
     for seed, sweep in enumerate("ab"):
         make_run(tmp_path, [1.0], f"sweep={sweep}", f"seed={seed}")
     assert labels(load(tmp_path / "outputs")) == ["lstm", "lstm"]
+
+
+def test_one_torn_status_or_record_leaves_the_others_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {"state": "failed", "updated": None}
+    folder = make_run(tmp_path, [0.5], "seed=0", "sweep=s", status=status)
+    asked = [make_config(f"seed={seed}", "sweep=s") for seed in (0, 1)]
+    names = [folder.name, "tmaze_passive-10,dqn,lstm,seed=1"]
+    runs = [Asked(c, folder.with_name(name)) for c, name in zip(asked, names, strict=True)]
+    record = records.draft(runs, "slurm", {}, {}, [str(ROOT)])
+    record.write()
+    said = {run.name: run.state for run in load(folder.parent)}
+    assert said == {names[0]: "unreadable", names[1]: "queued"}
+    folder.with_name(names[1]).mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != names[1])
+    (record.folder / "submission.json").write_text("[]")
+    assert {run.state for run in load(folder.parent)} == {"unreadable"}
+    monkeypatch.undo()
+    said = {run.name: run.state for run in load(folder.parent)}
+    assert said == {names[0]: "unreadable", names[1]: "missing", ".submissions": "unreadable"}
 
 
 # --- one tidy table ------------------------------------------------------------------------------
@@ -384,6 +484,7 @@ def test_reading_results_imports_no_torch(module: str) -> None:
         ("eval.csv", "env_steps,eval/return\n1,nan\n2,nan\n"),
         ("eval.csv", "env_steps,eval/return\n9,1\n2,0.5\n"),
         ("eval.csv", "env_steps\n5\n"),
+        ("eval.csv", "env_steps,eval/return,time/seconds\nnan,0.5,\ninf,1,\n"),
     ],
 )
 def test_whatever_stands_in_its_files_the_others_are_shown(
@@ -391,7 +492,6 @@ def test_whatever_stands_in_its_files_the_others_are_shown(
 ) -> None:
     from memrl import plot
     from memrl.report import page
-    from memrl.scores import PROTOCOLS, cells
 
     for seed in range(3):
         folder = make_run(tmp_path, [0.5, 0.75], f"seed={seed}", "sweep=s")

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from made import TOTAL, make_run, make_sweep
 
 from memrl import stats
+from memrl.comparison import aggregates
 from memrl.results import Run, load
-from memrl.scores import LAST, PROTOCOLS, aggregates, cells, curve, metric_of
+from memrl.scores import LAST, PROTOCOLS, cells, curve, metric_of
+from memrl.wording import as_text, how_many, lengths_of, together
 
 OLD = GOLDEN / "original_log"
 DONE = {"env_steps": TOTAL, "progress": 1.0}
@@ -54,6 +56,27 @@ def test_evaluations_without_a_value_are_left_out() -> None:
     run = run_with([10, 20, 30], [0.5, np.nan, 1.0])
     steps, values = curve(run, "eval/return")
     assert (steps.tolist(), values.tolist()) == ([10, 30], [0.5, 0.75])
+
+
+def test_an_infinite_or_huge_value_spoils_no_average_without_it() -> None:
+    returns = [0.5, 1e17, np.inf, -np.inf, *[0.5] * 20]
+    _, values = curve(run_with(list(range(24)), returns), "eval/return")
+    assert values[0] == 0.5 and values[13:].tolist() == [0.5] * 11
+    (cell,) = cells([run_with([5, 9], [0.5, np.inf])] * 2, PROTOCOLS["last"])
+    assert [member.excluded for member in cell.members] == ["its score is inf"] * 2
+    assert cell.estimate.n == 0 and not cell.scored
+
+
+def test_evaluations_without_a_step_are_left_out() -> None:
+    run = run_with([10, 20], [0.5, 1.0])
+    del run.eval["env_steps"]
+    assert [len(column) for column in curve(run, "eval/return")] == [0, 0]
+
+
+def test_rows_without_the_metric_do_not_make_a_run_long_enough() -> None:
+    run = run_with([5, 8, 10], [0.5, 0.5, np.nan], status={"env_steps": 10, "progress": 1.0})
+    (cell,) = cells([run], PROTOCOLS["paper"])
+    assert cell.members[0].excluded == "done: 8 of 10 env steps, fewer than 90 %"
 
 
 def test_a_score_is_the_mean_of_the_last_ten_evaluations() -> None:
@@ -195,7 +218,45 @@ def test_lengths_are_put_together_where_all_models_have_them(tmp_path: Path) -> 
 def test_models_without_a_length_in_common_are_not_compared(tmp_path: Path) -> None:
     make_run(tmp_path, [1.0], "env.length=5")
     make_run(tmp_path, [1.0], "env.length=10", "seq_model=gpt")
-    assert aggregates(cells(load(tmp_path / "outputs"), PROTOCOLS["last"])) == []
+    (one,) = aggregates(cells(load(tmp_path / "outputs"), PROTOCOLS["last"]))
+    assert (one.lengths, one.overall, one.better, one.profile) == ([], {}, {}, {})
+    assert one.apart == {"lstm": [5], "gpt": [10]}
+    assert [lengths_of(one), *together(one, "IQM")] == [
+        "no length in common",
+        "lstm is not compared: no length in common with all others (but 5)",
+        "gpt is not compared: no length in common with all others (but 10)",
+    ]
+
+
+def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -> None:
+    places = [("a", 5), ("a", 10), ("b", 10), ("b", 5), ("c", 20), ("d", 5), ("d", 20)]
+    runs = [run_with([TOTAL], [1.0], length) for _, length in places]
+    for run, (model, _) in zip(runs, places, strict=True):
+        run.config = {**run.config, "seq_model": {"name": model}}
+    found = cells(runs, PROTOCOLS["last"])
+    (one,) = aggregates(found)
+    assert (one.lengths, list(one.better)) == ([5], [("a", "b"), ("a", "d"), ("b", "d")])
+    assert one.apart == {"c": [20]}
+    assert "lengths 5" not in as_text(found) and "length 5: c is not compared" in as_text(found)
+
+
+def test_only_a_metric_of_the_goal_is_beaten_and_solved() -> None:
+    runs = [run_with([TOTAL], [1.0]), run_with([TOTAL], [0.5])]
+    runs[1].config = {**runs[1].config, "seq_model": {"name": "gpt"}}
+    for run in runs:
+        run.eval["eval/length"] = np.array([11.0])
+    text = as_text(cells(runs, PROTOCOLS["last"], "eval/length"))
+    assert "gpt has a higher eval/length than one of lstm" in text and "beats" not in text
+    assert all(cell.solved is None for cell in cells(runs, PROTOCOLS["last"], "eval/length"))
+    assert "gpt beats one of lstm" in as_text(cells(runs, PROTOCOLS["last"]))
+
+
+def test_reasons_are_counted_by_their_kind_and_not_cut() -> None:
+    torn = [f"No such file or directory: /{n}: eval.csv" for n in range(2)]
+    runs = [run_with([TOTAL], [1.0], problem=problem) for problem in (None, *torn)]
+    runs += [run_with([TOTAL // 2], [1.0]), run_with([], []), run_with([9], [1.0], state="lost")]
+    kinds = "2 torn, 2 fewer than 90 % of its steps, 1 lost"
+    assert how_many(cells(runs, PROTOCOLS["paper"])) == f"1 of 6 runs counted ({kinds})."
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -208,6 +269,17 @@ def test_the_original_logs_are_scored(protocol: str) -> None:
     assert found["tmaze_active", 5, "gpt"].scores == pytest.approx([0.5], abs=0.1)
     stopped = found["visual_match", 1, "lstm"]
     assert (stopped.metric, len(stopped.counted), len(stopped.members)) == ("eval/success", 0, 1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_task_or_length_that_is_a_list_is_shown(protocol: str) -> None:
+    runs = [run_with([TOTAL], [1.0], length=[1]), run_with([TOTAL], [1.0])]
+    runs[1].config["env"]["name"] = ["x"]
+    found = cells(runs, PROTOCOLS[protocol])
+    assert [(cell.task, len(cell.counted)) for cell in found] == [
+        ("['x']", 1),
+        ("tmaze_passive", 1),
+    ]
 
 
 def test_seeds_of_all_kinds_are_sorted() -> None:

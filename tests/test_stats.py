@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,6 +59,18 @@ def test_the_probability_of_improvement_is_that_of_rliable(scores) -> None:
     estimate = stats.estimate([*strata(first), *strata(second)], stats.improvement)
     assert estimate.value == pytest.approx(float(point), abs=1e-12)
     assert [estimate.low, estimate.high] == pytest.approx(interval.ravel(), abs=2 * CLOSE)
+
+
+def test_the_probability_of_improvement_needs_little_memory_and_counts_pairs() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 9, (2, 20, 250)).astype(float)  # with ties
+    pairs = np.sign(x[:, :, None] - y[:, None, :]).mean(axis=(-2, -1))
+    tracemalloc.start()
+    found = stats.improvement(x, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found, (1 + pairs) / 2, rtol=0, atol=1e-12)
+    assert peak < 20 * 250 * 250 * 8 / 4
 
 
 def test_a_performance_profile_is_that_of_rliable(scores) -> None:

@@ -206,7 +206,7 @@ def test_what_was_never_issued_as_a_sweep_is_not_retried(tmp_path: Path, command
     assert (shown.wait(), shown.out.splitlines()[-1].split(" (")[0]) == (0, "outputs/empty: 0 runs")
 
 
-def test_a_submission_of_another_version_is_named_in_one_line(
+def test_a_submission_of_another_version_is_named_and_is_not_issued_again(
     mixed: Path, command: Command
 ) -> None:
     path = next((mixed / MIXED / ".submissions").glob("*/submission.json"))
@@ -214,6 +214,9 @@ def test_a_submission_of_another_version_is_named_in_one_line(
     del content["created"]
     path.write_text(json.dumps(content))
     process = command("status", MIXED)
+    assert process.wait() == 0
+    assert path.parent.name in process.out and "no created" in process.out
+    process = command("retry", MIXED)
     assert process.wait() in (1, 2)
     assert process.out == ""
     assert process.err.startswith("error: ") and process.err.count("\n") == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from memrl.checkpoint import CannotContinue
 from memrl.lock import SILENT_S, this_process
 from memrl.run_folder import Status
 from memrl.sweep import records
@@ -325,6 +326,27 @@ def test_a_record_is_read_as_it_was_written(
     again.cancel([0, 2])
     (last,) = records.load_all(sweep)
     assert (last.job_id, last.cancelled) == ("77", [0, 2])
+
+
+def test_what_is_torn_costs_no_other_run(squeue: Path) -> None:
+    squeue.write_text("")
+    lines, number, torn = submit("a", "b", "c"), submit("d"), submit("e", "f")
+    path = lines.folder / "runs.jsonl"
+    path.write_text(path.read_text().replace('{"run": "b"', '["run'))
+    (number.folder / "submission.json").write_text("7")
+    (torn.folder / "submission.json").write_text('{"launcher": "sl')
+    (torn.folder / "cancelled.json").write_text("3")
+    (SWEEP / "e").mkdir()
+    (SWEEP / "e" / "status.json").write_text('{"state": "failed", "updated": null}')
+    sweep = look(SWEEP)
+    said = {row.name: str(row.state) for row in sweep.rows}
+    assert said == {"a": "lost", "c": "lost", "d": "missing", "e": "failed", "f": "missing"}
+    assert {row.name: row.index for row in sweep.rows}["c"] == 2
+    assert sweep.progress() == 0
+    for name in (f"{path}, line 2: ", f"{number.name}/submission", f"{torn.name}/submission"):
+        assert sum(name in line for line in sweep.torn) == 1
+    with pytest.raises(CannotContinue, match=r"runs\.jsonl, line 2"):
+        _ = records.load(lines.folder).runs
 
 
 def test_names_of_submissions_differ_and_suit_a_shell() -> None:

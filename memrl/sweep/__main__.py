@@ -116,6 +116,7 @@ def _as_text(sweep: Sweep) -> str:
     lines = [display.table(sweep.rows), f"{sweep.folder}: {display.counts(sweep)}"]
     if not sweep.queue_known:
         lines.append("squeue does not answer: what is queued may be lost, or already running")
+    lines += sweep.torn
     if note := display.code_note(sweep):
         lines.append(note)
     return "\n".join(lines)
@@ -152,6 +153,8 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
     runs = [row.run for row in sweep.rows if row.submission]
     if not runs:
         raise Refused(f"{folder}: no sweep was issued here; give the run's own command again")
+    if sweep.torn:
+        raise Refused(sweep.torn[0])
     last = sweep.submissions[-1]
     _import_from(last.python_path[1:])
     status: list[int] = []

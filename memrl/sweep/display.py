@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from memrl.checkpoint import write_whole
 from memrl.lock import BUSY
-from memrl.run_folder import below_cwd, in_one_line
+from memrl.run_folder import below_cwd, flatten, in_one_line, number
 from memrl.sweep import snapshot
 from memrl.sweep.compose import Run
 from memrl.sweep.states import ONGOING, Row, State, Sweep
@@ -35,14 +35,14 @@ def table(rows: Collection[Row]) -> str:
 
 def _cells(row: Row) -> list[str]:
     status, running = row.status, row.state == State.RUNNING
-    last, speed, eta = (status.get(key) for key in ("last_return", "env_steps_per_s", "eta_s"))
+    last, speed, eta = (number(status, key) for key in ("last_return", "env_steps_per_s", "eta_s"))
     return [
         row.name,
         row.state.value,
-        f"{float(status.get('progress') or 0):.0%}",
+        f"{number(status, 'progress') or 0:.0%}",
         "-" if last is None else f"{last:.2f}",
         f"{speed:,.0f}" if running and speed is not None else "-",
-        _eta(float(eta), status) if running and eta is not None else "-",
+        _eta(eta, status) if running and eta is not None else "-",
         row.job_id or "-",
         row.node or "-",
         row.cause or "-",
@@ -50,7 +50,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _eta(eta_s: float, status: Mapping[str, Any]) -> str:
-    left = max(eta_s - (time.time() - float(status.get("updated", time.time()))), 0)
+    left = max(eta_s - (time.time() - (number(status, "updated") or time.time())), 0)
     minutes = round(left / 60)
     hours = f"{minutes // 60} h " if minutes >= 60 else ""
     return f"{hours}{minutes % 60} min" if minutes else "<1 min"
@@ -65,8 +65,11 @@ def counts(sweep: Sweep) -> str:
 
 def code_of(row: Row) -> str | None:
     """Return the label of the code that a run was started from, or None if nobody knows."""
-    begun: str | None = row.status.get("versions", {}).get("code")
-    return begun or (snapshot.label(row.submission.code) if row.submission else None)
+    versions = row.status.get("versions")
+    begun = versions.get("code") if isinstance(versions, dict) else None
+    return (
+        str(begun) if begun else (snapshot.label(row.submission.code) if row.submission else None)
+    )
 
 
 def code_note(sweep: Sweep) -> str | None:
@@ -122,9 +125,9 @@ def write_table(sweep: Sweep) -> Path:
     groups = ["env", "algo", "seq_model"]
     writer.writerow(["run", "state", "cause", *groups, "length", "seed", *keys])
     for row in sweep.rows:
-        config = row.run.config
-        chosen = [config.get(group, {}).get("name") for group in groups]
-        chosen += [config.get("env", {}).get("length"), config.get("seed")]
+        config = flatten(row.run.config)
+        chosen = [config.get(f"{group}.name") for group in groups]
+        chosen += [config.get("env.length"), config.get("seed")]
         values = [row.status.get(key) for key in keys]
         writer.writerow([row.name, row.state, row.cause, *chosen, *values])
     path = sweep.folder / "runs.csv"

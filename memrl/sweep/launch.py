@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from memrl import session
+from memrl.checkpoint import CannotContinue
 from memrl.cli import FAILED, attempt
 from memrl.experiment import OUTPUTS, work
 from memrl.interrupt import Signals, Stopped
@@ -78,7 +79,13 @@ def issue(runs: Sequence[Run], launcher: str, settings: Settings) -> int:
 
 
 def _due(sweep: Sweep, settings: Settings) -> list[Run]:
-    """Return the runs to be started now, and say what becomes of the others."""
+    """Return the runs to be started now, and say what becomes of the others.
+
+    Raises:
+        CannotContinue: nobody knows what was submitted before.
+    """
+    if sweep.torn:
+        raise CannotContinue(sweep.torn[0])
     if not sweep.queue_known:
         until = "try again later"
         if shutil.which("squeue") is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from memrl.interrupt import CONTINUE_ME, Signals
 from memrl.lock import BUSY, Busy, locked
-from memrl.run_folder import read_status, record_end
+from memrl.run_folder import number, read_status, record_end
 from memrl.sweep.records import Submission
 
 POLL_S = 0.1
@@ -148,7 +148,9 @@ class Pool:
         (self.failed if code > 0 else self.killed).append(child.index)
         folder = self.submission.cwd / run.folder
         status = read_status(folder)
-        if status.get("state") != "failed" or status["updated"] < child.began:  # no word of its own
+        if (
+            status.get("state") != "failed" or (number(status, "updated") or 0) < child.began
+        ):  # no word of its own
             with contextlib.suppress(Busy, OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 with locked(folder):

@@ -14,17 +14,19 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from memrl.checkpoint import CannotContinue, write_whole
 from memrl.lock import SILENT_S, is_alive, this_process
-from memrl.run_folder import HEARTBEAT_S
+from memrl.run_folder import HEARTBEAT_S, in_one_line
 from memrl.sweep.compose import Run
 
 FOLDER = ".submissions"
+KINDS: dict[str, Any] = {"launcher": str, "settings": dict, "code": dict, "python_path": list}
+KINDS |= {"created": (int, float), "driver": dict, "per_job": int}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Submission:
         driver: the process that submitted it.
         per_job: how many consecutive runs form one job.
         job_id: SLURM's, once ``sbatch`` has returned.
+        problem: what is wrong with its record, of which the folder is all that is known then.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class Submission:
     driver: dict[str, Any]
     per_job: int = 1
     job_id: str | None = None
+    problem: str | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -71,12 +75,38 @@ class Submission:
     @cached_property
     def runs(self) -> list[Run]:
         """The runs, in order, with their folders as seen from ``cwd``."""
+        if self.torn:
+            raise CannotContinue(self.torn[0])
+        return list(self.known.values())
+
+    @property
+    def known(self) -> dict[int, Run]:
+        """Those that can be read, by their places."""
+        return self._read[0]
+
+    @property
+    def torn(self) -> list[str]:
+        """What cannot be read of it, a line for each."""
+        return ([self.problem] if self.problem else []) + self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[dict[int, Run], list[str]]:
         path, sweep = self.folder / "runs.jsonl", self.sweep_folder.relative_to(self.cwd)
+        known, torn = {}, []
         try:
-            lines = path.read_text().splitlines()
-            return [Run(x["config"], sweep / x["run"]) for x in map(json.loads, lines)]
-        except (FileNotFoundError, ValueError) as error:
-            raise CannotContinue(f"{path}: {error}") from None
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError as error:
+            return {}, [f"{path}: {error.strerror}"]
+        for n, line in enumerate(lines):
+            try:
+                content = json.loads(line)
+                config, name = content["config"], content["run"]
+                if not isinstance(config, dict) or not name or Path(name).name != name:
+                    raise ValueError("no run")
+                known[n] = Run(config, sweep / name)
+            except (ValueError, KeyError, TypeError) as error:
+                torn.append(f"{path}, line {n + 1}: {error}")
+        return known, torn
 
     def check_code(self) -> None:
         """Raise CannotContinue unless this process has imported the code that was submitted."""
@@ -106,7 +136,7 @@ class Submission:
         """Write the record itself, with its job once there is one."""
         code = {key: value for key, value in self.code.items() if key != "diff"}
         content = asdict(self) | {"code": code, "job_id": job_id}
-        del content["folder"]
+        del content["folder"], content["problem"]
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
     @contextlib.contextmanager
@@ -132,7 +162,9 @@ class Submission:
         seen = 0.0
         with contextlib.suppress(OSError):
             seen = (self.folder / "submission.json").stat().st_mtime
-        return is_alive(self.driver, time.time() - seen < SILENT_S)
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # no process is described there
+            return is_alive(self.driver, time.time() - seen < SILENT_S)
+        return False
 
     def cancel(self, indices: Sequence[int]) -> None:
         """Note that these runs were cancelled."""
@@ -142,8 +174,9 @@ class Submission:
     @property
     def cancelled(self) -> list[int]:
         """Indices of the runs that were cancelled."""
-        with contextlib.suppress(OSError, ValueError):
-            return list(json.loads((self.folder / "cancelled.json").read_text()))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            content = json.loads((self.folder / "cancelled.json").read_text())
+            return [n for n in content if type(n) is int]
         return []
 
     def remove(self) -> None:
@@ -185,18 +218,29 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+        keys = content.keys()
+    except (ValueError, AttributeError) as error:
         raise CannotContinue(f"{path}: {error}") from None
-    known = {field.name for field in fields(Submission)} - {"folder"}
-    if missing := sorted(known - content.keys()):
+    known = {field.name for field in fields(Submission)} - {"folder", "problem"}
+    if missing := sorted(known - keys):
         raise CannotContinue(f"{path}: no {missing[0]}; was it written by another version?")
+    for key, kinds in KINDS.items():
+        if not isinstance(content[key], kinds) or content[key] == 0:
+            raise CannotContinue(f"{path}: {key} cannot be {content[key]!r}")
     return Submission(folder.absolute(), **{key: content[key] for key in known})
 
 
 def load_all(sweep_folder: Path) -> list[Submission]:
-    """Return the submissions of a sweep, the oldest first."""
+    """Return the submissions of a sweep, the oldest first; before them those that are torn."""
     found = []
     for path in (sweep_folder / FOLDER).glob("*/submission.json"):
-        with contextlib.suppress(FileNotFoundError):  # it came to nothing just now
+        try:
             found.append(load(path.parent))
+        except FileNotFoundError:  # it came to nothing just now
+            continue
+        except (CannotContinue, OSError) as error:
+            problem = in_one_line(error)
+            found.append(
+                Submission(path.parent.absolute(), "", {}, {}, [], 0.0, {}, problem=problem)
+            )
     return sorted(found, key=lambda submission: submission.created)

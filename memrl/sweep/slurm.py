@@ -22,7 +22,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from memrl.checkpoint import CannotContinue
 from memrl.interrupt import EARLY_S, Signals, Stopped
 from memrl.lock import job_id
-from memrl.run_folder import read_status
+from memrl.run_folder import number, read_status
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.records import Submission, load
 from memrl.sweep.snapshot import ROOT, label
@@ -227,7 +227,7 @@ def _remaining(submission: Submission, job: int) -> tuple[list[int], list[int]]:
     for n in range(first, min(first + submission.per_job, len(submission.runs))):
         folder, where = submission.runs[n].folder, "finished before"
         status = read_status(submission.cwd / folder)
-        state, updated = status.get("state"), float(status.get("updated", 0))
+        state, updated = status.get("state"), number(status, "updated") or 0
         if restarted and state == "failed" and updated >= submission.created:
             failed.append(n)
         elif state != "done":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memrl.lock import holder
-from memrl.run_folder import read_status, state_of
+from memrl.run_folder import number, read_status, state_of
 from memrl.sweep.compose import Run
 from memrl.sweep.records import Submission, load_all
 
@@ -132,7 +132,7 @@ def judge(facts: Facts) -> tuple[State, str]:
         return State.RUNNING, ""
     # What its files say may be older than the last submission, which then decides.
     begun = state is not None
-    current = begun and float(facts.status.get("updated", 0)) >= (facts.submitted or 0)
+    current = begun and (number(facts.status, "updated") or 0) >= (facts.submitted or 0)
     if facts.cancelled and state == "failed":
         return State.FAILED, cause
     if facts.cancelled:
@@ -223,12 +223,24 @@ class Row:
 
 @dataclass
 class Sweep:
-    """A sweep as it is now."""
+    """A sweep as it is now.
+
+    Attributes:
+        folder: ``outputs/<sweep>``.
+        rows: its runs.
+        submissions: what was submitted, the oldest first.
+        queue_known: SLURM answered, or was not asked.
+    """
 
     folder: Path
     rows: list[Row]
     submissions: list[Submission]
     queue_known: bool
+
+    @property
+    def torn(self) -> list[str]:
+        """A line for each record that cannot be read: of a submission, or of a run in one."""
+        return [line for submission in self.submissions for line in submission.torn]
 
     def count(self) -> dict[State, int]:
         """Return how many runs are in each state."""
@@ -237,7 +249,7 @@ class Sweep:
 
     def progress(self) -> float:
         """Return the share of the work that is done, 0 to 1."""
-        done = sum(float(row.status.get("progress") or 0) for row in self.rows)
+        done = sum(number(row.status, "progress") or 0 for row in self.rows)
         return done / max(len(self.rows), 1)
 
 
@@ -252,7 +264,7 @@ def look(folder: Path, asked: Sequence[Run] = (), others: bool = False) -> Sweep
     submissions = load_all(folder)
     latest: dict[str, tuple[Submission, int]] = {}
     for submission in submissions:
-        for index, run in enumerate(submission.runs):
+        for index, run in submission.known.items():
             latest[run.folder.name] = submission, index
     runs = _known(folder, latest) if others or not asked else {}
     runs |= {run.folder.name: run for run in asked}
@@ -270,12 +282,19 @@ def look(folder: Path, asked: Sequence[Run] = (), others: bool = False) -> Sweep
 def _known(folder: Path, latest: Mapping[str, tuple[Submission, int]]) -> dict[str, Run]:
     # Below the folder that was asked for: the sweep may have been moved, or be seen from elsewhere.
     runs = {
-        name: Run(submission.runs[index].config, folder / name)
+        name: Run(submission.known[index].config, folder / name)
         for name, (submission, index) in latest.items()
     }
-    by_hand = [p.name for p in folder.glob("*") if (p / "status.json").exists()]
+    by_hand = [p.name for p in folder.glob("*") if os.path.exists(p / "status.json")]
     runs |= {name: Run({}, folder / name) for name in sorted({*by_hand} - runs.keys())}
     return runs
+
+
+def _held(folder: Path) -> bool:
+    try:
+        return holder(folder) is not None
+    except OSError:  # a folder that is closed to us
+        return False
 
 
 def _row(
@@ -292,12 +311,12 @@ def _row(
         job = None
         if submission:
             job = (queue or {}).get((submission.name, index // submission.per_job))
-        alive = holder(run.folder) is not None
+        alive = _held(run.folder)
         status = read_status(run.folder)  # after the lock: one that is gone has left its word
         facts = Facts(
             status=status,
             alive=alive and status.get("state") != "done",
-            submitted=submission.created if submission else None,
+            submitted=(submission.created or None) if submission else None,
             submitting=submission is not None and driven[submission.name],
             slurm=submission is not None and submission.launcher == "slurm",
             job=job,
