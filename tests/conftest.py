@@ -23,6 +23,7 @@ import pytest
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # forks of a process that used a GPU cannot differentiate
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 torch.set_num_threads(1)  # a fork has none of the other threads
 
@@ -243,3 +244,31 @@ def after(events: int, signum: int) -> Callable[[], None]:
             os.kill(os.getpid(), signum)
 
     return file_events(count)
+
+
+# --- what waits for a device ---------------------------------------------------------------------
+
+SYNCS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique")
+
+
+class NoSync(TorchDispatchMode):
+    """Refuses every operation whose result the host would have to wait for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.startswith(SYNCS):
+            raise AssertionError(f"{name} waits for the device")
+        if name == "index" and any(i.dtype == torch.bool for i in args[1] if i is not None):
+            raise AssertionError("indexing with a mask waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def no_sync(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("waits for the device")
+
+    for name in ("numpy", "tolist", "item", "cpu", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    with NoSync():
+        yield

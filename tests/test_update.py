@@ -157,6 +157,21 @@ def test_dropout_follows_torchs_seed_and_its_gradient_follows_its_mask():
 # --- on a device ---------------------------------------------------------------------------------
 
 
+def test_no_sync_would_see_one(no_sync):
+    x = torch.ones(2)
+    for sync in (
+        lambda: x.sum().item(),
+        lambda: bool(x[0] > 0),
+        lambda: x.tolist(),
+        lambda: x.numpy(),
+        lambda: x[x > 0],
+        lambda: x.nonzero(),
+        lambda: torch.ops.aten._local_scalar_dense(x[0]),
+    ):
+        with pytest.raises(AssertionError, match="waits for the device"):
+            sync()
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_no_update_waits_for_the_device(name, request):
     make, batch = AGENTS[name][0], AGENTS[name][1]()
