@@ -189,11 +189,12 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
-    from memrl import machine
+    from memrl import graphs, machine
     from memrl.memory import Memory, action_width
 
     try:
-        device = machine.prepare(config["threads"], config["precision"], config["device"])
+        keys = ("threads", "precision", "device", "update")
+        device = machine.prepare(**{key: config[key] for key in keys})
     except ValueError as error:
         raise ConfigError(str(error)) from None
     torch.manual_seed(config["seed"])
@@ -228,6 +229,10 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
         horizon=spec.horizon,
         train_steps=config["budget"]["train_episodes"] * spec.horizon,
     )
+    if config["update"] == "compiled":
+        graphs.compile_(agent)
+    elif config["update"] == "graphed":
+        agent.update = graphs.Graphed(agent.update)
     return agent, spec, device
 
 

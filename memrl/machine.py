@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30  # the largest block that is kept
 
 
-def prepare(threads: int, precision: str, device: str) -> torch.device:
+def prepare(threads: int, precision: str, device: str, update: str) -> torch.device:
     """Set the machine up for one run, and return where it computes.
 
     Args:
@@ -20,9 +20,10 @@ def prepare(threads: int, precision: str, device: str) -> torch.device:
         precision: "float32", "tf32" or "bf16", of matrix products; what bf16 covers is decided
             where it is used, in ``memory.Memory``.
         device: "auto", "cpu" or "cuda".
+        update: "eager", "compiled" or "graphed".
 
     Raises:
-        ValueError: the device or number format is not there.
+        ValueError: what is asked for is not there.
     """
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
@@ -30,6 +31,10 @@ def prepare(threads: int, precision: str, device: str) -> torch.device:
     cuda = cuda and device != "cpu"
     if precision == "tf32" and not cuda:
         raise ValueError("precision=tf32: only a CUDA device has it; float32 and bf16 are allowed")
+    if update == "graphed" and not cuda:
+        raise ValueError(
+            "update=graphed: only a CUDA device has it; eager and compiled are allowed"
+        )
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if not cuda:

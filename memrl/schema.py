@@ -28,6 +28,7 @@ class TopLevel(TypedDict):
     device: Literal["auto", "cpu", "cuda"]
     threads: int
     precision: Literal["float32", "tf32", "bf16"]
+    update: Literal["eager", "compiled", "graphed"]
     batch_size: int
     num_envs: int
     updates_per_step: float

@@ -146,7 +146,7 @@ def test_an_option_is_named_after_its_file(group):
 def test_every_combination_builds(env, seq_model):
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", "env.length=5")
     if env != "tmaze":  # the general form has five keys more
-        assert len(run_folder.flatten(c)) <= (50 if env in IMAGE_TASKS else 46)
+        assert len(run_folder.flatten(c)) <= (52 if env in IMAGE_TASKS else 48)
     build(c)
 
 
@@ -225,6 +225,8 @@ REFUSED = {
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
     "precision=tf32": "precision=tf32: only a CUDA device has it; float32 and bf16 are allowed",
     "precision=fp16": "precision=fp16: must be one of float32, tf32, bf16",
+    "update=graphed": "update=graphed: only a CUDA device has it; eager and compiled are allowed",
+    "update=fast": "update=fast: must be one of eager, compiled, graphed",
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
     "updates_per_step=0": "updates_per_step must be above 0, got 0",
     "context_len=12": "context_len must be at most the horizon, 11, got 12",
@@ -282,7 +284,10 @@ REFUSED = {
 def test_bad_values_are_refused_in_one_line(overrides):
     import torch
 
-    if overrides in ("device=cuda", "precision=tf32") and torch.cuda.is_available():
+    if (
+        overrides in ("device=cuda", "precision=tf32", "update=graphed")
+        and torch.cuda.is_available()
+    ):
         pytest.skip("there is a CUDA device")
     with pytest.raises(ConfigError) as caught:
         c = config(*overrides.split())

@@ -26,6 +26,7 @@ CORE_RANKS = {
     "encoders": 2,
     "seq_models": 2,
     "replay": 2,
+    "graphs": 5,
     "memory": 3,
     "algos": 4,
     "rollout": 5,

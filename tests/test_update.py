@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from test_sacd_laws import batch_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from memrl import graphs
 from memrl.algos import parts
 from memrl.memory import Memory
 from memrl.networks import Dropout, Head
@@ -222,3 +224,17 @@ def test_an_update_changes_its_tensors_where_they_are(name):
     assert not [key for key in moved if key != ".log_alpha"]  # of which the state holds a copy
     assert any(not torch.equal(after[key], before[key][1]) for key in before)
     assert getattr(agent, "alpha", alpha) is alpha
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", ["dqn lstm", "dqn gpt", "sacd shared", "sacd separate"])
+def test_compiled_updates_are_the_eager_ones(name):
+    make, batch = AGENTS[name][0], AGENTS[name][1]()
+    eager = make()
+    compiled = copy.deepcopy(eager)
+    graphs.compile_(compiled)
+    for _ in range(3):
+        expected, metrics = eager.update(batch), compiled.update(batch)
+        for key, value in expected.items():
+            torch.testing.assert_close(metrics[key], value, rtol=1e-4, atol=1e-5, msg=key)

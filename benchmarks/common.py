@@ -1,0 +1,103 @@
+"""What the benchmarks share: the machine's name, tables, and processes that are timed in turn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+Make = Callable[..., Callable[[], Any]]  # builds what is timed, in a process of its own
+
+
+def machine() -> str:
+    """Describe where this runs, in a line."""
+    import torch
+
+    processor = platform.processor()
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(": ")[1].strip() for line in file if line.startswith("model name")]
+        processor = names[0] if names else processor
+    cores = len(os.sched_getaffinity(0))
+    device = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{time.strftime('%Y-%m-%d')}, {processor}, {cores} cores{device}, {versions}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def products_per_second(dtype: str, n: int = 2048) -> float:
+    """Return the rate of one large matrix product in this process, in floating-point operations."""
+    import torch
+
+    a = torch.randn(n, n).to(getattr(torch, dtype))
+    best = min(_seconds(lambda: a @ a) for _ in range(7))
+    return float(2 * n**3 / best)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process ever held, in MiB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+
+
+class Worker:
+    """A process that does one thing when it is told to, and says how long it took."""
+
+    def __init__(self, make: Make, *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(end, make, arguments), daemon=True)
+        self.process.start()
+        self.before_mib: float = self.pipe.recv()  # its peak before it began
+
+    def seconds(self) -> float:
+        """Do it once."""
+        self.pipe.send("again")
+        return self._answer()
+
+    def close(self) -> float:
+        """End the process; return its peak of memory, in MiB."""
+        self.pipe.send("end")
+        peak = self._answer()
+        self.process.join()
+        return peak
+
+    def _answer(self) -> float:
+        return float(self.pipe.recv())
+
+
+def _serve(pipe: Connection, make: Make, arguments: Sequence[Any]) -> None:
+    call = make(*arguments)
+    pipe.send(peak_mib())
+    while pipe.recv() == "again":
+        pipe.send(_seconds(call))
+    pipe.send(peak_mib())
+
+
+def in_turn(workers: Sequence[Worker], repetitions: int) -> list[list[float]]:
+    """Time each worker ``repetitions`` times, A B C A B C ..., after one round that does not count.
+
+    So that a machine which slows down slows all of them down.
+    """
+    rounds = [[worker.seconds() for worker in workers] for _ in range(repetitions + 1)][1:]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """Return the median of the paired ratios."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))

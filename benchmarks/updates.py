@@ -1,0 +1,127 @@
+"""One update's time and memory against the reference formulation, by model and length.
+
+    python benchmarks/updates.py
+    python benchmarks/updates.py --models gpt --lengths 50,250 --threads 2
+
+Each formulation runs in a process of its own; they take turns, and ratios are medians of pairs.
+Batch 64, the Passive T-Maze, dropout 0.1. ``faithful`` is the default configuration; ``fast`` has
+``algo.shared_forward=true attention_dropout=0``; ``bf16`` also ``precision=bf16``. The floor counts
+8 x parameters x tokens and the causal half of attention, at the rate of a large matrix product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from common import Worker, in_turn, machine, products_per_second, ratio, table
+
+BATCH = 64
+FAST = ["attention_dropout=0", "algo.shared_forward=true"]
+KINDS = {"faithful": [], "fast": FAST, "bf16": [*FAST, "precision=bf16"]}
+WIDTH = 128  # of the GPT
+WEIGHTS = {"lstm": 191_156, "gpt": 298_884}
+
+
+def windows(length: int, batch: int = BATCH) -> Any:
+    """Return random windows of whole Passive T-Maze episodes."""
+    import torch
+
+    from memrl.interfaces import Episodes
+
+    torch.manual_seed(0)
+    T = length + 1
+    return Episodes(
+        obs=torch.randn(T + 1, batch, 2),
+        action=torch.randint(4, (T, batch)),
+        reward=torch.randn(T, batch),
+        terminated=(torch.arange(T).unsqueeze(1) == T - 1).repeat(1, batch),
+        mask=torch.ones(T, batch, dtype=torch.bool),
+    )
+
+
+def reference(model: str, length: int, threads: int) -> Callable[[], Any]:
+    """Return an update of the reference formulation."""
+    import torch
+    from reference import Reference
+
+    torch.set_num_threads(threads)
+    update, batch = Reference(model, length).update, windows(length)
+    return lambda: update(batch)
+
+
+def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callable[[], Any]:
+    """Return an update of a configured agent."""
+    from memrl.experiment import build_agent, compose_config, resolve
+
+    short = ["budget.train_episodes=10", "device=cpu", f"threads={threads}"]
+    given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", *short, *overrides]
+    agent, _, _ = build_agent(resolve(compose_config(given)))
+    batch = windows(length)
+    return lambda: agent.update(batch)
+
+
+def operations(model: str, length: int) -> float:
+    """Count an update's operations: two forward passes, of which one with its backward pass."""
+    tokens = BATCH * (length + 2)
+    attention = (
+        tokens * (length + 2) * WIDTH * 2 if model == "gpt" else 0
+    )  # a forward's causal half
+    return tokens * 8 * WEIGHTS[model] + 4 * attention
+
+
+def measure(model: str, length: int, threads: int, repetitions: int) -> list[list[Any]]:
+    """Return the rows of one model and length."""
+    workers = [Worker(reference, model, length, threads)]
+    workers += [Worker(ours, model, length, threads, given) for given in KINDS.values()]
+    times = in_turn(workers, repetitions)
+    memory = [worker.close() - worker.before_mib for worker in workers]
+    rates = {"float32": RATES["float32"] * threads, "bfloat16": RATES["bfloat16"] * threads}
+    rows = []
+    for kind, own, held in zip(["reference", *KINDS], times, memory, strict=True):
+        floor = operations(model, length) / rates["bfloat16" if kind == "bf16" else "float32"]
+        median = statistics.median(own)
+        share = "" if kind in ("reference", "faithful") else f"{floor / median:.0%}"
+        speed = f"{ratio(times[0], own):.2f}"
+        name = model.upper()
+        rows.append([name, length, kind, f"{1e3 * median:,.0f}", speed, f"{held:,.0f}", share])
+    return rows
+
+
+RATES = {"float32": 0.0, "bfloat16": 0.0}  # set once, before anything else runs
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="lstm,gpt")
+    parser.add_argument("--lengths", default="10,50,250,1000,1500")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repetitions", type=int, default=5)
+    given = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    RATES.update({dtype: products_per_second(dtype) for dtype in RATES})
+    print(f"{machine()}; {given.threads} thread(s), medians of {given.repetitions}; one core's ")
+    print(", ".join(f"{dtype} product {rate / 1e9:,.0f} GFLOP/s" for dtype, rate in RATES.items()))
+    head = [
+        "model",
+        "length",
+        "update",
+        "ms",
+        "times faster",
+        "MiB beyond the start",
+        "of the floor",
+    ]
+    rows = []
+    for model in given.models.split(","):
+        for length in map(int, given.lengths.split(",")):
+            rows += measure(model, length, given.threads, given.repetitions)
+    print("\n" + table(head, rows))
+
+
+if __name__ == "__main__":
+    main()
