@@ -1,4 +1,4 @@
-"""The reference formulation: the paper's DQN update, restated in plain PyTorch.
+"""The reference formulation: the paper's DQN, restated in plain PyTorch.
 
 Three forward passes of a whole network (prediction, arg-max, target), all with dropout, attention
 that holds its (T, T) matrices, parameter by parameter loops in the optimiser and in the target, and
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from typing import Any
 
 import torch
@@ -30,12 +31,20 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("causal", torch.ones(rows, rows).tril().bool())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: list[Tensor] | None = None) -> Tensor:
+        """Attend within x (B, T, D), or from one step to the past, which is then longer by it."""
         B, T, D = x.shape
         q, k, v = (
             part.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
             for part in self.qkv(x).split(D, dim=2)
         )
+        if past is not None:
+            k, v = past[:] = [
+                torch.cat([old, new], 2) for old, new in zip(past, (k, v), strict=True)
+            ]
+            weights = (q @ k.transpose(-1, -2) / math.sqrt(D // self.n_head)).softmax(-1)
+            y = self.dropout(weights) @ v
+            return self.out(y.transpose(1, 2).reshape(B, T, D))
         weights = q @ k.transpose(-1, -2) / math.sqrt(D // self.n_head)
         weights = torch.where(self.causal[:T, :T], weights, torch.tensor(-1e4))
         y = self.dropout(weights.softmax(-1)) @ v
@@ -52,8 +61,8 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.drop1, self.drop2 = nn.Dropout(dropout), nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop1(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, past: list[Tensor] | None = None) -> Tensor:
+        x = x + self.drop1(self.attention(self.norm1(x), past))
         hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")
         return x + self.drop2(self.down(hidden))
 
@@ -70,10 +79,14 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, n_head, rows, dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.dropout(x.transpose(0, 1) + self.position[: len(x)])
-        for block in self.blocks:
-            y = block(y)
+        self.width = width
+
+    def forward(self, x: Tensor, state: list[list[Tensor]] | None = None) -> Tensor:
+        """Map (T, B, D) to (T, B, D); with a state, one step after those that it holds."""
+        begin = 0 if state is None else state[0][0].shape[2]
+        y = self.dropout(x.transpose(0, 1) + self.position[begin : begin + len(x)])
+        for i, block in enumerate(self.blocks):
+            y = block(y, None if state is None else state[i])
         return self.norm(y).transpose(0, 1)
 
 
@@ -101,6 +114,22 @@ class Network(nn.Module):
         h = h[0] if isinstance(h, tuple) else h
         return self.head(h)  # type: ignore[no-any-return]
 
+    def begin(self) -> Any:
+        """Return the state of one episode about to begin."""
+        if isinstance(self.model, nn.LSTM):
+            return (torch.zeros(1, 1, 128), torch.zeros(1, 1, 128))
+        return [[torch.zeros(1, 1, 0, 128), torch.zeros(1, 1, 0, 128)] for _ in self.model.blocks]
+
+    @torch.no_grad()
+    def step(self, obs: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Map one observation (2,) and the action before it, one-hot (4,), to values (4,)."""
+        x = torch.cat([F.relu(self.action(previous)), F.relu(self.obs(obs))]).view(1, 1, -1)
+        if isinstance(self.model, nn.LSTM):
+            h, state = self.model(x, state)
+        else:
+            h = self.model(x, state)
+        return self.head(h)[0, 0], state
+
 
 class Reference:
     """The update as a textbook writes it."""
@@ -109,6 +138,20 @@ class Reference:
         self.online = Network(model, length, dropout)
         self.target = copy.deepcopy(self.online)
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=3e-4)
+
+    def play(self, env: Any, epsilon: float) -> int:
+        """Play one episode of one environment, exploring; return its steps."""
+        obs, _ = env.reset()
+        state, previous, steps, over = self.online.begin(), torch.zeros(N_ACTION), 0, False
+        while not over:
+            values, state = self.online.step(torch.as_tensor(obs), previous, state)
+            greedy = random.random() >= epsilon
+            action = int(values.argmax()) if greedy else random.randrange(N_ACTION)
+            previous = F.one_hot(torch.tensor(action), N_ACTION).float()
+            obs, _, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+            steps += 1
+        return steps
 
     def update(self, batch: Any) -> dict[str, float]:
         """Do one gradient step on windows with ``obs, action, reward, terminated, mask``."""

@@ -136,14 +136,14 @@ class Trainer:
         self._cycle_since = (self._since, self.updates)
         while True:
             while self.owed:
-                self._update()
+                self.update()
                 boundary()
             if self.in_cycle:
                 self._end_cycle()
             if self.finished:
                 return
             boundary()
-            self._collect()
+            self.collect()
             boundary()
 
     @property
@@ -171,7 +171,8 @@ class Trainer:
         """Return the time spent training, earlier processes included."""
         return self.elapsed + time.perf_counter() - self._since
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Play a round of episodes into the replay; owe the updates that they ask for."""
         self._cycle_since = (time.perf_counter(), self.updates)
         before, returns, successes = self.env_steps, [], []
         warmup = self.env_steps == 0
@@ -197,7 +198,8 @@ class Trainer:
         self.cycle_success = float(np.mean(successes)) if successes else math.nan
         self.in_cycle = True
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Do one gradient step on a sampled batch."""
         metrics = self.agent.update(self.replay.sample(self.batch_size))
         self.owed -= 1
         self.updates += 1

@@ -1,0 +1,39 @@
+"""Cost of an update against the length, up to 10,000: GPT, batch 64.
+
+    python benchmarks/long.py
+
+Time and memory of a few updates each, in a process of its own. Attention grows with the square of
+the length, all else and the memory linearly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+from common import Worker, in_turn, machine, table
+from updates import KINDS, ours
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lengths", default="1250,2500,5000,10000")
+    parser.add_argument("--model", default="gpt")
+    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    print(f"{machine()}; {given.threads} thread(s), medians of {given.repetitions} updates\n")
+    rows = []
+    for length in map(int, given.lengths.split(",")):
+        for kind in ("fast", "bf16"):
+            worker = Worker(ours, given.model, length, given.threads, KINDS[kind])
+            seconds = statistics.median(in_turn([worker], given.repetitions)[0])
+            held = worker.close() - worker.before_mib
+            each = f"{1e6 * seconds / (length + 2):,.0f}"
+            rows.append([given.model.upper(), length, kind, f"{seconds:.1f}", f"{held:,.0f}", each])
+    print(table(["model", "length", "update", "s", "MiB beyond the start", "us a step"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Several seeds in one process, as stacked weights under vmap, against one after another.
+
+    python benchmarks/seeds.py
+
+The gradient of one update's loss: forward and backward pass of the online network, batch 64, no
+dropout. ``stacked`` is ``torch.func``: ``vmap`` of ``grad`` over weights stacked by
+``stack_module_state``. Recurrent layers have no rule for vmap, so the LSTM is missing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from common import Worker, in_turn, machine, ratio, table
+from updates import windows
+
+SEEDS = 4
+
+
+def networks(model: str, length: int) -> list[Any]:
+    """Return the online networks of several seeds."""
+    import torch
+
+    from memrl.experiment import build_agent, compose_config, resolve
+
+    given = [f"env.length={length}", f"seq_model={model}", "budget.train_episodes=10"]
+    given += ["dropout=0", "attention_dropout=0", "device=auto"]
+    built = [
+        build_agent(resolve(compose_config([*given, f"seed={seed}"])))[0] for seed in range(SEEDS)
+    ]
+    torch.set_num_threads(1)
+    return [agent.online for agent in built]  # type: ignore[attr-defined]
+
+
+def one_by_one(model: str, length: int) -> Callable[[], Any]:
+    """Return the gradients of all seeds, computed in turn."""
+    online = networks(model, length)
+    device = next(online[0].parameters()).device
+    batch = [x.to(device) for x in windows(length)[:3]]
+
+    def call() -> None:
+        for network in online:
+            network.zero_grad()
+            network(*batch).square().mean().backward()
+
+    return call
+
+
+def stacked(model: str, length: int) -> Callable[[], Any]:
+    """Return the gradients of all seeds, computed as one."""
+    import torch
+    from torch.func import functional_call, grad, stack_module_state, vmap
+
+    online = networks(model, length)
+    device = next(online[0].parameters()).device
+    weights, buffers = stack_module_state(online)
+    weights = {name: weight.detach() for name, weight in weights.items()}
+    batch = [x.to(device).expand(SEEDS, *x.shape) for x in windows(length)[:3]]
+
+    def loss(weights: Any, buffers: Any, *batch: torch.Tensor) -> torch.Tensor:
+        return functional_call(online[0], (weights, buffers), batch).square().mean()  # type: ignore[no-any-return]
+
+    return lambda: vmap(grad(loss))(weights, buffers, *batch)
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{machine()}; {SEEDS} seeds, one thread, medians of 5\n")
+    rows = []
+    for model, length in (("mlp", 10), ("mlp", 250), ("gpt", 10), ("gpt", 50), ("gpt", 250)):
+        workers = [Worker(make, model, length) for make in (one_by_one, stacked)]
+        times = in_turn(workers, 5)
+        for worker in workers:
+            worker.close()
+        ms = [f"{1e3 * statistics.median(own) / SEEDS:.1f}" for own in times]
+        rows.append([model.upper(), length, *ms, f"{ratio(*times):.2f}"])
+    head = ["model", "length", "one by one, ms a seed", "stacked, ms a seed", "times faster"]
+    print(table(head, rows))
+
+
+if __name__ == "__main__":
+    main()
