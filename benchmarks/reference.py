@@ -134,8 +134,8 @@ class Network(nn.Module):
 class Reference:
     """The update as a textbook writes it."""
 
-    def __init__(self, model: str, length: int, dropout: float = 0.1) -> None:
-        self.online = Network(model, length, dropout)
+    def __init__(self, model: str, length: int, dropout: float = 0.1, device: str = "cpu") -> None:
+        self.online = Network(model, length, dropout).to(device)
         self.target = copy.deepcopy(self.online)
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=3e-4)
 

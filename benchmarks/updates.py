@@ -22,7 +22,7 @@ BATCH = 64
 FAST = ["attention_dropout=0", "algo.shared_forward=true"]
 KINDS = {"faithful": [], "fast": FAST, "bf16": [*FAST, "precision=bf16"]}
 WIDTH = 128  # of the GPT
-WEIGHTS = {"lstm": 191_156, "gpt": 298_884}
+WEIGHTS = {"lstm": 191_156, "gpt": 298_884}  # of the whole network
 
 
 def windows(length: int, batch: int = BATCH) -> Any:

@@ -1,0 +1,124 @@
+"""Updates on a CUDA device: eager, compiled, graphed, against the reference formulation.
+
+    python benchmarks/gpu.py               # needs a CUDA device
+    python benchmarks/gpu.py --expected    # needs none: what counted operations and bytes allow
+
+First it is checked that compiled and graphed updates have the losses of eager ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from common import Worker, in_turn, machine, ratio, table
+from updates import BATCH, FAST, operations, windows
+
+KINDS = {
+    "eager": [],
+    "eager, tf32": ["precision=tf32"],
+    "eager, bf16": ["precision=bf16"],
+    "compiled, bf16": ["precision=bf16", "update=compiled"],
+    "graphed, bf16": ["precision=bf16", "update=graphed"],
+}
+LENGTHS = (50, 250, 1000, 1500)
+CHECKED = 8  # updates, of which a graph replays the last ones
+# Of one card: bfloat16 products (dense) and memory, from the vendor's data sheets.
+CARDS = {"H100 SXM": (989e12, 3.35e12), "H200": (989e12, 4.8e12)}
+# Bytes of one embedded step, counted: written and read in an update (about 60 passes over vectors
+# of 128, of which the MLP's count four times), and held until the backward pass.
+MOVED = {"gpt": 60 * 128 * 4, "lstm": 50 * 128 * 4}
+HELD = {"gpt": 16 * 1024, "lstm": 10 * 1024}
+LSTM_STEP_S = 10e-6  # of one time step in one pass, whatever the batch: a kernel's latency
+
+
+def reference(model: str, length: int) -> Callable[[], Any]:
+    """Return an update of the reference formulation."""
+    from reference import Reference
+
+    update = Reference(model, length, device="cuda").update
+    batch = type(windows(1))(*(column.cuda() for column in windows(length)))
+    return lambda: update(batch)
+
+
+def agent_of(model: str, length: int, overrides: list[str]) -> Any:
+    """Return a configured agent on the device."""
+    from memrl.experiment import build_agent, compose_config, resolve
+
+    given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", "device=cuda"]
+    given += ["budget.train_episodes=10", *FAST, *overrides]
+    return build_agent(resolve(compose_config(given)))[0]
+
+
+def ours(model: str, length: int, overrides: list[str]) -> Callable[[], Any]:
+    """Return an update of a configured agent, past compilation and capture."""
+    agent = agent_of(model, length, overrides)
+    batch = type(windows(1))(*(column.cuda() for column in windows(length)))
+    for _ in range(CHECKED):
+        agent.update(batch)
+    return lambda: agent.update(batch)
+
+
+def check(model: str) -> None:
+    """Exit with a message unless the same updates have the same losses, however computed."""
+    batch = type(windows(1))(*(column.cuda() for column in windows(50)))
+    losses = {}
+    for update in ("eager", "compiled", "graphed"):
+        agent = agent_of(model, 50, ["dropout=0", f"update={update}"])
+        losses[update] = [agent.update(batch)["loss"].item() for _ in range(CHECKED)]
+    for update, found in losses.items():
+        for own, eager in zip(found, losses["eager"], strict=True):
+            if abs(own - eager) > 1e-3 * abs(eager):
+                sys.exit(f"{model}, {update}: losses {found}, eager {losses['eager']}")
+    print(f"{model}: compiled and graphed losses of {CHECKED} updates are the eager ones")
+
+
+def expected() -> str:
+    """Return a table of what an update would take at the limits of a card."""
+    rows = []
+    for model in ("lstm", "gpt"):
+        for length in LENGTHS:
+            tokens = BATCH * (length + 2)
+            times = []
+            for rate, bandwidth in CARDS.values():
+                seconds = operations(model, length) / rate + tokens * MOVED[model] / bandwidth
+                seconds += 4 * (length + 2) * LSTM_STEP_S if model == "lstm" else 0
+                times.append(f"{1e3 * seconds:.1f}")
+            rows.append([model.upper(), length, *times, f"{tokens * HELD[model] / 2**20:,.0f}"])
+    return table(["model", "length", *(f"{card}, ms" for card in CARDS), "MiB"], rows)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--expected", action="store_true")
+    parser.add_argument("--repetitions", type=int, default=10)
+    given = parser.parse_args()
+    if given.expected:
+        print(expected())
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("there is no CUDA device here; --expected needs none")
+    print(machine())
+    rows = []
+    for model in ("lstm", "gpt"):
+        check(model)
+        for length in LENGTHS:
+            workers = [Worker(reference, model, length)]
+            workers += [Worker(ours, model, length, overrides) for overrides in KINDS.values()]
+            times = in_turn(workers, given.repetitions)
+            for worker in workers:
+                worker.close()
+            for kind, own in zip(["reference", *KINDS], times, strict=True):
+                rate = f"{1 / statistics.median(own):,.1f}"
+                rows.append([model.upper(), length, kind, rate, f"{ratio(times[0], own):.1f}"])
+    print("\n" + table(["model", "length", "update", "updates/s", "times faster"], rows))
+
+
+if __name__ == "__main__":
+    main()
