@@ -1,4 +1,4 @@
-"""The files in sweeps/ are the paper's experiments; a sweep is accepted or refused as a whole."""
+"""The files in sweeps/: the paper's experiments and ours; each is accepted whole, or not at all."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ PAPER = {
     "key_to_door": (80, names("key_to_door", [60, 120, 250, 500], "sacd", TWO)),
     "layers": (300, names("tmaze_active", ACTIVE, "dqn", PLAIN, TWO, FOUR)),
 }
+OURS = {"fast": 8, "headline": 2}  # and how many runs of one seed
 
 
 def planned(process: Process, state: str = "missing", now: str = "start") -> list[str]:
@@ -72,7 +73,14 @@ def file(request: pytest.FixtureRequest) -> Iterator[tuple[str, DictConfig]]:
 
 
 def test_there_is_a_test_of_every_file() -> None:
-    assert {path.stem for path in (ROOT / "sweeps").glob("*.yaml")} == set(PAPER)
+    assert {path.stem for path in (ROOT / "sweeps").glob("*.yaml")} == {*PAPER, *OURS}
+
+
+@pytest.mark.parametrize(("name", "runs"), OURS.items())
+def test_our_own_files_are_accepted(name: str, runs: int, launch: Launch) -> None:
+    process = launch("-cd", str(ROOT / "sweeps"), "-cn", name, "seed=0", DRY)
+    assert process.wait() == 0, process.output
+    assert f"outputs/{name}: {runs} runs ({runs} missing)" in process.out
 
 
 def test_a_file_is_exactly_the_runs_of_the_paper(file: tuple[str, DictConfig]) -> None:
