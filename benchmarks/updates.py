@@ -20,7 +20,12 @@ from common import Worker, in_turn, machine, products_per_second, ratio, table
 
 BATCH = 64
 FAST = ["attention_dropout=0", "algo.shared_forward=true"]
-KINDS = {"faithful": [], "fast": FAST, "bf16": [*FAST, "precision=bf16"]}
+KINDS = {
+    "faithful": [],
+    "fast": FAST,
+    "bf16": [*FAST, "precision=bf16"],
+    "compiled": [*FAST, "update=compiled"],
+}
 WIDTH = 128  # of the GPT
 WEIGHTS = {"lstm": 191_156, "gpt": 298_884}  # of the whole network
 
@@ -72,15 +77,17 @@ def operations(model: str, length: int) -> float:
     return tokens * 8 * WEIGHTS[model] + 4 * attention
 
 
-def measure(model: str, length: int, threads: int, repetitions: int) -> list[list[Any]]:
+def measure(
+    model: str, length: int, kinds: list[str], threads: int, repetitions: int
+) -> list[list[Any]]:
     """Return the rows of one model and length."""
     workers = [Worker(reference, model, length, threads)]
-    workers += [Worker(ours, model, length, threads, given) for given in KINDS.values()]
+    workers += [Worker(ours, model, length, threads, KINDS[kind]) for kind in kinds]
     times = in_turn(workers, repetitions)
     memory = [worker.close() - worker.before_mib for worker in workers]
     rates = {"float32": RATES["float32"] * threads, "bfloat16": RATES["bfloat16"] * threads}
     rows = []
-    for kind, own, held in zip(["reference", *KINDS], times, memory, strict=True):
+    for kind, own, held in zip(["reference", *kinds], times, memory, strict=True):
         floor = operations(model, length) / rates["bfloat16" if kind == "bf16" else "float32"]
         median = statistics.median(own)
         share = "" if kind in ("reference", "faithful") else f"{floor / median:.0%}"
@@ -98,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="lstm,gpt")
     parser.add_argument("--lengths", default="10,50,250,1000,1500")
+    parser.add_argument("--kinds", default="faithful,fast,bf16", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
@@ -119,7 +127,7 @@ def main() -> None:
     rows = []
     for model in given.models.split(","):
         for length in map(int, given.lengths.split(",")):
-            rows += measure(model, length, given.threads, given.repetitions)
+            rows += measure(model, length, given.kinds.split(","), given.threads, given.repetitions)
     print("\n" + table(head, rows))
 
 
