@@ -1,6 +1,6 @@
 """All benchmarks, one after another, into a dated Markdown file; about an hour on a quiet machine.
 
-    python benchmarks/all.py [FILE]        # default: outputs/benchmarks-<date>.md
+python benchmarks/all.py [FILE]        # default: outputs/benchmarks-<date>.md
 """
 
 from __future__ import annotations

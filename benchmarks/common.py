@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+TURN_S = 0.5  # what is shorter is repeated within its turn: training does not stop after an update
 Make = Callable[..., Callable[[], Any]]  # builds what is timed, in a process of its own
 
 
@@ -43,11 +44,12 @@ def products_per_second(dtype: str, n: int = 2048) -> float:
     return float(2 * n**3 / best)
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def _seconds(call: Callable[[], Any], times: int = 1) -> float:
     import torch
 
     start = time.perf_counter()
-    call()
+    for _ in range(times):
+        call()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -70,7 +72,7 @@ class Worker:
         self.before_mib: float = self.pipe.recv()  # its peak before it began
 
     def seconds(self) -> float:
-        """Do it once."""
+        """Do it in a turn; return how long once takes."""
         self.pipe.send("again")
         return self._answer()
 
@@ -88,8 +90,11 @@ class Worker:
 def _serve(pipe: Connection, make: Make, arguments: Sequence[Any]) -> None:
     call = make(*arguments)
     pipe.send(peak_mib())
+    times = 1
     while pipe.recv() == "again":
-        pipe.send(_seconds(call))
+        seconds = _seconds(call, times) / times
+        times = max(1, round(TURN_S / seconds))
+        pipe.send(seconds)
     pipe.send(peak_mib())
 
 

@@ -36,7 +36,7 @@ GROUPS = {
     "env": "the task; env.length is its one number: how long the agent must remember",
     "algo": "the algorithm; the env chooses it",
     "seq_model": "the memory, with seq_model.n_layer and more; mlp remembers nothing",
-    "budget": "how long to train; smoke is 20 episodes, quick 600",
+    "budget": "how long to train; smoke is 20 episodes, quick 600; fast solves T-Mazes in minutes",
     "encoder": "what embeds observations; the env chooses it",
     "logger": "besides csv files and the console",
 }
@@ -50,6 +50,7 @@ Groups, with their options (the default stands first):
 {groups}
 
 Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_envs=N
+  precision=float32|tf32|bf16  update=eager|compiled|graphed  dropout=P  attention_dropout=P
   budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
   python run.py --cfg job      shows every key and its value, with any of these
 

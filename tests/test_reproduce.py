@@ -92,7 +92,7 @@ def test_one_run_is_given_again(choice: tuple[str, ...]) -> None:
 def test_a_sweep_of_the_paper_is_one_line_or_two(name: str) -> None:
     sweep = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
     params = sweep["hydra"]["sweeper"]["params"] | {"seed": "0"}
-    params["env.length"] = ",".join(params["env.length"].split(",")[:2])  # the rest is alike
+    params["env.length"] = ",".join(str(params["env.length"]).split(",")[:2])  # the rest is alike
     parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     configs = []
