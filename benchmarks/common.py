@@ -15,18 +15,20 @@ TURN_S = 0.5  # what is shorter is repeated within its turn: training does not s
 Make = Callable[..., Callable[[], Any]]  # builds what is timed, in a process of its own
 
 
+def processor() -> str:
+    """Name the processor."""
+    with open("/proc/cpuinfo") as file:
+        return next(line.split(": ")[1].strip() for line in file if line.startswith("model name"))
+
+
 def machine() -> str:
     """Describe where this runs, in a line."""
     import torch
 
-    processor = platform.processor()
-    with open("/proc/cpuinfo") as file:
-        names = [line.split(": ")[1].strip() for line in file if line.startswith("model name")]
-        processor = names[0] if names else processor
     cores = len(os.sched_getaffinity(0))
     device = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{time.strftime('%Y-%m-%d')}, {processor}, {cores} cores{device}, {versions}"
+    return f"{time.strftime('%Y-%m-%d')}, {processor()}, {cores} cores{device}, {versions}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

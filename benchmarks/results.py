@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 import scipy
 import yaml
-from tasks import processor
+from common import processor
 
 from memrl.experiment import compose_config, folder_of, resolve
 

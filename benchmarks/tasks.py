@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from common import processor
 
 import memrl.envs  # registers the tasks
 
@@ -36,12 +37,6 @@ def steps_per_second(env: gymnasium.vector.VectorEnv[Any, Any, Any], horizon: in
             episodes += 1
         best = max(best, episodes * horizon * B / (time.perf_counter() - start))
     return best
-
-
-def processor() -> str:
-    """Name the processor."""
-    with open("/proc/cpuinfo") as file:
-        return next(line.split(": ")[1].strip() for line in file if line.startswith("model name"))
 
 
 def main() -> None:

@@ -71,9 +71,8 @@ def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callabl
 def operations(model: str, length: int) -> float:
     """Count an update's operations: two forward passes, of which one with its backward pass."""
     tokens = BATCH * (length + 2)
-    attention = (
-        tokens * (length + 2) * WIDTH * 2 if model == "gpt" else 0
-    )  # a forward's causal half
+    # Of attention the causal half of a forward pass.
+    attention = tokens * (length + 2) * WIDTH * 2 if model == "gpt" else 0
     return tokens * 8 * WEIGHTS[model] + 4 * attention
 
 
