@@ -44,6 +44,21 @@ def ours(model: str, length: int, num_envs: int) -> Callable[[], Any]:
     return lambda: rollout(trainer.env, trainer.agent, True, trainer.device, trainer.horizon)
 
 
+def measure(length: int, model: str, repetitions: int) -> list[Any]:
+    """Return one row."""
+    workers = [Worker(reference, model, length)]
+    workers += [Worker(ours, model, length, n) for n in ENVS]
+    times = in_turn(workers, repetitions)
+    for worker in workers:
+        worker.close()
+    rates = [
+        f"{n * (length + 1) / statistics.median(own):,.0f}"
+        for n, own in zip((1, *ENVS), times, strict=True)
+    ]
+    gains = [f"{n * ratio(times[0], own):.1f}" for n, own in zip(ENVS, times[1:], strict=True)]
+    return [model.upper(), length, *rates, ", ".join(gains)]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -51,24 +66,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
     print(f"{machine()}; one thread, medians of {given.repetitions}\n")
-    rows = []
-    for model in ("lstm", "gpt"):
-        for length in map(int, given.lengths.split(",")):
-            workers = [Worker(reference, model, length)]
-            workers += [Worker(ours, model, length, n) for n in ENVS]
-            times = in_turn(workers, given.repetitions)
-            for worker in workers:
-                worker.close()
-            rates = [
-                f"{n * (length + 1) / statistics.median(own):,.0f}"
-                for n, own in zip((1, *ENVS), times, strict=True)
-            ]
-            gains = [
-                f"{n * ratio(times[0], own):.1f}" for n, own in zip(ENVS, times[1:], strict=True)
-            ]
-            rows.append([model.upper(), length, *rates, ", ".join(gains)])
+    lengths = [int(length) for length in given.lengths.split(",")]
     envs = [f"{n} env{'s' if n > 1 else ''}" for n in ENVS]
-    print(table(["model", "length", "reference", *envs, "times faster"], rows))
+    table(
+        ["model", "length", "reference", *envs, "times faster"],
+        (measure(n, model, given.repetitions) for model in ("lstm", "gpt") for n in lengths),
+    )
 
 
 if __name__ == "__main__":

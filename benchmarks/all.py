@@ -26,20 +26,20 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Write the file, as far as it has got, after every command."""
+    """Run them; what has been measured is in the file at any time."""
     default = Path("outputs") / f"benchmarks-{time.strftime('%Y-%m-%d')}.md"
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = f"# Benchmarks, {time.strftime('%Y-%m-%d')}\n"
-    for command in COMMANDS:
-        print(f"python benchmarks/{command}", flush=True)
-        name, *arguments = command.split()
-        done = subprocess.run(
-            [sys.executable, str(HERE / name), *arguments], capture_output=True, text=True
-        )
-        outcome = done.stdout if not done.returncode else f"failed: {done.stderr.strip()[-500:]}"
-        text += f"\n## `python benchmarks/{command}`\n\n{outcome.strip()}\n"
-        path.write_text(text)
+    with path.open("w") as file:
+        print(f"# Benchmarks, {time.strftime('%Y-%m-%d')}", file=file, flush=True)
+        for command in COMMANDS:
+            print(f"python benchmarks/{command}", flush=True)
+            print(f"\n## `python benchmarks/{command}`\n", file=file, flush=True)
+            name, *arguments = command.split()
+            call = [sys.executable, str(HERE / name), *arguments]
+            done = subprocess.run(call, stdout=file, stderr=subprocess.PIPE, text=True)
+            if done.returncode:
+                print(f"\nfailed: {done.stderr.strip()[-500:]}", file=file, flush=True)
     print(path)
 
 

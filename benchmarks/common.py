@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import platform
@@ -31,10 +32,10 @@ def machine() -> str:
     return f"{time.strftime('%Y-%m-%d')}, {processor()}, {cores} cores{device}, {versions}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a Markdown table, each row as soon as it is there."""
+    for line in itertools.chain([head, ["---"] * len(head)], rows):
+        print("| " + " | ".join(map(str, line)) + " |", flush=True)
 
 
 def products_per_second(dtype: str, n: int = 2048) -> float:

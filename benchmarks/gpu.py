@@ -24,6 +24,7 @@ KINDS = {
     "compiled, bf16": ["precision=bf16", "update=compiled"],
     "graphed, bf16": ["precision=bf16", "update=graphed"],
 }
+MODELS = ("lstm", "gpt")
 LENGTHS = (50, 250, 1000, 1500)
 CHECKED = 8  # updates, of which a graph replays the last ones
 # Of one card: bfloat16 products (dense) and memory, from the vendor's data sheets.
@@ -76,10 +77,10 @@ def check(model: str) -> None:
     print(f"{model}: compiled and graphed losses of {CHECKED} updates are the eager ones")
 
 
-def expected() -> str:
-    """Return a table of what an update would take at the limits of a card."""
+def expected() -> None:
+    """Print a table of what an update would take at the limits of a card."""
     rows = []
-    for model in ("lstm", "gpt"):
+    for model in MODELS:
         for length in LENGTHS:
             tokens = BATCH * (length + 2)
             times = []
@@ -88,7 +89,21 @@ def expected() -> str:
                 seconds += 4 * (length + 2) * LSTM_STEP_S if model == "lstm" else 0
                 times.append(f"{1e3 * seconds:.1f}")
             rows.append([model.upper(), length, *times, f"{tokens * HELD[model] / 2**20:,.0f}"])
-    return table(["model", "length", *(f"{card}, ms" for card in CARDS), "MiB"], rows)
+    table(["model", "length", *(f"{card}, ms" for card in CARDS), "MiB"], rows)
+
+
+def measure(model: str, length: int, repetitions: int) -> list[list[Any]]:
+    """Return the rows of one model and length."""
+    workers = [Worker(reference, model, length)]
+    workers += [Worker(ours, model, length, overrides) for overrides in KINDS.values()]
+    times = in_turn(workers, repetitions)
+    for worker in workers:
+        worker.close()
+    rows = []
+    for kind, own in zip(["reference", *KINDS], times, strict=True):
+        rate = f"{1 / statistics.median(own):,.1f}"
+        rows.append([model.upper(), length, kind, rate, f"{ratio(times[0], own):.1f}"])
+    return rows
 
 
 def main() -> None:
@@ -98,26 +113,19 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=10)
     given = parser.parse_args()
     if given.expected:
-        print(expected())
+        expected()
         return
     import torch
 
     if not torch.cuda.is_available():
         sys.exit("there is no CUDA device here; --expected needs none")
     print(machine())
-    rows = []
-    for model in ("lstm", "gpt"):
+    for model in MODELS:
         check(model)
-        for length in LENGTHS:
-            workers = [Worker(reference, model, length)]
-            workers += [Worker(ours, model, length, overrides) for overrides in KINDS.values()]
-            times = in_turn(workers, given.repetitions)
-            for worker in workers:
-                worker.close()
-            for kind, own in zip(["reference", *KINDS], times, strict=True):
-                rate = f"{1 / statistics.median(own):,.1f}"
-                rows.append([model.upper(), length, kind, rate, f"{ratio(times[0], own):.1f}"])
-    print("\n" + table(["model", "length", "update", "updates/s", "times faster"], rows))
+    print()
+    each = given.repetitions
+    rows = (row for model in MODELS for n in LENGTHS for row in measure(model, n, each))
+    table(["model", "length", "update", "updates/s", "times faster"], rows)
 
 
 if __name__ == "__main__":

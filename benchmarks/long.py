@@ -10,9 +10,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from typing import Any
 
 from common import Worker, in_turn, machine, table
 from updates import KINDS, ours
+
+
+def measure(given: argparse.Namespace, length: int, kind: str) -> list[Any]:
+    """Return one row."""
+    worker = Worker(ours, given.model, length, given.threads, KINDS[kind])
+    seconds = statistics.median(in_turn([worker], given.repetitions)[0])
+    held = worker.close() - worker.before_mib
+    each = f"{1e6 * seconds / (length + 2):,.0f}"
+    return [given.model.upper(), length, kind, f"{seconds:.1f}", f"{held:,.0f}", each]
 
 
 def main() -> None:
@@ -24,15 +34,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     print(f"{machine()}; {given.threads} thread(s), medians of {given.repetitions} updates\n")
-    rows = []
-    for length in map(int, given.lengths.split(",")):
-        for kind in ("fast", "bf16"):
-            worker = Worker(ours, given.model, length, given.threads, KINDS[kind])
-            seconds = statistics.median(in_turn([worker], given.repetitions)[0])
-            held = worker.close() - worker.before_mib
-            each = f"{1e6 * seconds / (length + 2):,.0f}"
-            rows.append([given.model.upper(), length, kind, f"{seconds:.1f}", f"{held:,.0f}", each])
-    print(table(["model", "length", "update", "s", "MiB beyond the start", "us a step"], rows))
+    lengths = [int(length) for length in given.lengths.split(",")]
+    table(
+        ["model", "length", "update", "s", "MiB beyond the start", "us a step"],
+        (measure(given, length, kind) for length in lengths for kind in ("fast", "bf16")),
+    )
 
 
 if __name__ == "__main__":

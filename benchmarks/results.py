@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import scipy
 import yaml
-from common import processor
+from common import processor, table
 
 from memrl.experiment import compose_config, folder_of, resolve
 
@@ -98,19 +99,23 @@ def measure(code: str) -> tuple[float, float]:
     return time.perf_counter() - start, int(done.stderr.split()[-1]) / 1024
 
 
+def rows(folder: Path) -> Iterator[list[str]]:
+    """Yield the rows, the plain way's first."""
+    reference = plainly(folder)
+    yield ["csv, yaml.safe_load", f"{reference:.1f}", "", "1.00"]
+    for name, code in STAGES.items():
+        seconds, memory = measure(code.replace("{folder}", str(folder)))
+        yield [name, f"{seconds:.1f}", f"{memory:.0f}", f"{seconds / reference:.2f}"]
+
+
 def main() -> None:
     """Print the table."""
     print(f"{processor()}, Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
-    print(f"SciPy {scipy.__version__}, matplotlib {matplotlib.__version__}")
+    print(f"SciPy {scipy.__version__}, matplotlib {matplotlib.__version__}", end="")
     with tempfile.TemporaryDirectory() as cwd:
         folder = generate(Path(cwd))
-        reference = plainly(folder)
-        print(f"{RUNS} runs, {EVALUATIONS} evaluations each")
-        print(f"{'':24}{'seconds':>10}{'MiB':>8}{'of the plain way':>20}")
-        print(f"{'csv, yaml.safe_load':24}{reference:10.1f}{'':8}{1:20.2f}")
-        for name, code in STAGES.items():
-            seconds, memory = measure(code.replace("{folder}", str(folder)))
-            print(f"{name:24}{seconds:10.1f}{memory:8.0f}{seconds / reference:20.2f}", flush=True)
+        print(f"; {RUNS} runs, {EVALUATIONS} evaluations each\n")
+        table(["stage", "s", "MiB", "times the plain way"], rows(folder))
 
 
 if __name__ == "__main__":

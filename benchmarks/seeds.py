@@ -65,19 +65,22 @@ def stacked(model: str, length: int) -> Callable[[], Any]:
     return lambda: vmap(grad(loss))(weights, buffers, *batch)
 
 
+def measure(model: str, length: int) -> list[Any]:
+    """Return one row."""
+    workers = [Worker(make, model, length) for make in (one_by_one, stacked)]
+    times = in_turn(workers, 5)
+    for worker in workers:
+        worker.close()
+    ms = [f"{1e3 * statistics.median(own) / SEEDS:.1f}" for own in times]
+    return [model.upper(), length, *ms, f"{ratio(*times):.2f}"]
+
+
 def main() -> None:
     """Print the table."""
     print(f"{machine()}; {SEEDS} seeds, one thread, medians of 5\n")
-    rows = []
-    for model, length in (("mlp", 10), ("mlp", 250), ("gpt", 10), ("gpt", 50), ("gpt", 250)):
-        workers = [Worker(make, model, length) for make in (one_by_one, stacked)]
-        times = in_turn(workers, 5)
-        for worker in workers:
-            worker.close()
-        ms = [f"{1e3 * statistics.median(own) / SEEDS:.1f}" for own in times]
-        rows.append([model.upper(), length, *ms, f"{ratio(*times):.2f}"])
+    cells = (("mlp", 10), ("mlp", 250), ("gpt", 10), ("gpt", 50), ("gpt", 250))
     head = ["model", "length", "one by one, ms a seed", "stacked, ms a seed", "times faster"]
-    print(table(head, rows))
+    table(head, (measure(*cell) for cell in cells))
 
 
 if __name__ == "__main__":

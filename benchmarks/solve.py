@@ -1,7 +1,7 @@
 """CPU time to solve a task with budget=fast: whole processes, import and evaluations included.
 
     python benchmarks/solve.py
-    python benchmarks/solve.py --cells tmaze_passive:50:lstm --seeds 0,1,2,3,4
+    python benchmarks/solve.py --cells tmaze_passive:50:lstm --seeds 0,1 precision=float32
 
 Each run is `python run.py budget=fast ...` with one thread, one after another. Solved: an
 evaluation of 100 greedy episodes has a mean return of at least 0.95, at which the run ends.
@@ -15,7 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from common import machine, table
 
@@ -24,13 +26,16 @@ MIDDLE = ("episodes", "updates")  # of which medians are shown
 CELLS = "tmaze_passive:50:lstm,tmaze_passive:50:gpt,tmaze_passive:100:gpt,tmaze_active:10:lstm"
 
 
-def solve(env: str, length: str, model: str, seed: str) -> tuple[float, dict[str, str]]:
+def solve(
+    env: str, length: str, model: str, seed: str, more: Sequence[str]
+) -> tuple[float, dict[str, str]]:
     """Run one; return its CPU seconds and its last evaluation."""
     from memrl.tables import read_table
 
     given = ["budget=fast", f"env={env}", f"env.length={length}", f"seq_model={model}"]
+    given += [f"seed={seed}", "device=cpu", *more]
     with tempfile.TemporaryDirectory() as cwd:
-        command = [sys.executable, str(ROOT / "run.py"), *given, f"seed={seed}", "device=cpu"]
+        command = [sys.executable, str(ROOT / "run.py"), *given]
         process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL)
         _, status, used = os.wait4(process.pid, 0)
         if status:
@@ -40,25 +45,27 @@ def solve(env: str, length: str, model: str, seed: str) -> tuple[float, dict[str
         return used.ru_utime + used.ru_stime, {name: column[-1] for name, column in rows.items()}
 
 
+def measure(cell: str, seeds: str, more: Sequence[str]) -> list[Any]:
+    """Return one row."""
+    env, length, model = cell.split(":")
+    runs = [solve(env, length, model, seed, more) for seed in seeds.split(",")]
+    seconds = [used for used, _ in runs]
+    solved = sum(float(last["eval/return"]) >= 0.95 for _, last in runs)
+    spread = f"{statistics.median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})"
+    middle = [f"{statistics.median(last[key] for _, last in runs):,.0f}" for key in MIDDLE]
+    return [env, length, model.upper(), seeds, f"{solved} of {len(runs)}", spread, *middle]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", default=CELLS)
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("more", nargs="*", help="overrides besides, such as precision=float32")
     given = parser.parse_args()
-    print(f"{machine()}\n")
-    rows = []
-    for cell in given.cells.split(","):
-        env, length, model = cell.split(":")
-        runs = [solve(env, length, model, seed) for seed in given.seeds.split(",")]
-        seconds = [used for used, _ in runs]
-        solved = sum(float(last["eval/return"]) >= 0.95 for _, last in runs)
-        spread = f"{statistics.median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})"
-        middle = [f"{statistics.median(last[key] for _, last in runs):,.0f}" for key in MIDDLE]
-        of_n = f"{solved} of {len(runs)}"
-        rows.append([env, length, model.upper(), given.seeds, of_n, spread, *middle])
+    print(f"{machine()}; {' '.join(['budget=fast', *given.more])}\n")
     head = ["task", "length", "model", "seeds", "solved", "CPU s, median (range)", *MIDDLE]
-    print(table(head, rows))
+    table(head, (measure(cell, given.seeds, given.more) for cell in given.cells.split(",")))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
-from common import processor
+from common import processor, table
 
 import memrl.envs  # registers the tasks
 
@@ -42,8 +43,12 @@ def steps_per_second(env: gymnasium.vector.VectorEnv[Any, Any, Any], horizon: in
 def main() -> None:
     """Print the table."""
     print(f"{processor()}, Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
-    print(f"gymnasium {gymnasium.__version__}, memrl {memrl.__version__}")
-    print(f"{'task':14}{'envs':>6}{'steps/s':>14}{'loop, steps/s':>16}{'ratio':>8}")
+    print(f"gymnasium {gymnasium.__version__}, memrl {memrl.__version__}\n")
+    table(["task", "envs", "steps/s", "loop, steps/s", "ratio"], measure())
+
+
+def measure() -> Iterator[list[Any]]:
+    """Yield the rows."""
     for name, length in TASKS.items():
         for B in BATCHES:
             make = {"id": f"memrl/{name}-v0", "num_envs": B, "length": length}
@@ -51,7 +56,7 @@ def main() -> None:
             loop = gymnasium.make_vec(**make, vectorization_mode="sync")
             horizon: int = native.horizon  # type: ignore[attr-defined]
             fast, slow = steps_per_second(native, horizon), steps_per_second(loop, horizon)
-            print(f"{name:14}{B:6}{fast:14,.0f}{slow:16,.0f}{fast / slow:8.1f}")
+            yield [name, B, f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}"]
 
 
 if __name__ == "__main__":

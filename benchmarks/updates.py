@@ -123,11 +123,15 @@ def main() -> None:
         "MiB beyond the start",
         "of the floor",
     ]
-    rows = []
-    for model in given.models.split(","):
-        for length in map(int, given.lengths.split(",")):
-            rows += measure(model, length, given.kinds.split(","), given.threads, given.repetitions)
-    print("\n" + table(head, rows))
+    print()
+    kinds, lengths = given.kinds.split(","), [int(length) for length in given.lengths.split(",")]
+    rows = (
+        row
+        for model in given.models.split(",")
+        for length in lengths
+        for row in measure(model, length, kinds, given.threads, given.repetitions)
+    )
+    table(head, rows)
 
 
 if __name__ == "__main__":
