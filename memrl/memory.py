@@ -39,8 +39,8 @@ class Memory(nn.Module):
         encoder: of one step.
         seq_model: of the embedded steps.
         n_action: A.
-        precision: number format of the matrix products of whole windows, that is of training;
-            weights stay float32, and so does acting.
+        precision: number format in which whole windows are computed, that is in training, but
+            for the encoder's sums; weights stay float32, and so does acting.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class Memory(nn.Module):
             ``obs[t]``.
         """
         with products_in(self.precision, obs.device):
-            h: Tensor = self.seq_model(self.embed(obs, action, reward))[0]
+            x = self.embed(obs, action, reward).to(self.precision)
+            h: Tensor = self.seq_model(x)[0]
         return h.to(self.precision)
 
     def embed(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:

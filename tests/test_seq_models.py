@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from memrl.experiment import CONF, make
-from memrl.seq_models.gpt import GPT, sine_table
+from memrl.seq_models.gpt import GPT, Gelu, sine_table
 from memrl.seq_models.mlp import MLP
 from memrl.seq_models.rnn import Recurrent
 
@@ -136,6 +136,16 @@ def test_each_dropout_acts_by_itself():
     for changes in ({"dropout": 0.3}, {"attention_dropout": 0.3}):
         model = GPT(WIDTH, 1, 1, "sine", CONTEXT, **(NO_DROPOUT | changes))
         assert not torch.equal(model(x)[0], model(x)[0]), changes
+
+
+def test_gelu_is_the_tanh_form_and_in_bfloat16_no_further_from_it_than_its_rounded_argument():
+    x = torch.linspace(-6, 6, 100_001)
+    tanh = torch.nn.functional.gelu(x, approximate="tanh")
+    torch.testing.assert_close(Gelu()(x), tanh, atol=0, rtol=0)
+    rough = x.bfloat16()
+    error = Gelu()(rough).float() - tanh
+    rounding = torch.nn.functional.gelu(rough.float(), approximate="tanh") - tanh
+    assert error.abs().max() < 1.1 * rounding.bfloat16().abs().max()
 
 
 def test_gpt_position_table_has_context_plus_three_rows():

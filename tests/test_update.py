@@ -113,6 +113,17 @@ def test_acting_is_in_float32_whatever_updates_are():
     torch.testing.assert_close(window.float(), h, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("name", ["gpt", "lstm"])
+def test_in_bf16_a_sequence_model_is_given_and_gives_bfloat16(name):
+    memory = dqn_of(name).memory
+    memory.precision, seen = torch.bfloat16, []
+    memory.seq_model.register_forward_hook(
+        lambda _, given, out: seen.extend([given[0].dtype, out[0].dtype])
+    )
+    memory(torch.randn(4, 3, 2), torch.zeros(3, 3, dtype=torch.int64), torch.zeros(3, 3))
+    assert seen == [torch.bfloat16, torch.bfloat16]  # residual sums and norms included
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_heads_values_are_float32_and_its_last_layer_computes_in_it(dtype):
     head = Head(4, [6], 3, last_init=1.0)

@@ -27,6 +27,17 @@ class Cache(NamedTuple):
     length: int  # inputs seen since the episode began
 
 
+class Gelu(nn.Module):
+    """The tanh form of GELU, as GPT-2; for bfloat16 the exact one, several times faster on a CPU.
+
+    They differ by less than 0.0005, which is below what rounding its argument changes there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any tensor to one of the same shape and dtype."""
+        return F.gelu(x, approximate="none" if x.dtype == torch.bfloat16 else "tanh")
+
+
 class Block(nn.Module):
     """Causal self-attention, then a two-layer MLP, each added to its input."""
 
@@ -38,9 +49,7 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), Gelu(), nn.Linear(4 * width, width))
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -205,7 +214,7 @@ class GPT(nn.Module):
         return total / len(self.blocks)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(x + self.position[: len(x), None])
+        y: Tensor = self.dropout(x + self.position[: len(x), None].to(x.dtype))
         for block in self.blocks:
             y = block(y)
         return self.norm(y)  # type: ignore[no-any-return]
