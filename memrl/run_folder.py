@@ -101,13 +101,15 @@ class Status:
     def __init__(self, folder: Path, versions: Mapping[str, Any]) -> None:
         self.path = folder / "status.json"
         before = read_status(folder)
-        past = before.get("versions", {})
+        past = before.get("versions")
+        past = past if isinstance(past, dict) else {}
         changed = [
             f"{key}: {past[key]} -> {versions[key]}"
             for key in versions
             if key in past and past[key] != versions[key]
         ]
-        self.changed = past.get("changed", []) + changed
+        earlier = past.get("changed")
+        self.changed = [*(earlier if isinstance(earlier, list) else []), *changed]
         now = time.time()
         self.fields: dict[str, Any] = {
             "state": "running",
@@ -124,7 +126,7 @@ class Status:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "job_id": job_id(),
-            "attempt": before.get("attempt", 0) + 1,
+            "attempt": int(number(before, "attempt") or 0) + 1,
             "versions": {**versions, "changed": self.changed},
         }
         self._lock = threading.Lock()

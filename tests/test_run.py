@@ -856,3 +856,11 @@ def test_a_signal_ends_the_whole_sweep(launch: Launch, tmp_path: Path) -> None:
     assert process.wait() == 143
     assert status(run_in(tmp_path))["state"] == "stopped"
     assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("before", ["{", "[]", '{"versions": null, "attempt": "two"}'])
+def test_a_status_that_says_nonsense_is_begun_anew(before, tmp_path):
+    (tmp_path / "status.json").write_text(before)
+    status = run_folder.Status(tmp_path, {"torch": "2.13"})
+    assert status.fields["attempt"] == 1
+    assert status.fields["versions"] == {"torch": "2.13", "changed": []}
