@@ -54,7 +54,8 @@ class SequenceModel(Protocol):
     def __call__(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Map (T, B, D) to (T, B, output_dim), continuing from ``state``.
 
-        Without a state the inputs are whole histories, and the returned state is None.
+        Without a state the inputs are whole histories, and the returned state is None; with
+        ``precision=bf16`` they are bfloat16, and the call is made inside ``torch.autocast``.
         """
 
 
