@@ -53,7 +53,7 @@ PAPER = {
     "key_to_door": (80, names("key_to_door", [60, 120, 250, 500], "sacd", TWO)),
     "layers": (300, names("tmaze_active", ACTIVE, "dqn", PLAIN, TWO, FOUR)),
 }
-OURS = {"fast": 8, "headline": 8}  # and how many runs of one seed
+OURS = {"fast": 8, "headline": 4}  # and how many runs of one seed
 
 
 def planned(process: Process, state: str = "missing", now: str = "start") -> list[str]:
