@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 COMMANDS = (
     "updates.py",
-    "updates.py --threads 2 --lengths 50,250,1000 --kinds fast,bf16",
+    "updates.py --threads 2 --lengths 50,250,1000 --kinds shared,bf16",
     "acting.py",
     "tasks.py",
     "solve.py",

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import Worker, in_turn, machine, ratio, table
-from updates import BATCH, FAST, operations, windows
+from updates import BATCH, SHARED, operations, windows
 
 KINDS = {
     "eager": [],
@@ -50,7 +50,7 @@ def agent_of(model: str, length: int, overrides: list[str]) -> Any:
     from memrl.experiment import build_agent, compose_config, resolve
 
     given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", "device=cuda"]
-    given += ["budget.train_episodes=10", *FAST, *overrides]
+    given += ["budget.train_episodes=10", *SHARED, *overrides]
     return build_agent(resolve(compose_config(given)))[0]
 
 

@@ -59,7 +59,7 @@ def measure(cell: str, seeds: str, more: Sequence[str]) -> list[Any]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", default=CELLS)
+    parser.add_argument("--cells", default=CELLS, help="task:length:model, separated by commas")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("more", nargs="*", help="overrides besides, such as precision=float32")
     given = parser.parse_args()

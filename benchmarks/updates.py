@@ -4,7 +4,7 @@
     python benchmarks/updates.py --models gpt --lengths 50,250 --threads 2
 
 Each formulation runs in a process of its own; they take turns, and ratios are medians of pairs.
-Batch 64, the Passive T-Maze, dropout 0.1. ``faithful`` is the default configuration; ``fast`` has
+Batch 64, the Passive T-Maze, dropout 0.1. ``faithful`` is the default configuration; ``shared`` has
 ``algo.shared_forward=true attention_dropout=0``; ``bf16`` also ``precision=bf16``. The floor counts
 8 x parameters x tokens and the causal half of attention, at the rate of a large matrix product.
 """
@@ -19,12 +19,12 @@ from typing import Any
 from common import Worker, in_turn, machine, products_per_second, ratio, table
 
 BATCH = 64
-FAST = ["attention_dropout=0", "algo.shared_forward=true"]
+SHARED = ["attention_dropout=0", "algo.shared_forward=true"]
 KINDS = {
     "faithful": [],
-    "fast": FAST,
-    "bf16": [*FAST, "precision=bf16"],
-    "compiled": [*FAST, "update=compiled"],
+    "shared": SHARED,
+    "bf16": [*SHARED, "precision=bf16"],
+    "compiled": [*SHARED, "update=compiled"],
 }
 WIDTH = 128  # of the GPT
 WEIGHTS = {"lstm": 191_156, "gpt": 298_884}  # of the whole network
@@ -104,10 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="lstm,gpt")
     parser.add_argument("--lengths", default="10,50,250,1000,1500")
-    parser.add_argument("--kinds", default="faithful,fast,bf16", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--kinds", default="faithful,shared,bf16", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
+    kinds, lengths = given.kinds.split(","), [int(length) for length in given.lengths.split(",")]
+    if unknown := set(kinds) - set(KINDS):
+        parser.error(f"--kinds {', '.join(sorted(unknown))}: must be of {', '.join(KINDS)}")
     import torch
 
     torch.set_num_threads(1)
@@ -124,7 +127,6 @@ def main() -> None:
         "of the floor",
     ]
     print()
-    kinds, lengths = given.kinds.split(","), [int(length) for length in given.lengths.split(",")]
     rows = (
         row
         for model in given.models.split(",")

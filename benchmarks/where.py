@@ -9,6 +9,7 @@ import sys
 
 from torch.profiler import profile
 
+from memrl.cli import tool
 from memrl.experiment import build, compose_config, resolve
 
 UPDATES = 5
@@ -29,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tool(main)

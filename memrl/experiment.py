@@ -218,7 +218,7 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
             dropout=config["dropout"],
             attention_dropout=config["attention_dropout"],
         )
-        precision = torch.bfloat16 if config["precision"] == "bf16" else torch.float32
+        precision = machine.window_format(config["precision"], device)
         return Memory(encoder, seq_model, n_action, precision).to(device)
 
     agent = make(

@@ -49,8 +49,8 @@ class Graphed:
         return {name: value.clone() for name, value in self.metrics.items()}
 
     def _aside(self, batch: Episodes) -> dict[str, Tensor]:
-        # On a stream of its own: what the default stream's allocations are used for cannot be
-        # captured afterwards.
+        # On a stream of its own, as PyTorch asks: what libraries and autograd set up at first use
+        # must not be tied to the default stream, which cannot be captured.
         here, stream = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(here)
         with torch.cuda.stream(stream):

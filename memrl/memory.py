@@ -39,8 +39,8 @@ class Memory(nn.Module):
         encoder: of one step.
         seq_model: of the embedded steps.
         n_action: A.
-        precision: number format in which whole windows are computed, that is in training, but
-            for the encoder's sums; weights stay float32, and so does acting.
+        precision: number format of what the sequence model does with whole windows, that is in
+            training; encoder and weights stay float32, and so does acting.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Memory(nn.Module):
             (T + 1, B, output_dim) in the format ``precision``; entry t depends on nothing after
             ``obs[t]``.
         """
+        x = self.embed(obs, action, reward).to(self.precision)
         with products_in(self.precision, obs.device):
-            x = self.embed(obs, action, reward).to(self.precision)
             h: Tensor = self.seq_model(x)[0]
         return h.to(self.precision)
 
@@ -119,7 +119,7 @@ class Memory(nn.Module):
     def has_dropout(self) -> bool:
         """True if two forward passes in training mode may differ."""
         return any(
-            (m.dropout if isinstance(m, nn.RNNBase) else m.p) > 0
+            (m.p if isinstance(m, _DropoutNd) else m.dropout) > 0
             for m in self.modules()
-            if isinstance(m, _DropoutNd | nn.RNNBase)
+            if isinstance(m, _DropoutNd | nn.RNNBase | nn.MultiheadAttention)
         )

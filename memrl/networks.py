@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -61,15 +62,15 @@ def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.Abstract
 class Dropout(nn.Dropout):
     """PyTorch's dropout; on a CPU its masks are drawn four numbers at a time.
 
-    There the probability is rounded to a multiple of 2^-16, and the scale is that of the rounded
-    one, so that means stay what they are without dropout.
+    There the probability is rounded to a multiple of 2^-16 below 1, and the scale is that of the
+    rounded one, so that means in float32 stay what they are without dropout.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map any tensor to one of the same shape and dtype."""
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
-        dropped = round(self.p * 2**16)  # of the 2^16 values of a 16-bit integer
+        dropped = min(round(self.p * 2**16), 2**16 - 1)  # of the values of a 16-bit integer
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
         kept = torch.ge(bits, dropped - 2**15, out=torch.empty(x.shape, dtype=x.dtype))
@@ -93,6 +94,15 @@ def accumulate_(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
     """Add each metric to the sum of its name, or begin one."""
     for key, value in metrics.items():
         sums[key] = sums[key] + value if key in sums else value
+
+
+def frozen_copy(module: nn.Module) -> Any:
+    """Return a copy that learns nothing, such as a target network."""
+    copied = deepcopy(module).requires_grad_(False)
+    for layer in copied.modules():
+        if isinstance(layer, nn.RNNBase):  # cuDNN wants its weights in one piece, as they were
+            layer.flatten_parameters()
+    return copied
 
 
 @torch.no_grad()

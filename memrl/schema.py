@@ -27,7 +27,7 @@ class TopLevel(TypedDict):
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     threads: int
-    precision: Literal["float32", "tf32", "bf16"]
+    precision: Literal["float32", "tf32", "bf16", "auto"]
     update: Literal["eager", "compiled", "graphed"]
     batch_size: int
     num_envs: int

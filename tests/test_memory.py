@@ -167,6 +167,9 @@ def test_memory_knows_whether_it_has_dropout():
     assert not has_dropout(0.0, 0.0).has_dropout
     encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
     assert not Memory(encoder, MODELS["lstm"](), A).has_dropout
+    own = MODELS["lstm"]()
+    own.attention = torch.nn.MultiheadAttention(4, 2, dropout=0.1)
+    assert Memory(encoder, own, A).has_dropout
 
 
 # --- the encoder ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from test_sacd_laws import batch_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from memrl import graphs
+from memrl import graphs, machine
 from memrl.algos import parts
 from memrl.memory import Memory
 from memrl.networks import Dropout, Head
@@ -133,18 +133,39 @@ def test_a_heads_values_are_float32_and_its_last_layer_computes_in_it(dtype):
     assert head(h).dtype == torch.float32
 
 
+def test_a_processor_has_amx_if_its_flags_say_so(tmp_path):
+    for flags, has in (("fpu avx2", False), ("fpu avx512f amx_bf16 amx_tile", True)):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: amx_bf16\nflags\t\t: {flags}\n")
+        assert machine.has_amx(str(tmp_path / "cpuinfo")) == has
+    assert not machine.has_amx(str(tmp_path / "none"))
+
+
+def test_auto_is_bfloat16_only_where_that_is_fast():
+    formats = {
+        p: machine.window_format(p, torch.device("cpu")) for p in ("auto", "bf16", "float32")
+    }
+    auto = torch.bfloat16 if machine.has_amx() else torch.float32
+    assert formats == {"auto": auto, "bf16": torch.bfloat16, "float32": torch.float32}
+
+
+def test_float32_is_no_tf32_in_recurrent_layers_either():
+    for precision in ("bf16", "float32"):
+        machine.prepare(1, precision, "cpu", "eager")
+        assert not torch.backends.cudnn.allow_tf32
+
+
 # --- dropout -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.999, 0.999999])
 def test_dropout_drops_a_share_of_p_and_keeps_the_mean(p, dtype):
     n = 200_001  # not a multiple of four
     y = Dropout(p)(torch.ones(n, dtype=dtype))
     dropped = (y == 0).sum().item()
     assert abs(dropped - p * n) < 5 * math.sqrt(p * (1 - p) * n) + 1
     assert y.dtype == dtype
-    scale = 2**16 / (2**16 - round(p * 2**16))
+    scale = 2**16 / (2**16 - min(round(p * 2**16), 2**16 - 1))
     assert y.max().item() == torch.tensor(scale).to(dtype).item()
 
 

@@ -6,7 +6,6 @@ T transitions, B batch, A actions, D width of a state.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,15 @@ from memrl.algos.checks import check_settings
 from memrl.algos.parts import parts
 from memrl.interfaces import Episodes
 from memrl.memory import ActState, Memory
-from memrl.networks import Head, accumulate_, adam, mean_grad_norm, polyak_, set_training
+from memrl.networks import (
+    Head,
+    accumulate_,
+    adam,
+    frozen_copy,
+    mean_grad_norm,
+    polyak_,
+    set_training,
+)
 
 
 class QNetwork(nn.Module):
@@ -74,7 +81,7 @@ class DQN:
         device = next(memory.parameters()).device
         self.memory = memory
         self.online = QNetwork(memory, hidden_dims).to(device)
-        self.target = deepcopy(self.online).requires_grad_(False)
+        self.target = frozen_copy(self.online)
         self.optimizer = adam(self.online.parameters(), lr)
         self.gamma = gamma
         self.tau = tau

@@ -1,4 +1,7 @@
-"""A batch in parts: gradients of windows add up, so only one part's activations are ever held."""
+"""A batch in parts: gradients of windows add up, so only one part's activations are held at a time.
+
+``sacd_separate`` is the exception: its policy learns last, and holds all of its own until then.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from one memory each (:class:`SeparateSACD`). T transitions, B batch, A actions,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from itertools import chain
 from typing import Any, Literal
 
@@ -18,7 +17,14 @@ from memrl.algos.parts import parts
 from memrl.algos.soft import Policy, SoftActor, TwinHeads, critic_loss_of
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import accumulate_, adam, mean_grad_norm, polyak_, set_training
+from memrl.networks import (
+    accumulate_,
+    adam,
+    frozen_copy,
+    mean_grad_norm,
+    polyak_,
+    set_training,
+)
 
 
 class Critic(nn.Module):
@@ -71,7 +77,7 @@ class SACD(SoftActor):
         super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
         heads = TwinHeads(memory.output_dim, hidden_dims, memory.n_action)
         self.heads = heads.to(self.alpha.device)
-        self.target_heads = deepcopy(self.heads).requires_grad_(False)
+        self.target_heads = frozen_copy(self.heads)
         self.freeze_critic = freeze_critic
         learned = chain(policy.parameters(), heads.parameters())
         self.optimizer = adam(learned, lr)
@@ -148,7 +154,7 @@ class SeparateSACD(SoftActor):
         policy = Policy(new_memory(), hidden_dims)
         super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
         self.critic = Critic(memory, hidden_dims).to(self.alpha.device)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.target_critic = frozen_copy(self.critic)
         self.critic_optimizer = adam(self.critic.parameters(), lr)
         self.policy_optimizer = adam(policy.parameters(), lr)
 

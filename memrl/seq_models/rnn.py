@@ -51,6 +51,9 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Map (T, B, D) to (T, B, hidden_dim)."""
         if state is None:
+            if x.is_cuda:  # where autocast would have it in float16, whose gradients can vanish
+                with torch.autocast("cuda", enabled=False):
+                    return self.layers(x.float())[0], None
             return self.layers(x)[0], None
         y, state = self.layers(x, state)
         return torch.as_tensor(y), state
