@@ -52,7 +52,8 @@ def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | Non
         return figures.lengths(points, f"{caption} {missing}", look, form) if points else None
     if name == "curves":
         caption = (
-            f"Trailing averages of {LAST} evaluations. Lines: {center}, as far as all of them go; "
+            f"Trailing averages of {LAST} evaluations; a run that one ended, ends with it. "
+            f"Lines: {center}, as far as all of them go; "
             f"thin ones: single runs, dotted: not counted. {missing}"
         )
         return figures.curves(_curve_panels(seen), caption, look, form)

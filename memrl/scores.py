@@ -51,7 +51,8 @@ REFERENCES = {
 def curve(run: Run, metric: str) -> tuple[Column, Column]:
     """Return a run's environment steps and its metric, a trailing average of 10 evaluations.
 
-    The first nine are averages of what there is.
+    The first nine are averages of what there is. The last point of a run that an evaluation ended
+    is that evaluation: the nine before it are of another policy.
     """
     values = run.eval.get(metric, np.empty(0))
     steps = run.eval.get("env_steps", np.full(len(values), np.nan))
@@ -59,10 +60,21 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
     steps, values = steps[known], values[known]
     # Window by window: a running sum would keep what an infinite or a huge value left in it.
     with np.errstate(invalid="ignore"):  # inf - inf
-        first = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
-        if len(values) < LAST:
-            return steps, first
-        return steps, np.concatenate([first, sliding_window_view(values, LAST).mean(axis=-1)])
+        averages = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
+        if len(values) >= LAST:
+            rest = sliding_window_view(values, LAST).mean(axis=-1)
+            averages = np.concatenate([averages, rest])
+    if len(values) and ended_by_evaluation(run):
+        averages[-1] = values[-1]
+    return steps, averages
+
+
+def ended_by_evaluation(run: Run) -> bool:
+    """True if a done run's last evaluation has what ``budget.stop_at_...`` asked for."""
+    asked = {goal: run.flat.get(f"budget.stop_at_{goal[5:]}") for goal in GOALS}
+    given = {goal: least for goal, least in asked.items() if isinstance(least, int | float)}
+    reached = (max(run.eval.get(g, ())[-1:], default=np.nan) >= given[g] for g in given)
+    return bool(given) and run.state == "done" and all(reached)
 
 
 class Protocol(NamedTuple):
@@ -119,7 +131,12 @@ def _too_short(run: Run, metric: str) -> str | None:
 
 PROTOCOLS = {
     "last": Protocol(
-        _last, _not_done, stats.iqm, "IQM", f"mean of a run's last {LAST} evaluations", False
+        _last,
+        _not_done,
+        stats.iqm,
+        "IQM",
+        f"mean of a run's last {LAST} evaluations, or the one that ended it",
+        False,
     ),
     "paper": Protocol(
         _last_of_aligned,

@@ -52,6 +52,24 @@ def test_a_curve_is_a_trailing_average(returns: list[float]) -> None:
     np.testing.assert_allclose(values, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("state", "stop_at", "expected"),
+    [
+        ("done", {"stop_at_return": 0.95, "stop_at_success": None}, 1.0),
+        ("done", {"stop_at_return": None, "stop_at_success": None}, 0.25),
+        ("done", {"stop_at_return": 0.95, "stop_at_success": 0.95}, 0.25),  # it reports none
+        ("running", {"stop_at_return": 0.95, "stop_at_success": None}, 0.25),
+        ("done", {"stop_at_return": 1.5, "stop_at_success": None}, 0.25),  # its budget ended it
+    ],
+)
+def test_a_run_that_an_evaluation_ended_ends_with_it(state, stop_at, expected) -> None:
+    run = run_with([1, 2, 3, 4], [0.0, 0.0, 0.0, 1.0], state=state)
+    run.config["budget"] = stop_at
+    assert curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, expected]
+    (cell,) = cells([run], PROTOCOLS["last"])
+    assert cell.members[0].score == expected
+
+
 def test_evaluations_without_a_value_are_left_out() -> None:
     run = run_with([10, 20, 30], [0.5, np.nan, 1.0])
     steps, values = curve(run, "eval/return")
