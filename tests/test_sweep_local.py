@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -302,6 +304,27 @@ def test_a_signal_before_any_run_has_begun_leaves_nothing_half_done(
     assert states(launch) == {"seed=0": "stopped", "seed=1": "stopped"}
     assert list(tmp_path.glob("outputs/runs/tmaze*")) == []
     assert [process_of(pid) for _, pid, _ in children.all()] == [None, None]
+
+
+SWALLOWING = """\
+import os, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "memrl.experiment":
+            try:
+                os.kill(os.getpid(), signal.SIGUSR2)
+            except BaseException as error:
+                raise ImportError(str(error))
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_a_signal_amid_an_import_that_swallows_exceptions_ends_a_run(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SWALLOWING)
+    command = [sys.executable, "-m", "memrl.sweep.child", str(tmp_path), "0"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGUSR2, done.stderr
 
 
 def test_a_second_ctrl_c_does_not_wait(children: Children, launch: Launch) -> None:

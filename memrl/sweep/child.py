@@ -7,19 +7,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
-
-from memrl.interrupt import CONTINUE_ME
-
-
-def leave(*_: object) -> NoReturn:
-    """End before there is anything to save; while a run is going on it handles the signal."""
-    raise SystemExit(CONTINUE_ME)
 
 
 def main(folder: str, index: str) -> int:
-    """Do the run; return the exit status that ``run.py`` would have."""
-    signal.signal(signal.SIGUSR2, leave)  # before the imports, which take seconds
+    """Do the run; return the exit status that ``run.py`` would have.
+
+    A signal before there is anything to save kills: a handler that raised would do so amid an
+    import of native code, which may make an ``ImportError`` of it or swallow it.
+    """
     from memrl.cli import attempt, log_to_console
     from memrl.experiment import work
     from memrl.lock import BUSY
