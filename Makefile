@@ -12,7 +12,7 @@ run: ## Install, and train the default agent
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . && .venv/bin/python run.py
 
 test: ## Install, and run the tests
-	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' && .venv/bin/python -m pytest
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' && .venv/bin/python -m pytest -n 2
 
 test-slurm: ## Run the tests against a real SLURM, which they start (after make install)
 	.venv/bin/python -m pytest -m slurm

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import Worker, in_turn, machine, ratio, table
+from common import in_turn, machine, ratio, table
 
 ENVS = (1, 32, 256)
 
@@ -46,11 +46,8 @@ def ours(model: str, length: int, num_envs: int) -> Callable[[], Any]:
 
 def measure(length: int, model: str, repetitions: int) -> list[Any]:
     """Return one row."""
-    workers = [Worker(reference, model, length)]
-    workers += [Worker(ours, model, length, n) for n in ENVS]
-    times = in_turn(workers, repetitions)
-    for worker in workers:
-        worker.close()
+    made = [(reference, model, length), *((ours, model, length, n) for n in ENVS)]
+    times, _ = in_turn(made, repetitions)
     rates = [
         f"{n * (length + 1) / statistics.median(own):,.0f}"
         for n, own in zip((1, *ENVS), times, strict=True)

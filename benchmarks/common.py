@@ -16,20 +16,16 @@ TURN_S = 0.5  # what is shorter is repeated within its turn: training does not s
 Make = Callable[..., Callable[[], Any]]  # builds what is timed, in a process of its own
 
 
-def processor() -> str:
-    """Name the processor."""
-    with open("/proc/cpuinfo") as file:
-        return next(line.split(": ")[1].strip() for line in file if line.startswith("model name"))
-
-
 def machine() -> str:
     """Describe where this runs, in a line."""
     import torch
 
-    cores = len(os.sched_getaffinity(0))
+    from memrl.machine import cpuinfo
+
+    cpu = f"{cpuinfo('model name')}, {len(os.sched_getaffinity(0))} cores"
     device = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{time.strftime('%Y-%m-%d')}, {processor()}, {cores} cores{device}, {versions}"
+    return f"{time.strftime('%Y-%m-%d')}, {cpu}{device}, {versions}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -101,13 +97,24 @@ def _serve(pipe: Connection, make: Make, arguments: Sequence[Any]) -> None:
     pipe.send(peak_mib())
 
 
-def in_turn(workers: Sequence[Worker], repetitions: int) -> list[list[float]]:
-    """Time each worker ``repetitions`` times, A B C A B C ..., after one round that does not count.
+def in_turn(
+    made: Sequence[tuple[Any, ...]], repetitions: int
+) -> tuple[list[list[float]], list[float]]:
+    """Time each thing ``repetitions`` times, A B C A B C ..., after one round that does not count.
 
     So that a machine which slows down slows all of them down.
+
+    Args:
+        made: of each what builds it, and with which arguments; it gets a process of its own.
+        repetitions: how often.
+
+    Returns:
+        Each one's seconds, and the memory it took at most beyond its start, in MiB.
     """
+    workers = [Worker(*each) for each in made]
     rounds = [[worker.seconds() for worker in workers] for _ in range(repetitions + 1)][1:]
-    return [list(times) for times in zip(*rounds, strict=True)]
+    memory = [worker.close() - worker.before_mib for worker in workers]
+    return [list(times) for times in zip(*rounds, strict=True)], memory
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:

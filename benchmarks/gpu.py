@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from common import Worker, in_turn, machine, ratio, table
+from common import in_turn, machine, ratio, table
 from updates import BATCH, SHARED, operations, windows
 
 KINDS = {
@@ -94,11 +94,8 @@ def expected() -> None:
 
 def measure(model: str, length: int, repetitions: int) -> list[list[Any]]:
     """Return the rows of one model and length."""
-    workers = [Worker(reference, model, length)]
-    workers += [Worker(ours, model, length, overrides) for overrides in KINDS.values()]
-    times = in_turn(workers, repetitions)
-    for worker in workers:
-        worker.close()
+    made = [(reference, model, length), *((ours, model, length, more) for more in KINDS.values())]
+    times, _ = in_turn(made, repetitions)
     rows = []
     for kind, own in zip(["reference", *KINDS], times, strict=True):
         rate = f"{1 / statistics.median(own):,.1f}"

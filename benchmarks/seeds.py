@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import Worker, in_turn, machine, ratio, table
+from common import in_turn, machine, ratio, table
 from updates import windows
 
 SEEDS = 4
@@ -67,10 +67,7 @@ def stacked(model: str, length: int) -> Callable[[], Any]:
 
 def measure(model: str, length: int) -> list[Any]:
     """Return one row."""
-    workers = [Worker(make, model, length) for make in (one_by_one, stacked)]
-    times = in_turn(workers, 5)
-    for worker in workers:
-        worker.close()
+    times, _ = in_turn([(make, model, length) for make in (one_by_one, stacked)], 5)
     ms = [f"{1e3 * statistics.median(own) / SEEDS:.1f}" for own in times]
     return [model.upper(), length, *ms, f"{ratio(*times):.2f}"]
 

@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import Worker, in_turn, machine, products_per_second, ratio, table
+from common import in_turn, machine, products_per_second, ratio, table
 
 BATCH = 64
 SHARED = ["attention_dropout=0", "algo.shared_forward=true"]
@@ -80,10 +80,9 @@ def measure(
     model: str, length: int, kinds: list[str], threads: int, repetitions: int
 ) -> list[list[Any]]:
     """Return the rows of one model and length."""
-    workers = [Worker(reference, model, length, threads)]
-    workers += [Worker(ours, model, length, threads, KINDS[kind]) for kind in kinds]
-    times = in_turn(workers, repetitions)
-    memory = [worker.close() - worker.before_mib for worker in workers]
+    each = model, length, threads
+    made = [(reference, *each), *((ours, *each, KINDS[kind]) for kind in kinds)]
+    times, memory = in_turn(made, repetitions)
     rates = {"float32": RATES["float32"] * threads, "bfloat16": RATES["bfloat16"] * threads}
     rows = []
     for kind, own, held in zip(["reference", *kinds], times, memory, strict=True):

@@ -282,9 +282,9 @@ def versions(config: Config, device: str) -> dict[str, Any]:
     """Return what may change the results of the same config: software, machine, threads."""
     import torch
 
-    cpu = platform.processor()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        cpu = next((x.split(": ")[1].strip() for x in file if x.startswith("model name")), cpu)
+    from memrl.machine import cpuinfo
+
+    cpu = cpuinfo("model name") or platform.processor()
     machine = torch.cuda.get_device_name() if device == "cuda" else cpu
     found: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "gymnasium"):

@@ -62,11 +62,17 @@ def window_format(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def has_amx(cpuinfo: str = "/proc/cpuinfo") -> bool:
+def has_amx() -> bool:
     """True if the system says that its processor has bfloat16 matrix instructions."""
-    with contextlib.suppress(OSError), open(cpuinfo) as file:
-        return any("amx_bf16" in line.split() for line in file if line.startswith("flags"))
-    return False
+    return "amx_bf16" in cpuinfo("flags").split()
+
+
+def cpuinfo(field: str, path: str = "/proc/cpuinfo") -> str:
+    """Return what Linux says of the first processor; empty where it says nothing."""
+    with contextlib.suppress(OSError), open(path) as file:
+        lines = (line.partition(":") for line in file)
+        return next((value.strip() for name, _, value in lines if name.strip() == field), "")
+    return ""
 
 
 def compiler() -> str:

@@ -15,7 +15,7 @@ from memrl.figures import FORMATS, SCALES, Curves, Look, Panel, Point
 from memrl.results import Run, load
 from memrl.run_folder import below_cwd
 from memrl.schema import ConfigError
-from memrl.scores import LAST, PROTOCOLS, REFERENCES, Cell, cells, curve
+from memrl.scores import LAST, PROTOCOLS, REFERENCES, Cell, cells
 from memrl.wording import as_text, how_many, left_out, lengths_of
 
 SHOWN = 10  # runs that are named where there may be hundreds
@@ -97,8 +97,9 @@ def _curve_panels(seen: Sequence[Cell]) -> list[Panel]:
         mine = [cell for cell in seen if (cell.task, cell.length) == (task, length)]
         series = {}
         for cell in mine:
+            draw = cell.protocol.curve
             single = [
-                [curve(m.run, cell.metric) for m in cell.scored if bool(m.excluded) == x]
+                [draw(m.run, cell.metric) for m in cell.scored if bool(m.excluded) == x]
                 for x in (False, True)
             ]
             series[cell.label] = Curves(cell.band, *single)

@@ -243,7 +243,7 @@ def _fits(value: Any, node: ast.expr) -> tuple[bool, str]:
     if name == "int":
         return number and isinstance(value, int), "an integer"
     if name == "float":
-        return number and math.isfinite(value), "a finite number"
+        return number and math.isfinite(value), f"a finite number{_decimal(value)}"
     if name == "str":
         return isinstance(value, str), "text"
     if isinstance(node, ast.Subscript):
@@ -260,3 +260,12 @@ def _fits(value: Any, node: ast.expr) -> tuple[bool, str]:
         if base in ("Mapping", "dict"):
             return isinstance(value, Mapping), "a mapping, {key: value}"
     return True, name  # an annotation of somebody's own: the constructor will tell
+
+
+def _decimal(value: Any) -> str:
+    """Say how to write a fraction: neither YAML nor Hydra computes one."""
+    try:
+        above, below = map(float, str(value).split("/"))
+        return f" ({value} is {above / below:.6g})"
+    except (ValueError, ZeroDivisionError):
+        return ""

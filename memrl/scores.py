@@ -48,24 +48,37 @@ REFERENCES = {
 # --- one run -------------------------------------------------------------------------------------
 
 
-def curve(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return a run's environment steps and its metric, a trailing average of 10 evaluations.
-
-    The first nine are averages of what there is. The last point of a run that an evaluation ended
-    is that evaluation: the nine before it are of another policy.
-    """
+def evaluations(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return the environment steps of a run's evaluations and its metric, where it has both."""
     values = run.eval.get(metric, np.empty(0))
     steps = run.eval.get("env_steps", np.full(len(values), np.nan))
     known = ~np.isnan(values) & np.isfinite(steps)
-    steps, values = steps[known], values[known]
+    return steps[known], values[known]
+
+
+def curve(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return a run's environment steps and its metric, a trailing average of 10 evaluations.
+
+    The first nine are averages of what there is.
+    """
+    steps, values = evaluations(run, metric)
     # Window by window: a running sum would keep what an infinite or a huge value left in it.
     with np.errstate(invalid="ignore"):  # inf - inf
         averages = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
         if len(values) >= LAST:
             rest = sliding_window_view(values, LAST).mean(axis=-1)
             averages = np.concatenate([averages, rest])
-    if len(values) and ended_by_evaluation(run):
-        averages[-1] = values[-1]
+    return steps, averages
+
+
+def curve_to_the_end(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return ``curve``, but ending in the evaluation that ended the run, if one did.
+
+    The nine before it are of policies that had not solved the task.
+    """
+    steps, averages = curve(run, metric)
+    if len(averages) and ended_by_evaluation(run):
+        averages[-1] = evaluations(run, metric)[1][-1]
     return steps, averages
 
 
@@ -85,6 +98,7 @@ class Protocol(NamedTuple):
         excluded: why a run does not count by a metric, or None.
         statistic, name: what stands for several runs.
         text: the score, in words.
+        curve: env steps and values of a run and a metric.
         from_zero: curves begin at step 0 with their first value.
     """
 
@@ -93,11 +107,12 @@ class Protocol(NamedTuple):
     statistic: Callable[..., Any]
     name: str
     text: str
+    curve: Callable[[Run, str], tuple[Column, Column]]
     from_zero: bool
 
 
 def _last(run: Run, metric: str) -> float:
-    return float(curve(run, metric)[1][-1])
+    return float(curve_to_the_end(run, metric)[1][-1])
 
 
 def _not_done(run: Run, metric: str) -> str | None:
@@ -136,6 +151,7 @@ PROTOCOLS = {
         stats.iqm,
         "IQM",
         f"mean of a run's last {LAST} evaluations, or the one that ended it",
+        curve_to_the_end,
         False,
     ),
     "paper": Protocol(
@@ -144,6 +160,7 @@ PROTOCOLS = {
         stats.mean,
         "mean",
         f"trailing average of {LAST} evaluations, mean over the last 5 % of a run",
+        curve,
         True,
     ),
 }
@@ -225,7 +242,7 @@ class Cell:
     @cached_property
     def band(self) -> tuple[Column, Estimate] | None:
         """Steps and the statistic of the curves there, (100,) each, as far as all of them go."""
-        curves = [curve(member.run, self.metric) for member in self.counted]
+        curves = [self.protocol.curve(member.run, self.metric) for member in self.counted]
         if not curves:
             return None
         start = 0 if self.protocol.from_zero else max(steps[0] for steps, _ in curves)

@@ -121,10 +121,10 @@ def test_the_two_commands_are_one_line_each_and_make_and_ci_repeat_them():
         "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . "
         "&& .venv/bin/python run.py",
         "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' "
-        "&& .venv/bin/python -m pytest",
+        "&& .venv/bin/python -m pytest -n 2",
     ]
     assert "constraints.txt -e '.[test]'" in MAKEFILE
-    assert "-m pytest" in MAKEFILE and "-m pytest" in (ROOT / ".ci" / "run").read_text()
+    assert "-m pytest -n 2" in MAKEFILE and "-m pytest -n 2" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_page_on_slurm_lists_every_key_and_state():

@@ -65,9 +65,13 @@ def test_a_curve_is_a_trailing_average(returns: list[float]) -> None:
 def test_a_run_that_an_evaluation_ended_ends_with_it(state, stop_at, expected) -> None:
     run = run_with([1, 2, 3, 4], [0.0, 0.0, 0.0, 1.0], state=state)
     run.config["budget"] = stop_at
-    assert curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, expected]
-    (cell,) = cells([run], PROTOCOLS["last"])
+    last, paper = PROTOCOLS["last"], PROTOCOLS["paper"]
+    assert last.curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, expected]
+    (cell,) = cells([run], last)
     assert cell.members[0].score == expected
+    # The paper stops nothing early.
+    assert paper.curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, 0.25]
+    assert paper.score(run, "eval/return") < 0.25
 
 
 def test_evaluations_without_a_value_are_left_out() -> None:

@@ -133,11 +133,13 @@ def test_a_heads_values_are_float32_and_its_last_layer_computes_in_it(dtype):
     assert head(h).dtype == torch.float32
 
 
-def test_a_processor_has_amx_if_its_flags_say_so(tmp_path):
-    for flags, has in (("fpu avx2", False), ("fpu avx512f amx_bf16 amx_tile", True)):
-        (tmp_path / "cpuinfo").write_text(f"model name\t: amx_bf16\nflags\t\t: {flags}\n")
-        assert machine.has_amx(str(tmp_path / "cpuinfo")) == has
-    assert not machine.has_amx(str(tmp_path / "none"))
+def test_a_field_of_the_processor_is_read_whole(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("model name\t: Flags: A 2 @ 3GHz\nflags\t\t: fpu amx_bf16\nflags\t\t: fpu\n")
+    assert machine.cpuinfo("model name", str(path)) == "Flags: A 2 @ 3GHz"
+    assert machine.cpuinfo("flags", str(path)) == "fpu amx_bf16"
+    assert machine.cpuinfo("Model", str(path)) == ""
+    assert machine.cpuinfo("flags", str(tmp_path / "none")) == ""
 
 
 def test_auto_is_bfloat16_only_where_that_is_fast():
