@@ -5,10 +5,13 @@ python benchmarks/all.py [FILE]        # default: outputs/benchmarks-<date>.md
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 HERE = Path(__file__).parent
 COMMANDS = (
@@ -21,18 +24,19 @@ COMMANDS = (
     "seeds.py",
     "results.py",
     "gpu.py --expected",
-    "gpu.py",
 )
 
 
 def main() -> None:
     """Run them; what has been measured is in the file at any time."""
     default = Path("outputs") / f"benchmarks-{time.strftime('%Y-%m-%d')}.md"
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", nargs="?", type=Path, default=default)
+    path, failed = parser.parse_args().file, []
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         print(f"# Benchmarks, {time.strftime('%Y-%m-%d')}", file=file, flush=True)
-        for command in COMMANDS:
+        for command in (*COMMANDS, *(["gpu.py"] if torch.cuda.is_available() else [])):
             print(f"python benchmarks/{command}", flush=True)
             print(f"\n## `python benchmarks/{command}`\n", file=file, flush=True)
             name, *arguments = command.split()
@@ -40,7 +44,10 @@ def main() -> None:
             done = subprocess.run(call, stdout=file, stderr=subprocess.PIPE, text=True)
             if done.returncode:
                 print(f"\nfailed: {done.stderr.strip()[-500:]}", file=file, flush=True)
+                failed.append(command)
     print(path)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

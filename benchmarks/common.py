@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing
 import os
@@ -22,10 +23,15 @@ def machine() -> str:
 
     from memrl.machine import cpuinfo
 
-    cpu = f"{cpuinfo('model name')}, {len(os.sched_getaffinity(0))} cores"
+    cpu = f"{cpuinfo('model name') or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     device = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{time.strftime('%Y-%m-%d')}, {cpu}{device}, {versions}"
+
+
+def help_only(text: str) -> None:
+    """Read the command line of a script that takes nothing but --help."""
+    argparse.ArgumentParser(description=text.splitlines()[0]).parse_args()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -12,15 +12,15 @@ import argparse
 import statistics
 from typing import Any
 
-from common import Worker, in_turn, machine, table
+from common import in_turn, machine, table
 from updates import KINDS, ours
 
 
 def measure(given: argparse.Namespace, length: int, kind: str) -> list[Any]:
     """Return one row."""
-    worker = Worker(ours, given.model, length, given.threads, KINDS[kind])
-    seconds = statistics.median(in_turn([worker], given.repetitions)[0])
-    held = worker.close() - worker.before_mib
+    made = (ours, given.model, length, given.threads, KINDS[kind])
+    (times,), (held,) = in_turn([made], given.repetitions)
+    seconds = statistics.median(times)
     each = f"{1e6 * seconds / (length + 2):,.0f}"
     return [given.model.upper(), length, kind, f"{seconds:.1f}", f"{held:,.0f}", each]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import matplotlib
 import numpy as np
 import scipy
 import yaml
-from common import processor, table
+from common import help_only, machine, table
 
 from memrl.experiment import compose_config, folder_of, resolve
 
@@ -110,8 +109,9 @@ def rows(folder: Path) -> Iterator[list[str]]:
 
 def main() -> None:
     """Print the table."""
-    print(f"{processor()}, Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
-    print(f"SciPy {scipy.__version__}, matplotlib {matplotlib.__version__}", end="")
+    help_only(__doc__)
+    print(f"{machine()}, NumPy {np.__version__}, SciPy {scipy.__version__}", end="")
+    print(f", matplotlib {matplotlib.__version__}", end="")
     with tempfile.TemporaryDirectory() as cwd:
         folder = generate(Path(cwd))
         print(f"; {RUNS} runs, {EVALUATIONS} evaluations each\n")

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import in_turn, machine, ratio, table
+from common import help_only, in_turn, machine, ratio, table
 from updates import windows
 
 SEEDS = 4
@@ -74,6 +74,7 @@ def measure(model: str, length: int) -> list[Any]:
 
 def main() -> None:
     """Print the table."""
+    help_only(__doc__)
     print(f"{machine()}; {SEEDS} seeds, one thread, medians of 5\n")
     cells = (("mlp", 10), ("mlp", 250), ("gpt", 10), ("gpt", 50), ("gpt", 250))
     head = ["model", "length", "one by one, ms a seed", "stacked, ms a seed", "times faster"]

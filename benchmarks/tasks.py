@@ -7,16 +7,15 @@ Random actions, whole episodes, resets included; the best of three rounds. Nothi
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
-from common import processor, table
+from common import help_only, machine, table
 
-import memrl.envs  # registers the tasks
+import memrl.envs  # noqa: F401  # registers the tasks
 
 TASKS = {"TMazePassive": 60, "TMazeActive": 60, "VisualMatch": 60, "KeyToDoor": 60}
 BATCHES = (1, 64, 1024)
@@ -42,8 +41,8 @@ def steps_per_second(env: gymnasium.vector.VectorEnv[Any, Any, Any], horizon: in
 
 def main() -> None:
     """Print the table."""
-    print(f"{processor()}, Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
-    print(f"gymnasium {gymnasium.__version__}, memrl {memrl.__version__}\n")
+    help_only(__doc__)
+    print(f"{machine()}, NumPy {np.__version__}, gymnasium {gymnasium.__version__}\n")
     table(["task", "envs", "steps/s", "loop, steps/s", "ratio"], measure())
 
 

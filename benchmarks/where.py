@@ -17,6 +17,9 @@ UPDATES = 5
 
 def main() -> None:
     """Train until there is something to sample, and profile from there."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
     trainer = build(resolve(compose_config(["budget=smoke", *sys.argv[1:]])))
     trainer.collect()
     for _ in range(2):

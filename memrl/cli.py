@@ -50,7 +50,7 @@ Groups, with their options (the default stands first):
 {groups}
 
 Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_envs=N
-  precision=float32|tf32|bf16  update=eager|compiled|graphed  dropout=P  attention_dropout=P
+  precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
   budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
   python run.py --cfg job      shows every key and its value, with any of these
 

@@ -241,6 +241,7 @@ def build(config: Config) -> Trainer:
     from memrl.replay import Replay
 
     agent, spec, device = build_agent(config)
+    check_replay(config, spec)
     window = config["context_len"] or spec.horizon
     try:
         replay = Replay(spec, window, replay_capacity(config, spec.horizon), device)
@@ -259,11 +260,11 @@ def build(config: Config) -> Trainer:
 
 
 def check_replay(config: Config, spec: TaskSpec) -> None:
-    """Raise ConfigError if the replay asked for cannot hold an episode; nothing is reserved."""
+    """Raise ConfigError if the replay asked for cannot hold a round; nothing is reserved."""
     from memrl.replay import check_capacity
 
     try:
-        check_capacity(replay_capacity(config, spec.horizon), spec)
+        check_capacity(replay_capacity(config, spec.horizon), spec, config["num_envs"])
     except ValueError as error:
         raise ConfigError(f"replay_{error}") from None
 
@@ -284,15 +285,14 @@ def versions(config: Config, device: str) -> dict[str, Any]:
 
     from memrl.machine import cpuinfo
 
-    cpu = cpuinfo("model name") or platform.processor()
-    machine = torch.cuda.get_device_name() if device == "cuda" else cpu
+    machine = torch.cuda.get_device_name() if device == "cuda" else cpuinfo("model name")
     found: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "gymnasium"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     code = os.environ.get("MEMRL_CODE")  # set where a sweep runs a snapshot of the code
     found |= {"code": code} if code else {}
-    found |= {"machine": f"{platform.machine()} {machine}", "device": device}
+    found |= {"machine": f"{platform.machine()} {machine}".strip(), "device": device}
     return found | {"threads": config["threads"]}
 
 

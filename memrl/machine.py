@@ -33,7 +33,8 @@ def prepare(threads: int, precision: str, device: str, update: str) -> torch.dev
         raise ValueError("device=cuda: there is no CUDA device here; auto and cpu are allowed")
     cuda = cuda and device != "cpu"
     if precision == "tf32" and not cuda:
-        raise ValueError("precision=tf32: only a CUDA device has it; float32 and bf16 are allowed")
+        others = "float32, bf16 and auto are allowed"
+        raise ValueError(f"precision=tf32: only a CUDA device has it; {others}")
     if update == "graphed" and not cuda:
         raise ValueError(
             "update=graphed: only a CUDA device has it; eager and compiled are allowed"

@@ -15,7 +15,7 @@ from memrl.figures import FORMATS, SCALES, Curves, Look, Panel, Point
 from memrl.results import Run, load
 from memrl.run_folder import below_cwd
 from memrl.schema import ConfigError
-from memrl.scores import LAST, PROTOCOLS, REFERENCES, Cell, cells
+from memrl.scores import PROTOCOLS, REFERENCES, Cell, cells
 from memrl.wording import as_text, how_many, left_out, lengths_of
 
 SHOWN = 10  # runs that are named where there may be hundreds
@@ -52,8 +52,7 @@ def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | Non
         return figures.lengths(points, f"{caption} {missing}", look, form) if points else None
     if name == "curves":
         caption = (
-            f"Trailing averages of {LAST} evaluations; a run that one ended, ends with it. "
-            f"Lines: {center}, as far as all of them go; "
+            f"{seen[0].protocol.curve_text} Lines: {center}, as far as all of them go; "
             f"thin ones: single runs, dotted: not counted. {missing}"
         )
         return figures.curves(_curve_panels(seen), caption, look, form)
@@ -97,9 +96,9 @@ def _curve_panels(seen: Sequence[Cell]) -> list[Panel]:
         mine = [cell for cell in seen if (cell.task, cell.length) == (task, length)]
         series = {}
         for cell in mine:
-            draw = cell.protocol.curve
+            line = cell.protocol.curve
             single = [
-                [draw(m.run, cell.metric) for m in cell.scored if bool(m.excluded) == x]
+                [line(m.run, cell.metric) for m in cell.scored if bool(m.excluded) == x]
                 for x in (False, True)
             ]
             series[cell.label] = Curves(cell.band, *single)

@@ -132,12 +132,12 @@ class Replay:
         return ("obs", "action", "reward", "terminated", "end")
 
 
-def check_capacity(capacity: int, spec: TaskSpec) -> None:
-    """Raise ValueError unless the slots hold one longest episode of the task."""
-    if capacity < spec.horizon + 1:
-        raise ValueError(
-            f"capacity must be at least one episode, {spec.horizon + 1} slots, got {capacity}"
-        )
+def check_capacity(capacity: int, spec: TaskSpec, num_envs: int = 1) -> None:
+    """Raise ValueError unless the slots hold a round of episodes, as long as the task has them."""
+    least = num_envs * (spec.horizon + 1)
+    if capacity < least:
+        what = "one episode" if num_envs == 1 else f"the num_envs={num_envs} episodes of a round"
+        raise ValueError(f"capacity must be at least {what}, {least} slots, got {capacity}")
 
 
 def free_bytes(device: torch.device) -> int:

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.util
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -264,8 +265,5 @@ def _fits(value: Any, node: ast.expr) -> tuple[bool, str]:
 
 def _decimal(value: Any) -> str:
     """Say how to write a fraction: neither YAML nor Hydra computes one."""
-    try:
-        above, below = map(float, str(value).split("/"))
-        return f" ({value} is {above / below:.6g})"
-    except (ValueError, ZeroDivisionError):
-        return ""
+    parts = re.fullmatch(r"(\d+)/(\d+)", str(value))
+    return f" ({value} is {int(parts[1]) / int(parts[2])})" if parts and int(parts[2]) else ""

@@ -71,7 +71,7 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
     return steps, averages
 
 
-def curve_to_the_end(run: Run, metric: str) -> tuple[Column, Column]:
+def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
     """Return ``curve``, but ending in the evaluation that ended the run, if one did.
 
     The nine before it are of policies that had not solved the task.
@@ -99,6 +99,7 @@ class Protocol(NamedTuple):
         statistic, name: what stands for several runs.
         text: the score, in words.
         curve: env steps and values of a run and a metric.
+        curve_text: what a curve is, in words.
         from_zero: curves begin at step 0 with their first value.
     """
 
@@ -108,11 +109,12 @@ class Protocol(NamedTuple):
     name: str
     text: str
     curve: Callable[[Run, str], tuple[Column, Column]]
+    curve_text: str
     from_zero: bool
 
 
 def _last(run: Run, metric: str) -> float:
-    return float(curve_to_the_end(run, metric)[1][-1])
+    return float(curve_to_its_stop(run, metric)[1][-1])
 
 
 def _not_done(run: Run, metric: str) -> str | None:
@@ -138,7 +140,11 @@ def _too_short(run: Run, metric: str) -> str | None:
     end = _paper_end(run)
     if run.problem or run.state == DUPLICATE or not end:
         return _not_done(run, metric) or "no evaluation"
-    last = max(curve(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
+    for goal in GOALS:  # those that it stops would be scored by what they were before
+        key = f"budget.stop_at_{goal[5:]}"
+        if run.flat.get(key) is not None:
+            return f"{key}: the paper stops nothing early"
+    last = max(evaluations(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
     if last >= 0.9 * end:
         return None
     return f"{run.state}: {last:,.0f} of {end:,.0f} env steps, fewer than 90 %"
@@ -151,7 +157,8 @@ PROTOCOLS = {
         stats.iqm,
         "IQM",
         f"mean of a run's last {LAST} evaluations, or the one that ended it",
-        curve_to_the_end,
+        curve_to_its_stop,
+        f"Trailing averages of {LAST} evaluations; a run that one ended, ends with it.",
         False,
     ),
     "paper": Protocol(
@@ -161,6 +168,7 @@ PROTOCOLS = {
         "mean",
         f"trailing average of {LAST} evaluations, mean over the last 5 % of a run",
         curve,
+        f"Trailing averages of {LAST} evaluations.",
         True,
     ),
 }
@@ -294,7 +302,7 @@ def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Membe
     members = []
     for run in sorted(runs, key=lambda run: (order(run.flat.get("seed")), run.flat["sweep"])):
         excluded, score = protocol.excluded(run, metric), float("nan")
-        if len(curve(run, metric)[0]):
+        if len(evaluations(run, metric)[0]):
             score = protocol.score(run, metric)
             if not np.isfinite(score):
                 excluded, score = excluded or f"its score is {score}", float("nan")

@@ -224,7 +224,8 @@ REFUSED = {
     "seed=-1": "seed must be at least 0 and below 2**32, got -1",
     "seed=abc": "seed=abc: must be an integer",
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
-    "precision=tf32": "precision=tf32: only a CUDA device has it; float32 and bf16 are allowed",
+    "precision=tf32": "precision=tf32: only a CUDA device has it; float32, bf16 and auto are "
+    "allowed",
     "precision=fp16": "precision=fp16: must be one of float32, tf32, bf16",
     "update=graphed": "update=graphed: only a CUDA device has it; eager and compiled are allowed",
     "update=fast": "update=fast: must be one of eager, compiled, graphed",
@@ -236,6 +237,8 @@ REFUSED = {
     "attention_dropout=-1": "attention_dropout must be in [0, 1), got -1",
     "checkpoint_minutes=0": "checkpoint_minutes must be above 0, got 0",
     "sweep=../up": "sweep must be the name of one folder, not a hidden one, got ../up",
+    "replay_capacity=100 num_envs=9": "replay_capacity must be at least the num_envs=9 episodes "
+    "of a round, 108 slots, got 100",
     "replay_capacity=5": "replay_capacity must be at least one episode, 12 slots, got 5",
     "budget.train_episodes=0": "budget.train_episodes must be at least 1, got 0",
     "budget.eval_every=often": "budget.eval_every=often: must be an integer",

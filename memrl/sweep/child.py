@@ -15,6 +15,7 @@ def main(folder: str, index: str) -> int:
     A signal before there is anything to save kills: a handler that raised would do so amid an
     import of native code, which may make an ``ImportError`` of it or swallow it.
     """
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job script may have it ignored
     from memrl.cli import attempt, log_to_console
     from memrl.experiment import work
     from memrl.lock import BUSY
