@@ -265,5 +265,5 @@ def _fits(value: Any, node: ast.expr) -> tuple[bool, str]:
 
 def _decimal(value: Any) -> str:
     """Say how to write a fraction: neither YAML nor Hydra computes one."""
-    parts = re.fullmatch(r"(\d+)/(\d+)", str(value))
+    parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
     return f" ({value} is {int(parts[1]) / int(parts[2])})" if parts and int(parts[2]) else ""

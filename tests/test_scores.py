@@ -63,7 +63,8 @@ def test_a_curve_is_a_trailing_average(returns: list[float]) -> None:
     ],
 )
 def test_a_run_that_an_evaluation_ended_ends_with_it(state, stop_at, expected) -> None:
-    run = run_with([1, 2, 3, 4], [0.0, 0.0, 0.0, 1.0], state=state)
+    ended = {"env_steps": 4, "progress": 1.0}
+    run = run_with([1, 2, 3, 4], [0.0, 0.0, 0.0, 1.0], state=state, status=ended)
     run.config["budget"] = stop_at
     last, paper = PROTOCOLS["last"], PROTOCOLS["paper"]
     assert last.curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, expected]
@@ -72,6 +73,10 @@ def test_a_run_that_an_evaluation_ended_ends_with_it(state, stop_at, expected) -
     # The paper stops nothing early.
     assert paper.curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, 0.25]
     assert paper.score(run, "eval/return") < 0.25
+    (cell,) = cells([run], paper)
+    early = "budget.stop_at_return: the paper stops nothing early"
+    if state == "done":
+        assert cell.members[0].excluded == (early if stop_at["stop_at_return"] else None)
 
 
 def test_evaluations_without_a_value_are_left_out() -> None:
