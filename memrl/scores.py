@@ -83,11 +83,16 @@ def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def ended_by_evaluation(run: Run) -> bool:
-    """True if a done run's last evaluation has what ``budget.stop_at_...`` asked for."""
+    """True if a done run's last evaluation has all that its budget asked for to end it."""
+    asked = stops(run)
+    reached = (max(run.eval.get(goal, ())[-1:], default=np.nan) >= asked[goal] for goal in asked)
+    return bool(asked) and run.state == "done" and all(reached)
+
+
+def stops(run: Run) -> dict[str, float]:
+    """Return what ends the run early: a metric and how much of it, from ``budget.stop_at_...``."""
     asked = {goal: run.flat.get(f"budget.stop_at_{goal[5:]}") for goal in GOALS}
-    given = {goal: least for goal, least in asked.items() if isinstance(least, int | float)}
-    reached = (max(run.eval.get(g, ())[-1:], default=np.nan) >= given[g] for g in given)
-    return bool(given) and run.state == "done" and all(reached)
+    return {goal: least for goal, least in asked.items() if isinstance(least, int | float)}
 
 
 class Protocol(NamedTuple):
@@ -140,10 +145,8 @@ def _too_short(run: Run, metric: str) -> str | None:
     end = _paper_end(run)
     if run.problem or run.state == DUPLICATE or not end:
         return _not_done(run, metric) or "no evaluation"
-    for goal in GOALS:  # those that it stops would be scored by what they were before
-        key = f"budget.stop_at_{goal[5:]}"
-        if run.flat.get(key) is not None:
-            return f"{key}: the paper stops nothing early"
+    if asked := stops(run):  # those that it stops would be scored by what they were before
+        return f"budget.stop_at_{next(iter(asked))[5:]}: the paper stops nothing early"
     last = max(evaluations(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
     if last >= 0.9 * end:
         return None
