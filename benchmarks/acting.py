@@ -34,8 +34,9 @@ def reference(model: str, length: int) -> Callable[[], Any]:
 
 def ours(model: str, length: int, num_envs: int) -> Callable[[], Any]:
     """Return a round of episodes in as many environments."""
-    from memrl.experiment import build, compose_config, resolve
+    from memrl.experiment import build, resolve
     from memrl.rollout import rollout
+    from memrl.run.config import compose_config
 
     short = ["budget.train_episodes=10", "device=cpu", f"num_envs={num_envs}"]
     model_of = [f"seq_model={model}", "dropout=0", "attention_dropout=0"]

@@ -21,7 +21,7 @@ def machine() -> str:
     """Describe where this runs, in a line."""
     import torch
 
-    from memrl.machine import cpuinfo
+    from memrl.run.machine import cpuinfo
 
     cpu = f"{cpuinfo('model name') or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     device = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

@@ -47,7 +47,8 @@ def reference(model: str, length: int) -> Callable[[], Any]:
 
 def agent_of(model: str, length: int, overrides: list[str]) -> Any:
     """Return a configured agent on the device."""
-    from memrl.experiment import build_agent, compose_config, resolve
+    from memrl.experiment import build_agent, resolve
+    from memrl.run.config import compose_config
 
     given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", "device=cuda"]
     given += ["budget.train_episodes=10", *SHARED, *overrides]

@@ -23,30 +23,32 @@ import scipy
 import yaml
 from common import help_only, machine, table
 
-from memrl.experiment import compose_config, folder_of, resolve
+from memrl.experiment import folder_of, resolve
+from memrl.run.config import compose_config
 
 RUNS, EVALUATIONS = 1000, 300
 LENGTHS = (50, 100, 250, 500, 750, 1000, 1250, 1500)
 HEAD = "env_steps,episodes,updates,eval/return,eval/success,eval/length,time/seconds"
 DRAW = """
 from pathlib import Path
-from memrl.figures import Look
-from memrl.plot import write
-from memrl.results import load
-from memrl.scores import PROTOCOLS, cells
+from memrl.results.drawing import Look
+from memrl.results.figures import write
+from memrl.results.runs import load
+from memrl.results.scores import PROTOCOLS, cells
 write(cells(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"], Look())
 """
 STAGES = {
     "import memrl.results": "import memrl.results",
-    "load": "from memrl.results import load; load('{folder}')",
-    "load, table": "from memrl import plot; plot.as_text(plot.cells(plot.load('{folder}'), "
-    "plot.PROTOCOLS['last']))",
+    "load": "from memrl.results.runs import load; load('{folder}')",
+    "load, table": "from memrl.results.scores import PROTOCOLS, cells; "
+    "from memrl.results.runs import load; from memrl.results.text import as_text; "
+    "as_text(cells(load('{folder}'), PROTOCOLS['last']))",
     "load, lengths.png": DRAW.replace("{name}", "lengths"),
     "load, curves.png": DRAW.replace("{name}", "curves"),
     "load, profiles.png": DRAW.replace("{name}", "profiles"),
-    "load, report.html": "from memrl.report import main; main(['{folder}'])",
-    "load, export to csv": "from memrl.export import main; main(['{folder}', '--output', "
-    "'{folder}/all.csv'])",
+    "load, report.html": "from memrl.__main__ import main; main(['report', '{folder}'])",
+    "load, export to csv": "from memrl.__main__ import main; main(['export', '{folder}', "
+    "'--output', '{folder}/all.csv'])",
 }
 
 

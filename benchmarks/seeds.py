@@ -23,7 +23,8 @@ def networks(model: str, length: int) -> list[Any]:
     """Return the online networks of several seeds."""
     import torch
 
-    from memrl.experiment import build_agent, compose_config, resolve
+    from memrl.experiment import build_agent, resolve
+    from memrl.run.config import compose_config
 
     given = [f"env.length={length}", f"seq_model={model}", "budget.train_episodes=10"]
     given += ["dropout=0", "attention_dropout=0", "device=auto"]

@@ -30,7 +30,7 @@ def solve(
     env: str, length: str, model: str, seed: str, more: Sequence[str]
 ) -> tuple[float, dict[str, str]]:
     """Run one; return its CPU seconds and its last evaluation."""
-    from memrl.tables import read_table
+    from memrl.run.tables import read_table
 
     given = ["budget=fast", f"env={env}", f"env.length={length}", f"seq_model={model}"]
     given += [f"seed={seed}", "device=cpu", *more]

@@ -59,7 +59,8 @@ def reference(model: str, length: int, threads: int) -> Callable[[], Any]:
 
 def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callable[[], Any]:
     """Return an update of a configured agent."""
-    from memrl.experiment import build_agent, compose_config, resolve
+    from memrl.experiment import build_agent, resolve
+    from memrl.run.config import compose_config
 
     short = ["budget.train_episodes=10", "device=cpu", f"threads={threads}"]
     given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", *short, *overrides]

@@ -9,8 +9,9 @@ import sys
 
 from torch.profiler import profile
 
-from memrl.cli import tool
-from memrl.experiment import build, compose_config, resolve
+from memrl.experiment import build, resolve
+from memrl.run.config import compose_config
+from memrl.run.outcome import exit_status
 
 UPDATES = 5
 
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tool(main)
+    sys.exit(exit_status(main))

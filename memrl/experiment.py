@@ -9,58 +9,31 @@ import inspect
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 import memrl
-from memrl import run_folder, session
 from memrl.interfaces import Agent, Logger, TaskSpec
-from memrl.logger import PACKAGES
-from memrl.schema import LABELS, RANGES, ConfigError, check_ranges, check_types, show
+from memrl.run import identity, session
+from memrl.run.config import compose_config, leaves
+from memrl.run.identity import OUTPUTS, Config
+from memrl.run.logger import PACKAGES
+from memrl.run.outcome import CannotContinue, ConfigError, show
+from memrl.run.schema import LABELS, RANGES, check_ranges, check_types
 
 if TYPE_CHECKING:
     import torch
 
     from memrl.trainer import Trainer
 
-Config = dict[str, Any]
-CONF = Path(__file__).parent.parent / "conf"
-OUTPUTS = Path("outputs")
 
 log = logging.getLogger("memrl")
-
-
-# --- compose and validate ------------------------------------------------------------------------
-
-
-def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
-    """Resolve ``${lookup:{...},key,...}``: walk nested tables; ``other`` stands for any key."""
-    for depth, key in enumerate(keys):
-        if key not in table and "other" not in table:
-            known = ", ".join(map(str, table))
-            raise ValueError(f"no entry for {' '.join(map(str, keys[: depth + 1]))}, only {known}")
-        table = table.get(key, table.get("other"))
-    return table
-
-
-OmegaConf.register_new_resolver("lookup", lookup, replace=True)
-
-
-def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """Compose ``conf/config.yaml`` with overrides as they are written on the command line."""
-    if GlobalHydra.instance().is_initialized():  # keeps the search path of the command line
-        return compose("config", overrides=list(overrides))
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -92,33 +65,6 @@ def resolve(cfg: DictConfig) -> Config:
     return config
 
 
-def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
-    """Yield a node's keys with their resolved values.
-
-    Args:
-        path: the node's own key, dotted.
-        strict: False leaves out what cannot be resolved, such as a table without this length.
-
-    Raises:
-        ConfigError: a value that cannot be resolved, with its key.
-    """
-    for key in node:
-        name = f"{path}.{key!s}" if path else str(key)
-        try:
-            value = node[key]
-        except InterpolationResolutionError as error:
-            if strict:
-                text = str(error).splitlines()[0].split("resolving interpolation: ")[-1]
-                raise ConfigError(f"{name}: {text}; give it as {name}=...") from None
-            continue
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
-        if isinstance(value, DictConfig):
-            yield str(key), dict(leaves(value, name, strict))
-        else:
-            yield str(key), OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-
-
 def folder_of(config: Config, plain: dict[tuple[str, ...], Config] | None = None) -> Path:
     """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist.
 
@@ -139,7 +85,7 @@ def folder_of(config: Config, plain: dict[tuple[str, ...], Config] | None = None
             raise ConfigError(
                 f"{named}: a group's name must be that of its file in conf/"
             ) from None
-    return OUTPUTS / str(config["sweep"]) / run_folder.run_name(config, plain[key])
+    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, plain[key])
 
 
 # --- build ---------------------------------------------------------------------------------------
@@ -189,8 +135,9 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
-    from memrl import graphs, machine
+    from memrl import graphs
     from memrl.memory import Memory, action_width
+    from memrl.run import machine
 
     try:
         keys = ("threads", "precision", "device", "update")
@@ -283,7 +230,7 @@ def versions(config: Config, device: str) -> dict[str, Any]:
     """Return what may change the results of the same config: software, machine, threads."""
     import torch
 
-    from memrl.machine import cpuinfo
+    from memrl.run.machine import cpuinfo
 
     machine = torch.cuda.get_device_name() if device == "cuda" else cpuinfo("model name")
     found: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
@@ -313,10 +260,23 @@ def run(cfg: DictConfig) -> Path:
         lock.Busy: another process works on this run.
         Stopped: a signal was obeyed; all is saved.
     """
+    if folder := _done_before(cfg):
+        return folder
     config = resolve(cfg)
     folder = folder_of(config)
     work(config, folder)
     return folder
+
+
+def _done_before(cfg: DictConfig) -> Path | None:
+    """Return the folder of this very run if it is done; to know that costs no import of torch."""
+    with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError):
+        config = dict(leaves(cfg, ""))
+        folder = folder_of(config)
+        if session.is_done(folder, config):
+            log.info(f"already done: {folder}")
+            return folder
+    return None
 
 
 def work(config: Config, folder: Path) -> None:

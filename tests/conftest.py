@@ -133,7 +133,8 @@ def _warm_up() -> None:
 
     An optimiser's first step alone imports for seconds.
     """
-    from memrl.experiment import compose_config, run
+    from memrl.experiment import run
+    from memrl.run.config import compose_config
 
     overrides = ["device=cpu", "env.length=2", "budget=smoke", "budget.train_episodes=1"]
     with tempfile.TemporaryDirectory() as cwd, contextlib.chdir(cwd), torch.random.fork_rng():
@@ -166,7 +167,7 @@ def _exit_status(first: Callable[[], object] | None) -> int:
     """Run the command line; return what Python would make of the way it ends."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from memrl.cli import main
+    from memrl.commands.train import main
 
     GlobalHydra.instance().clear()
     logging.getLogger("memrl").handlers.clear()

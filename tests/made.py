@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from memrl.experiment import Config, compose_config, folder_of, resolve
+from memrl.experiment import folder_of, resolve
+from memrl.run.config import compose_config
+from memrl.run.identity import Config
 
 PLAIN: dict[tuple[str, ...], Config] = {}
 TOTAL = 6710  # environment steps of a run that is done

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from conftest import at, wait_until
 
-from memrl import experiment, session
-from memrl.checkpoint import CannotContinue
-from memrl.logger import CsvTables, Loggers, TensorBoard, WandB
-from memrl.schema import ConfigError
+from memrl import experiment
+from memrl.run import config, session
+from memrl.run.logger import Loggers, TensorBoard, WandB
+from memrl.run.outcome import CannotContinue, ConfigError
+from memrl.run.tables import CsvTables
 
 TINY = ["device=cpu", "env.length=5", "batch_size=4", "seq_model.hidden_dim=8"]
 TINY += ["algo.hidden_dims=[8]", "budget=smoke"]
@@ -159,7 +160,7 @@ def test_a_missing_package_is_a_config_error_before_anything_is_created(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
-    cfg = experiment.compose_config([*TINY, f"logger={name}"])
+    cfg = config.compose_config([*TINY, f"logger={name}"])
     with pytest.raises(ConfigError, match=rf"pip install -c constraints.txt -e '\.\[{name}\]'"):
         experiment.run(cfg)
     assert list(tmp_path.iterdir()) == []
@@ -224,7 +225,7 @@ def test_tensorboard_hides_what_an_interrupted_process_wrote_past_the_checkpoint
 
 
 def run(overrides):
-    return experiment.run(experiment.compose_config([*TINY, *overrides]))
+    return experiment.run(config.compose_config([*TINY, *overrides]))
 
 
 def assert_shows_the_csv_files(shown, folder):

@@ -10,6 +10,7 @@ from memrl import experiment
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import TaskSpec
 from memrl.memory import Memory, action_width
+from memrl.run import config
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.mlp import MLP
 from memrl.seq_models.rnn import Recurrent
@@ -267,7 +268,7 @@ def test_action_width_is_that_of_the_one_hot_and_refuses_other_spaces():
 @pytest.mark.parametrize("model", ["mlp", "lstm"])
 def test_only_the_mlp_of_conf_sees_nothing_of_the_past(model):
     overrides = [f"seq_model={model}", "budget=smoke", "device=cpu", "env.length=5"]
-    trainer = experiment.build(experiment.resolve(experiment.compose_config(overrides)))
+    trainer = experiment.build(experiment.resolve(config.compose_config(overrides)))
     online = trainer.agent.online.eval()
     obs, action, reward = history()
     other, other_action, other_reward = history()

@@ -12,6 +12,7 @@ from memrl import experiment
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import TaskSpec
 from memrl.networks import Head, mean_grad_norm, polyak_, set_training
+from memrl.run import config
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.rnn import Recurrent
 
@@ -26,7 +27,7 @@ def seeded():
 
 def built(*overrides):
     """The agent of a command line."""
-    cfg = experiment.compose_config([*SHORT, *overrides])
+    cfg = config.compose_config([*SHORT, *overrides])
     return experiment.build(experiment.resolve(cfg)).agent
 
 

@@ -23,9 +23,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memrl import original
-from memrl.original import Log, Stub, Unpickler, is_log, read_flags, read_log
-from memrl.results import labels, load, varying
+from memrl.results import original
+from memrl.results.original import Log, Stub, Unpickler, is_log, read_flags, read_log
+from memrl.results.runs import labels, load, varying
 
 GOLDEN = Path(__file__).parent / "golden" / "original_log"
 LSTM1 = GOLDEN / "tmaze_passive_L10_lstm_ep600_seed1"
@@ -139,7 +139,7 @@ def test_config_has_our_names() -> None:
 def test_config_keys_are_those_of_our_own_configs(folder: Path) -> None:
     from omegaconf import OmegaConf
 
-    from memrl.experiment import compose_config
+    from memrl.run.config import compose_config
 
     config = ours(folder)
     options = [config["env"]["name"], config["algo"]["name"], config["seq_model"]["name"]]
@@ -639,8 +639,8 @@ def test_objects_that_would_run_code_leave_the_other_flags(tmp_path: Path) -> No
         ("copyreg", "_reconstructor"),
         ("collections", "OrderedDict"),
         ("pathlib", "os.system"),
-        ("memrl.original", "Stub"),
-        ("memrl.original", "read_log"),
+        ("memrl.results.original", "Stub"),
+        ("memrl.results.original", "read_log"),
         ("nowhere", "nothing"),
         ("", ""),
         ("os", "\0"),

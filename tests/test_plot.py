@@ -12,11 +12,13 @@ import pytest
 from conftest import GOLDEN, ROOT, Process
 from made import make_run, make_sweep
 
-from memrl import plot
-from memrl.figures import FORMATS, Look
-from memrl.plot import FIGURES, draw, main
-from memrl.results import load
-from memrl.scores import PROTOCOLS, cells
+from memrl.__main__ import main
+from memrl.commands import train
+from memrl.results import figures
+from memrl.results.drawing import FORMATS, Look
+from memrl.results.figures import FIGURES, draw
+from memrl.results.runs import load
+from memrl.results.scores import PROTOCOLS, cells
 
 Launch = Callable[..., Process]
 OLD = GOLDEN / "original_log"
@@ -44,8 +46,8 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Look:
 
 
 def command(launch: Launch, *arguments: object) -> Process:
-    """``python -m memrl.plot``, in a fork; it has ended."""
-    process = launch(first=lambda: sys.exit(main([str(argument) for argument in arguments])))
+    """``python -m memrl plot``, in a fork; it has ended."""
+    process = launch(first=lambda: sys.exit(main(["plot", *map(str, arguments)])))
     process.wait()
     return process
 
@@ -94,7 +96,7 @@ def test_the_level_without_the_ability_is_drawn(
     success = [0.5, 0.5] if task in ("visual_match", "key_to_door") else None
     make_run(tmp_path, [0.5, 0.5], f"env={task}", success=success, steps=[10, 20])
     found = cells(load(tmp_path / "outputs"), PROTOCOLS["last"])
-    (panel,) = plot._length_panels(found)
+    (panel,) = figures._length_panels(found)
     assert panel.reference == (level, line)
     for name in ("lengths", "curves"):
         assert line in texts(draw(name, found, words, "svg"))
@@ -115,11 +117,11 @@ def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
 
 
 def test_single_runs_are_seen_and_those_that_do_not_count_are_hollow(sweep: Path) -> None:
-    (panel,) = plot._length_panels(cells(load(sweep), PROTOCOLS["last"]))
+    (panel,) = figures._length_panels(cells(load(sweep), PROTOCOLS["last"]))
     ten = panel.series["lstm"][1]
     assert (ten.length, len(ten.seeds), sorted(ten.others)) == (10, 4, pytest.approx([0.1, 0.2]))
     assert ten.estimate.n == 4
-    five, ten = plot._curve_panels(cells(load(sweep), PROTOCOLS["last"]))
+    five, ten = figures._curve_panels(cells(load(sweep), PROTOCOLS["last"]))
     assert [len(ten.series["lstm"].seeds), len(ten.series["lstm"].others)] == [4, 2]
     assert len(five.series["gpt"].seeds) == 4
 
@@ -141,7 +143,7 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
     found = cells(load(folder), PROTOCOLS["last"])
     assert draw("lengths", found, Look(), "svg") is None
     assert draw("curves", found, Look(), "svg")
-    assert [path.name for path in plot.conclude(folder)] == ["curves.png"]
+    assert [path.name for path in train.draw_scores(folder)] == ["curves.png"]
 
 
 # --- that they stay the same ---------------------------------------------------------------------
@@ -149,10 +151,10 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
 CODE = """
 import sys
 from pathlib import Path
-from memrl.figures import FORMATS, Look
-from memrl.plot import FIGURES, write
-from memrl.results import load
-from memrl.scores import PROTOCOLS, cells
+from memrl.results.drawing import FORMATS, Look
+from memrl.results.figures import FIGURES, write
+from memrl.results.runs import load
+from memrl.results.scores import PROTOCOLS, cells
 write(cells(load(sys.argv[1]), PROTOCOLS["last"]), Path(sys.argv[2]), FIGURES, FORMATS, Look())
 """
 
@@ -227,9 +229,9 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
             "--metric must be one of eval/length, eval/return, eval/success, got eval/regret",
         ),
         (["outputs", "--style", "nice"], 2, "error: --style nice: neither a file nor one of "),
-        (["outputs", "--width", "0"], 2, "--width must be 1 to 50, got 0"),
-        (["outputs", "--dpi", "1e9"], 2, "argument --dpi: invalid int value: '1e9'"),
-        (["outputs", "--font-size", "nan"], 2, "--font-size must be 2 to 50, got nan"),
+        (["outputs", "--width", "0"], 2, "argument --width: must be 1 to 50, got 0"),
+        (["outputs", "--dpi", "1e9"], 2, "argument --dpi: must be an integer, got 1e9"),
+        (["outputs", "--font-size", "nan"], 2, "argument --font-size: must be 2 to 50, got nan"),
         (["outputs", "--format", "png,jpg"], 2, "must be some of png,pdf,svg, got png,jpg"),
         (["outputs", "--figures", ""], 2, "must be some of lengths,curves,profiles, got "),
         (["outputs", "--protocol", "best"], 2, "invalid choice: 'best'"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,109 +18,112 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "memrl").rglob("*.py"))
+CODE = [*SOURCES, *sorted((ROOT / "hydra_plugins").glob("*.py")), ROOT / "run.py"]
 
-# A module of memrl imports only from modules of a lower rank.
-CORE_RANKS = {
-    "interfaces": 0,
-    "networks": 1,
-    "envs": 1,
-    "encoders": 2,
-    "seq_models": 2,
-    "replay": 2,
-    "memory": 3,
-    "algos": 4,
-    "graphs": 5,
-    "rollout": 5,
-    "trainer": 6,
-    "checkpoint": 7,
-    "logger": 8,
-}
-TOOL_RANKS = {
-    "interrupt": 0,
-    "machine": 0,
-    "schema": 0,
-    "tables": 0,
-    "stats": 0,
-    "original": 1,
-    "lock": 8,
-    "figures": 8,
-    "progress": 8,
-    "run_folder": 9,
-    "session": 10,
-    "experiment": 11,
-    "cli": 12,
-    "reproduce": 12,
-    "watch": 12,
-    "sweep.compose": 13,
-    "sweep.snapshot": 13,
-    "sweep.records": 14,
-    "sweep.states": 15,
-    "results": 16,
-    "scores": 17,
-    "export": 17,
-    "comparison": 18,
-    "wording": 19,
-    "plot": 20,
-    "sweep.display": 21,
-    "sweep.pool": 22,
-    "sweep.slurm": 23,
-    "report": 22,
-    "sweep.child": 24,
-    "sweep.launch": 24,
-    "sweep.__main__": 25,
-}
-RANKS = CORE_RANKS | TOOL_RANKS
+# Folders, and files directly in memrl/, import only from those that stand before them: from an
+# earlier row, not from another one of the same row.
+ARROWS = (
+    ("interfaces",),
+    ("networks", "envs"),
+    ("encoders", "seq_models", "replay"),
+    ("memory", "rollout"),
+    ("algos", "graphs"),
+    ("trainer",),
+    ("run",),
+    ("experiment",),
+    ("sweep",),
+    ("results",),
+    ("commands",),
+    ("__main__", "hydra_plugins", "run.py"),
+)
+RANKS = {name: rank for rank, names in enumerate(ARROWS) for name in names}
+CORE = {name for names in ARROWS[: RANKS["trainer"] + 1] for name in names}
 
 
-def name_of(path: Path) -> str:
-    """``memrl/envs/tmaze.py`` -> ``envs``, ``memrl/sweep/pool.py`` -> ``sweep.pool``."""
-    return ranked(path.relative_to(ROOT / "memrl").with_suffix("").parts)
+def module_of(path: Path) -> str:
+    """``memrl/envs/tmaze.py`` -> ``memrl.envs.tmaze``; a package has the name of its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def ranked(parts: Sequence[str]) -> str:
-    """Each of a sweep's modules has a rank of its own: results stand between them."""
-    return ".".join(parts[: 2 if parts[0] == "sweep" else 1])
+MODULES = {module_of(path) for path in CODE}
 
 
-def imported_names(tree: ast.Module, package: list[str]) -> Iterator[tuple[int, str]]:
-    """Line and name of every module or package of memrl that a file in ``package`` imports."""
+def place_of(module: str) -> str:
+    """``memrl.envs.tmaze`` -> ``envs``: what has a rank; empty for ``memrl`` itself."""
+    first, *rest = module.split(".")
+    if first == "memrl":
+        return rest[0] if rest else ""
+    return "run.py" if first == "run" else first
+
+
+def imported_modules(tree: ast.Module, package: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Line and name of every module of ours that a file in ``package`` imports, late ones too."""
     for node in ast.walk(tree):
         targets: list[str] = []
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            base = base + (node.module.split(".") if node.module else [])
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += node.module.split(".") if node.module else []
             targets = [".".join([*base, alias.name]) for alias in node.names]
         for target in targets:
             parts = target.split(".")
-            # Attributes of memrl itself, such as __version__, may be read from everywhere.
-            if parts[0] == "memrl" and len(parts) > 1 and not parts[1].startswith("__"):
-                yield node.lineno, ranked(parts[1:])
+            if parts[0] in ("memrl", "hydra_plugins"):
+                # A name in a module, or one of no file here, counts as that module.
+                known = [".".join(parts[:n]) for n in range(len(parts), 1, -1)]
+                yield node.lineno, next((name for name in known if name in MODULES), target)
 
 
 def arrow_violations(path: Path, source: str) -> list[str]:
-    """What a file of memrl imports against the arrow."""
-    own = name_of(path)
-    package = list(path.relative_to(ROOT).parent.parts)
+    """What a file of ours imports against the arrow."""
+    own = place_of(module_of(path))
+    package = path.relative_to(ROOT).parent.parts
     return sorted(
         {
             f"{path.relative_to(ROOT)}:{line} ({own}) imports {name}"
-            for line, name in imported_names(ast.parse(source), package)
-            if name != own and RANKS.get(name, 99) >= RANKS.get(own, -1)
+            for line, name in imported_modules(ast.parse(source), package)
+            # ``memrl`` itself has the version alone, which may be read from everywhere.
+            if (place := place_of(name)) not in (own, "", "__version__")
+            and RANKS.get(place, 99) >= RANKS.get(own, -1)
         }
     )
 
 
-def test_every_module_has_a_rank() -> None:
-    unknown = {name_of(path) for path in SOURCES} - {"__init__", "sweep.__init__"} - RANKS.keys()
+def test_every_place_has_a_rank() -> None:
+    unknown = {place_of(module) for module in MODULES} - {""} - RANKS.keys()
     assert SOURCES
     assert not unknown, f"give {sorted(unknown)} a rank in tests/test_project.py"
 
 
 def test_imports_point_one_way() -> None:
-    found = [line for path in SOURCES for line in arrow_violations(path, path.read_text())]
+    found = [line for path in CODE for line in arrow_violations(path, path.read_text())]
     assert not found, "\n".join(found)
+
+
+def import_table() -> dict[str, set[str]]:
+    """For every module of ours those that it imports."""
+    return {
+        module_of(path): {
+            name
+            for _, name in imported_modules(
+                ast.parse(path.read_text()), path.relative_to(ROOT).parent.parts
+            )
+        }
+        - {module_of(path), "memrl"}
+        for path in CODE
+    }
+
+
+def test_no_modules_import_each_other_in_a_loop() -> None:
+    table = import_table()
+    for place in RANKS:  # shown if the test fails, and by ``pytest -s``
+        used = {place_of(u) for m, us in table.items() if place_of(m) == place for u in us}
+        print(f"{place:<13} <- {', '.join(sorted(used - {place}, key=RANKS.__getitem__)) or '-'}")
+    try:
+        TopologicalSorter(table).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +134,9 @@ def test_imports_point_one_way() -> None:
         "from memrl.trainer import Trainer",
         "from ..trainer import Trainer",
         "from .. import trainer",
-        "def f():\n    from memrl import rollout",  # the same rank or a late import is no way out
+        "def f():\n    from memrl import graphs",  # the same rank or a late import is no way out
         "import memrl.unheard_of",
+        "import hydra_plugins.memrl_plugins",
     ],
 )
 def test_arrow_check_sees_every_form_of_import(source: str) -> None:
@@ -141,6 +146,20 @@ def test_arrow_check_sees_every_form_of_import(source: str) -> None:
 def test_arrow_check_lets_lower_ranks_pass() -> None:
     source = "from memrl import __version__, memory\nfrom .targets import td\nimport torch.nn\n"
     assert not arrow_violations(ROOT / "memrl" / "algos" / "dqn.py", source)
+
+
+def test_at_most_twelve_files_lie_directly_in_memrl() -> None:
+    assert len([path for path in SOURCES if path.parent == ROOT / "memrl"]) <= 12
+
+
+def test_importing_results_is_light() -> None:
+    code = (
+        "import sys, memrl.results\n"
+        "heavy = {'hydra', 'torch', 'matplotlib'} & sys.modules.keys()\n"
+        "sys.exit(' '.join(heavy | {m for m in sys.modules if 'memrl.commands' in m}) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"importing memrl.results imports {done.stderr}"
 
 
 def test_importing_memrl_is_light() -> None:
@@ -154,20 +173,13 @@ def line_count(path: Path) -> int:
     return len(path.read_text().splitlines())
 
 
-def test_files_stay_short() -> None:
-    limits = {path: 350 for path in SOURCES}
-    limits[ROOT / "memrl" / "interfaces.py"] = 120
-    long = {
-        str(path.relative_to(ROOT)): f"{line_count(path)} lines, at least {limit}"
-        for path, limit in limits.items()
-        if line_count(path) >= limit
-    }
-    assert not long
+def test_the_page_of_nouns_stays_short() -> None:
+    assert line_count(ROOT / "memrl" / "interfaces.py") < 120
 
 
 def test_functions_stay_short() -> None:
     long = {}
-    for path in SOURCES:
+    for path in CODE:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -178,8 +190,7 @@ def test_functions_stay_short() -> None:
 
 def test_learning_core_stays_small() -> None:
     """From the page of nouns to the trainer; tasks may grow in number, one file each."""
-    names = {name for name, rank in CORE_RANKS.items() if rank <= CORE_RANKS["trainer"]} - {"envs"}
-    core = [path for path in SOURCES if name_of(path) in names]
+    core = [path for path in SOURCES if place_of(module_of(path)) in CORE - {"envs"}]
     assert core
     assert sum(line_count(path) for path in core) < 2100
 

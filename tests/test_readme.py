@@ -12,7 +12,8 @@ import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-from memrl.experiment import compose_config, resolve
+from memrl.experiment import resolve
+from memrl.run.config import compose_config
 from memrl.sweep.states import State
 
 README = (ROOT / "README.md").read_text()

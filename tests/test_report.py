@@ -16,10 +16,10 @@ import pytest
 from conftest import GOLDEN, Process
 from made import make_run, make_sweep
 
-from memrl.plot import PROTOCOLS
-from memrl.report import main, page
-from memrl.results import load
-from memrl.scores import cells
+from memrl.__main__ import main
+from memrl.results.report import page
+from memrl.results.runs import load
+from memrl.results.scores import PROTOCOLS, cells
 
 Launch = Callable[..., Process]
 OLD = GOLDEN / "original_log"
@@ -172,7 +172,7 @@ def test_the_same_data_give_the_same_page(sweep: Path) -> None:
 
 
 def command(launch: Launch, *arguments: object) -> Process:
-    process = launch(first=lambda: sys.exit(main([str(argument) for argument in arguments])))
+    process = launch(first=lambda: sys.exit(main(["report", *map(str, arguments)])))
     process.wait()
     return process
 
@@ -195,7 +195,7 @@ def test_the_command_writes_it_into_the_folder(launch: Launch, sweep: Path, tmp_
     [
         (["nowhere"], 1, "error: No such file or directory: nowhere"),
         (["."], 2, "error: .: no run"),
-        ([".", "--output", "page.pdf"], 2, "--output must end with .html, got page.pdf"),
+        ([".", "--output", "page.pdf"], 2, "argument --output: must end with .html, got page.pdf"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made import PLAIN, make_config
 
-from memrl.experiment import CONF, Config, compose_config, folder_of, resolve
-from memrl.reproduce import changes, commands, text_of
-from memrl.run_folder import identity
-from memrl.schema import ABSENT
+from memrl.experiment import folder_of, resolve
+from memrl.results.reproduce import changes, commands, text_of
+from memrl.run.config import CONF, compose_config
+from memrl.run.identity import ABSENT, Config, identity
 
 
 def run_of(config: Config) -> tuple[str, str]:

@@ -19,14 +19,15 @@ import pytest
 from conftest import GOLDEN, ROOT
 from made import make_config, make_run, make_sweep
 
-from memrl import export
-from memrl.lock import this_process
-from memrl.results import Run, labels, load, varying
-from memrl.schema import ABSENT, ConfigError
-from memrl.scores import PROTOCOLS, cells
-from memrl.sweep import records
-from memrl.sweep.compose import Run as Asked
-from memrl.tables import TornTable, read_table
+from memrl.results import frame
+from memrl.results.runs import Run, labels, load, varying
+from memrl.results.scores import PROTOCOLS, cells
+from memrl.run.identity import ABSENT
+from memrl.run.lock import this_process
+from memrl.run.outcome import ConfigError
+from memrl.run.tables import TornTable, read_table
+from memrl.sweep import submissions
+from memrl.sweep.submissions import Run as Asked
 
 OLD = GOLDEN / "original_log"
 
@@ -118,7 +119,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     before = Path.cwd()
     os.chdir(cwd)
-    record = records.draft(runs, "slurm", {}, {}, [str(ROOT)])
+    record = submissions.draft(runs, "slurm", {}, {}, [str(ROOT)])
     record.write()
     os.chdir(before)
     return cwd
@@ -216,7 +217,7 @@ def test_a_folder_that_is_closed_to_us_is_listed(
     runs = load(tmp_path / "outputs")
     said = {run.folder: (run.state, run.cause) for run in runs}
     assert said[closed] == ("unreadable", f"Permission denied: {closed}")
-    assert said[open_run][0] == "done" and len(export.tidy(runs)["run"]) == 2
+    assert said[open_run][0] == "done" and len(frame.tidy(runs)["run"]) == 2
 
 
 @pytest.mark.parametrize("name, text", [("none", "No such file"), ("file", "Not a directory")])
@@ -383,7 +384,7 @@ def test_one_torn_status_or_record_leaves_the_others_as_they_are(
     asked = [make_config(f"seed={seed}", "sweep=s") for seed in (0, 1)]
     names = [folder.name, "tmaze_passive-10,dqn,lstm,seed=1"]
     runs = [Asked(c, folder.with_name(name)) for c, name in zip(asked, names, strict=True)]
-    record = records.draft(runs, "slurm", {}, {}, [str(ROOT)])
+    record = submissions.draft(runs, "slurm", {}, {}, [str(ROOT)])
     record.write()
     said = {run.name: run.state for run in load(folder.parent)}
     assert said == {names[0]: "unreadable", names[1]: "queued"}
@@ -401,7 +402,7 @@ def test_one_torn_status_or_record_leaves_the_others_as_they_are(
 
 def test_a_tidy_table_has_every_row_of_every_run(mixed: Path, tmp_path: Path) -> None:
     runs = load(mixed / "outputs" / "mixed")
-    export.export(runs, tmp_path / "t.csv")
+    frame.export(runs, tmp_path / "t.csv")
     with open(tmp_path / "t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["run"] for row in rows} == {run.name for run in runs}
@@ -428,11 +429,11 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
     make_run(tmp_path, [], "seq_model=gpt", "sweep=s", status={"state": "running"})
     runs = load(tmp_path / "outputs" / "s", OLD)
     for form in ("csv", "parquet"):
-        export.export(runs, tmp_path / f"t.{form}")
+        frame.export(runs, tmp_path / f"t.{form}")
     text = pandas.read_csv(tmp_path / "t.csv")
     binary = pandas.read_parquet(tmp_path / "t.parquet")
     assert list(text) == list(binary)
-    assert len(text) == len(binary) == len(export.tidy(runs)["run"])
+    assert len(text) == len(binary) == len(frame.tidy(runs)["run"])
     for name in text:
         left, right = text[name], binary[name]
         if left.dtype.kind in "fi":
@@ -443,19 +444,19 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
 
 def test_training_rows_are_exported_too(tmp_path: Path) -> None:
     runs = load(OLD / "tmaze_passive_L10_lstm_ep600_seed1")
-    columns = export.tidy(runs, "train")
+    columns = frame.tidy(runs, "train")
     assert len(columns["train/q"]) == 601 == len(columns["seed"])
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--output must end with .csv or .parquet, got .*\.xlsx"):
-        export.export([], tmp_path / "t.xlsx")
+        frame.export([], tmp_path / "t.xlsx")
 
 
 # --- what is imported ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["results", "scores", "plot", "report", "export"])
+@pytest.mark.parametrize("module", ["commands.plot", "commands.report", "commands.export"])
 def test_reading_results_imports_no_torch(module: str) -> None:
     heavy = "{'torch', 'gymnasium', 'wandb', 'submitit'}"
     code = f"import memrl.{module}, sys; print(*({heavy} & sys.modules.keys()))"
@@ -490,8 +491,8 @@ def test_reading_results_imports_no_torch(module: str) -> None:
 def test_whatever_stands_in_its_files_the_others_are_shown(
     name: str, content: str, tmp_path: Path
 ) -> None:
-    from memrl import plot
-    from memrl.report import page
+    from memrl.commands import plot
+    from memrl.results.report import page
 
     for seed in range(3):
         folder = make_run(tmp_path, [0.5, 0.75], f"seed={seed}", "sweep=s")
@@ -503,4 +504,4 @@ def test_whatever_stands_in_its_files_the_others_are_shown(
         assert sum(len(cell.counted) for cell in found) >= 2
         assert plot.as_text(found)
         assert folder.name in page(runs, found, "s")
-    assert len(export.tidy(runs)["run"]) >= 5
+    assert len(frame.tidy(runs)["run"]) >= 5

@@ -25,11 +25,13 @@ import torch
 from conftest import ROOT, Process, after, at, file_events, wait_until
 from omegaconf import OmegaConf
 
-from memrl import lock, run_folder
 from memrl.experiment import build
-from memrl.interrupt import NOTICE
-from memrl.lock import SILENT_S, Busy, locked, this_process
 from memrl.rollout import rollout
+from memrl.run import lock
+from memrl.run import status as status_file
+from memrl.run.lock import SILENT_S, locked, this_process
+from memrl.run.outcome import Busy
+from memrl.run.signals import NOTICE
 
 SEQ_MODELS = sorted(path.stem for path in (ROOT / "conf" / "seq_model").glob("*.yaml"))
 FILES = {
@@ -516,7 +518,7 @@ def test_device_checkpoint_minutes_and_logger_may_change(
 ) -> None:
     edit(killed / "config.yaml", "device: cpu\n", "device: cuda\n")
     edit(killed / "config.yaml", "checkpoint_minutes: 1.0e-09\n", "checkpoint_minutes: 7\n")
-    logger = "  _target_: memrl.logger.WandB\n  project: memrl\n"
+    logger = "  _target_: memrl.run.logger.WandB\n  project: memrl\n"
     edit(killed / "config.yaml", "logger:\n  _target_: null\n", f"logger:\n{logger}")
     process = launch(*TINY)
     assert process.wait() == 0, process.output
@@ -703,7 +705,7 @@ def test_a_run_that_another_process_has_just_done_is_not_done_again(
 
 def test_the_status_is_touched_while_the_run_goes_on(launch: Launch, tmp_path: Path) -> None:
     def first() -> None:
-        run_folder.HEARTBEAT_S = 0.02
+        status_file.HEARTBEAT_S = 0.02
 
     process = launch(*TINY, "budget.train_episodes=20000", first=first)
     wait_until(lambda: list(tmp_path.glob("outputs/*/*/status.json")), process)
@@ -861,6 +863,6 @@ def test_a_signal_ends_the_whole_sweep(launch: Launch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", ["{", "[]", '{"versions": null, "attempt": "two"}'])
 def test_a_status_that_says_nonsense_is_begun_anew(before, tmp_path):
     (tmp_path / "status.json").write_text(before)
-    status = run_folder.Status(tmp_path, {"torch": "2.13"})
+    status = status_file.Status(tmp_path, {"torch": "2.13"})
     assert status.fields["attempt"] == 1
     assert status.fields["versions"] == {"torch": "2.13", "changed": []}

@@ -13,9 +13,10 @@ from test_sacd import IMAGES, SETTINGS, SPEC, memory
 from memrl.algos.sacd import SACD, SeparateSACD
 from memrl.algos.soft import probabilities
 from memrl.encoders import CNNEncoder, MLPEncoder
-from memrl.experiment import build_agent, compose_config, resolve
+from memrl.experiment import build_agent, resolve
 from memrl.interfaces import Episodes, TaskSpec
 from memrl.memory import Memory
+from memrl.run.config import compose_config
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.mlp import MLP
 from memrl.seq_models.rnn import Recurrent

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import TOTAL, make_run, make_sweep
 
-from memrl import stats
-from memrl.comparison import aggregates
-from memrl.results import Run, load
-from memrl.scores import LAST, PROTOCOLS, cells, curve, metric_of
-from memrl.wording import as_text, how_many, lengths_of, together
+from memrl.results import stats
+from memrl.results.comparison import aggregates
+from memrl.results.runs import Run, load
+from memrl.results.scores import LAST, PROTOCOLS, cells, curve, metric_of
+from memrl.results.text import as_text, how_many, lengths_of, together
 
 OLD = GOLDEN / "original_log"
 DONE = {"env_steps": TOTAL, "progress": 1.0}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from memrl.experiment import CONF, make
+from memrl.experiment import make
+from memrl.run.config import CONF
 from memrl.seq_models.gpt import GPT, Gelu, sine_table
 from memrl.seq_models.mlp import MLP
 from memrl.seq_models.rnn import Recurrent

@@ -188,8 +188,8 @@ def issue(launch: Launch, *arguments: str, code: int = 0) -> str:
 
 
 def command(*words: str) -> str:
-    """Give a command of ``python -m memrl.sweep``; return what it printed."""
-    line = [sys.executable, "-m", "memrl.sweep", *words]
+    """Give a command of ``python -m memrl sweep``; return what it printed."""
+    line = [sys.executable, "-m", "memrl", "sweep", *words]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

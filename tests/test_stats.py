@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rliable import library, metrics
 
-from memrl import stats
-from memrl.stats import Scores
+from memrl.results import stats
+from memrl.results.stats import Scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")
 

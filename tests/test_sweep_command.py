@@ -1,4 +1,4 @@
-"""``python -m memrl.sweep``: what it says of a sweep and does to it; what is imported for that."""
+"""``python -m memrl sweep``: what it says of a sweep and does to it; what is imported for that."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT, Process, at, wait_until
 from test_run import status, tiny
 
-from memrl.lock import this_process
-from memrl.sweep.__main__ import main
+from memrl.__main__ import main
+from memrl.run.lock import this_process
 
 Launch = Callable[..., Process]
 
@@ -47,10 +47,10 @@ def mixed(mixed_once: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(launch: Launch) -> Callable[..., Process]:
-    """``python -m memrl.sweep``, in a fork; it has ended."""
+    """``python -m memrl sweep``, in a fork; it has ended."""
 
     def run(*arguments: object, **options: Path) -> Process:
-        process = launch(first=lambda: main([str(part) for part in arguments]), **options)
+        process = launch(first=lambda: main(["sweep", *map(str, arguments)]), **options)
         process.wait()
         assert "Traceback (most recent call last):\n  File" not in process.err
         return process
@@ -156,7 +156,9 @@ def test_the_log_of_a_run_that_never_began(mixed: Path, command: Command) -> Non
 
 
 def test_a_log_can_be_followed(mixed: Path, launch: Launch) -> None:
-    process = launch(first=lambda: main(["logs", "--follow", "--lines", "1", str(MIXED), "0"]))
+    process = launch(
+        first=lambda: main(["sweep", "logs", "--follow", "--lines", "1", str(MIXED), "0"])
+    )
     wait_until(lambda: "done: return" in process.out, process)
     with open(mixed / MIXED / name_of(mixed, 0) / "run.log", "a") as file:
         file.write("one more line\n")
@@ -201,7 +203,7 @@ def test_what_was_never_issued_as_a_sweep_is_not_retried(tmp_path: Path, command
     (tmp_path / "outputs" / "empty").mkdir(parents=True)
     process = command("retry", "outputs/empty")
     assert process.wait() == 2
-    assert process.err.startswith("error: outputs/empty: no sweep was issued here")
+    assert process.err.startswith("error: outputs/empty: no sweep was started here")
     shown = command("status", "outputs/empty")
     assert (shown.wait(), shown.out.splitlines()[-1].split(" (")[0]) == (0, "outputs/empty: 0 runs")
 
@@ -227,7 +229,7 @@ def test_the_arguments_are_checked(mixed: Path, command: Command) -> None:
     for arguments in (["dance", MIXED], ["status"], ["logs", MIXED], []):
         process = command(*arguments)
         assert process.wait() == 2
-        assert "usage: python -m memrl.sweep" in process.err
+        assert "sweep" in process.err
 
 
 @pytest.mark.parametrize(("change", "code"), [("batch_size: 5", 2), ("batch_size: [", 1)])
@@ -337,7 +339,7 @@ HEAVY = {"torch", "submitit", "gymnasium", "matplotlib", "wandb"}
 
 
 def test_a_sweep_is_looked_at_without_importing_torch(mixed: Path) -> None:
-    modules, out = imported("-m", "memrl.sweep", "status", "--json", str(MIXED), cwd=mixed)
+    modules, out = imported("-m", "memrl", "sweep", "status", "--json", str(MIXED), cwd=mixed)
     assert json.loads(out)["counts"] == {"done": 1, "failed": 1, "stopped": 2}
     assert "memrl.sweep.states" in modules
     assert not modules & HEAVY

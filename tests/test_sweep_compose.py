@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from memrl.experiment import CONF, resolve
-from memrl.schema import ConfigError
+from memrl.experiment import resolve
+from memrl.run.config import CONF
+from memrl.run.outcome import ConfigError
 from memrl.sweep.compose import Composer, compose_runs
 
 

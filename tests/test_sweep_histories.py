@@ -17,13 +17,12 @@ from typing import Any
 
 import pytest
 
-from memrl.checkpoint import write_whole
-from memrl.lock import SILENT_S, holder, this_process
-from memrl.run_folder import Status, record_end
-from memrl.sweep import records
-from memrl.sweep.compose import Run
-from memrl.sweep.records import Submission, load_all
+from memrl.run.files import write_whole
+from memrl.run.lock import SILENT_S, holder, this_process
+from memrl.run.status import Status, record_end
+from memrl.sweep import submissions
 from memrl.sweep.states import State, Sweep, is_due, look
+from memrl.sweep.submissions import Run, Submission, load_all
 
 SWEEP = Path("outputs", "sweep")
 RUNS = {f"run{n}": Run({"threads": 1}, SWEEP / f"run{n}") for n in range(5)}
@@ -152,7 +151,7 @@ class Cluster:
         size = ARRAY * self.per_job
         for part in [due[n : n + size] for n in range(0, len(due), size)]:
             runs = [RUNS[name] for name in part]
-            record = records.draft(runs, "slurm", {}, {}, [], self.per_job)
+            record = submissions.draft(runs, "slurm", {}, {}, [], self.per_job)
             record.write()
             self.latest |= dict.fromkeys(part, record)
             assert {row.state for row in self.look(part).rows} == {State.QUEUED}

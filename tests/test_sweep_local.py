@@ -17,7 +17,7 @@ import pytest
 from conftest import Process, at, wait_until
 from test_run import assert_ended_like, status, tiny
 
-from memrl.sweep.__main__ import main
+from memrl.__main__ import main
 
 Launch = Callable[..., Process]
 
@@ -118,8 +118,8 @@ def has_signal(process: psutil.Process, signum: int) -> bool:
 
 
 def command(launch: Launch, *arguments: str) -> Process:
-    """``python -m memrl.sweep``, in a fork; it has ended."""
-    process = launch(first=lambda: main(list(arguments)))
+    """``python -m memrl sweep``, in a fork; it has ended."""
+    process = launch(first=lambda: main(["sweep", *arguments]))
     process.wait()
     return process
 

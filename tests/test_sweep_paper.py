@@ -16,7 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from memrl.experiment import CONF, folder_of, resolve
+from memrl.experiment import folder_of, resolve
+from memrl.run.config import CONF
 from memrl.sweep.compose import Composer
 
 Launch = Callable[..., Process]

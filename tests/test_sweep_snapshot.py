@@ -17,8 +17,8 @@ import pytest
 from conftest import ROOT, Process, wait_until
 from test_run import status, tiny
 
+from memrl.__main__ import main
 from memrl.sweep import snapshot
-from memrl.sweep.__main__ import main
 from memrl.sweep.snapshot import describe, label, take
 
 Launch = Callable[..., Process]
@@ -106,7 +106,7 @@ def test_the_same_code_has_one_copy(project: Path) -> None:
 EDITS = {
     "a file changed": lambda project: (project / "memrl/trainer.py").write_text("x = 1\n"),
     "a file added": lambda project: (project / "memrl/envs/mine.py").write_text(""),
-    "a file removed": lambda project: (project / "memrl/watch.py").unlink(),
+    "a file removed": lambda project: (project / "memrl/graphs.py").unlink(),
     "a file renamed": lambda project: (project / "conf/env/tmaze.yaml").rename(
         project / "conf/env/maze.yaml"
     ),
@@ -267,7 +267,7 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
     assert (old["code"], new["code"]) == (commit, f"{commit}+{tree}")
     assert len(list(cwd.glob("outputs/.snapshots/*"))) == 2
 
-    said = launch(first=lambda: main(["status", "outputs/code"]), cwd=cwd)
+    said = launch(first=lambda: main(["sweep", "status", "outputs/code"]), cwd=cwd)
     assert said.wait() == 0
     note = said.out.splitlines()[-1]
     assert f"{commit} (1 run" in note and f"{commit}+{tree} (1 run" in note

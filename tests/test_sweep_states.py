@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from memrl.checkpoint import CannotContinue
-from memrl.lock import SILENT_S, this_process
-from memrl.run_folder import Status
-from memrl.sweep import records
-from memrl.sweep.compose import Run
-from memrl.sweep.records import Submission
+from memrl.run.lock import SILENT_S, this_process
+from memrl.run.outcome import CannotContinue
+from memrl.run.status import Status
+from memrl.sweep import submissions
 from memrl.sweep.states import ONGOING, Facts, Job, State, ask_queue, is_due, judge, look
+from memrl.sweep.submissions import Run, Submission
 
 # A run was submitted at 100; what its files say is from 50, before, or from 150, after.
 BEFORE, SUBMITTED, AFTER = 50, 100, 150
@@ -198,7 +197,7 @@ SWEEP = Path("outputs", "sweep")
 def submit(*names: str, launcher: str = "slurm", per_job: int = 1, **changes: Any) -> Submission:
     """Write down a submission as a driver does that has ended since."""
     runs = [Run({"threads": 1}, SWEEP / name) for name in names]
-    drafted = records.draft(runs, launcher, {}, {}, [], per_job)
+    drafted = submissions.draft(runs, launcher, {}, {}, [], per_job)
     record = replace(drafted, **({"driver": this_process() | {"started": 0.0}} | changes))
     record.__dict__["runs"] = runs  # which replace does not know of
     record.write()
@@ -314,9 +313,9 @@ def test_a_record_is_read_as_it_was_written(
     settings, code = {"partition": "gpu"}, {"commit": "c0ffee", "changed": True, "diff": "+ x\n"}
     sweep = Path("outputs", "my sweep")
     runs = [Run({"seed": n}, sweep / f"r{n}") for n in range(3)]
-    record = records.draft(runs, "slurm", settings, code, ["/tree"], 2)
+    record = submissions.draft(runs, "slurm", settings, code, ["/tree"], 2)
     record.write()
-    (again,) = records.load_all(sweep)
+    (again,) = submissions.load_all(sweep)
     assert again.runs == runs
     assert (again.jobs, again.cwd, again.job_id) == (2, tmp_path, None)
     assert again == replace(record, code={"commit": "c0ffee", "changed": True})
@@ -324,7 +323,7 @@ def test_a_record_is_read_as_it_was_written(
     again.save("77")
     again.cancel([2])
     again.cancel([0, 2])
-    (last,) = records.load_all(sweep)
+    (last,) = submissions.load_all(sweep)
     assert (last.job_id, last.cancelled) == ("77", [0, 2])
 
 
@@ -346,11 +345,11 @@ def test_what_is_torn_costs_no_other_run(squeue: Path) -> None:
     for name in (f"{path}, line 2: ", f"{number.name}/submission", f"{torn.name}/submission"):
         assert sum(name in line for line in sweep.torn) == 1
     with pytest.raises(CannotContinue, match=r"runs\.jsonl, line 2"):
-        _ = records.load(lines.folder).runs
+        _ = submissions.load(lines.folder).runs
 
 
 def test_names_of_submissions_differ_and_suit_a_shell() -> None:
     runs = [Run({}, Path("outputs", "a b%c", "r"))]
-    names = {records.draft(runs, "slurm", {}, {}, []).name for _ in range(20)}
+    names = {submissions.draft(runs, "slurm", {}, {}, []).name for _ in range(20)}
     assert len(names) == 20
     assert all(name.startswith("a-b-c-") for name in names)

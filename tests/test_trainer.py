@@ -11,6 +11,7 @@ from memrl import experiment
 from memrl.envs.tmaze import TMazePassiveVec
 from memrl.interfaces import TaskSpec
 from memrl.replay import Replay
+from memrl.run import config
 from memrl.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -461,7 +462,7 @@ def real_trainer(config):
 
 
 def config_of(overrides):
-    return experiment.resolve(experiment.compose_config([*SMALL, *overrides]))
+    return experiment.resolve(config.compose_config([*SMALL, *overrides]))
 
 
 def as_saved(state):

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from PIL import Image
 
-from memrl import watch
-from memrl.checkpoint import write_whole
-from memrl.experiment import build, compose_config, resolve, run
+from memrl.__main__ import main
+from memrl.experiment import build, resolve, run
+from memrl.results import films
+from memrl.run.config import compose_config
+from memrl.run.files import write_whole
 from memrl.seq_models.gpt import GPT
 
 TASKS = {
@@ -39,6 +41,14 @@ def runs(tmp_path_factory):
         yield {case: run(tiny(*case)).absolute() for case in CASES}
 
 
+def watch(arguments):
+    """Give the command; raise SystemExit unless it succeeds."""
+    with pytest.raises(SystemExit) as caught:
+        main(["watch", *arguments])
+    if caught.value.code:
+        raise caught.value
+
+
 def frames_of(data):
     image = Image.open(io.BytesIO(data))
     pictures, durations = [], []
@@ -51,7 +61,7 @@ def frames_of(data):
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_every_step_of_every_episode_is_a_frame(case, runs, capsys):
-    watch.main([str(runs[case]), "--episodes", "2", "--fps", "10"])
+    watch([str(runs[case]), "--episodes", "2", "--fps", "10"])
     pictures, durations = frames_of((runs[case] / "watch.gif").read_bytes())
     steps = HORIZON[case[0]] + 1
     assert len(pictures) == 2 * steps
@@ -67,32 +77,32 @@ def test_every_step_of_every_episode_is_a_frame(case, runs, capsys):
 def test_the_same_command_draws_the_same_pictures(case, runs, tmp_path):
     outputs = [tmp_path / name for name in ("a.gif", "b.gif", "other.gif")]
     for output, seed in zip(outputs, ([], [], ["--seed", "7"]), strict=True):
-        watch.main([str(runs[case]), "--output", str(output), *seed])
+        watch([str(runs[case]), "--output", str(output), *seed])
     assert outputs[0].read_bytes() == outputs[1].read_bytes() != outputs[2].read_bytes()
 
 
 def test_the_episodes_are_those_of_the_evaluation(runs):
     """With the evaluation's seed and as many rows, they are the run's first evaluation's."""
     folder = runs["visual_match", "gpt"]
-    config, agent, _ = watch.load_run(folder)
-    films = watch.play(config, agent, config["budget"]["eval_episodes"], config["seed"] + 42)
+    config, agent, _ = films.load_run(folder)
+    played = films.play(config, agent, config["budget"]["eval_episodes"], config["seed"] + 42)
     trainer = build(config)
     trainer.agent.load_weights(agent.weights())
     rows = []
     trainer.logger = type("Rows", (), {"write": lambda self, table, row: rows.append(row)})()
     trainer._evaluate()
-    assert np.mean([film.reward.sum() for film in films]) == pytest.approx(rows[0]["eval/return"])
-    assert np.mean([film.success for film in films]) == pytest.approx(rows[0]["eval/success"])
+    assert np.mean([film.reward.sum() for film in played]) == pytest.approx(rows[0]["eval/return"])
+    assert np.mean([film.success for film in played]) == pytest.approx(rows[0]["eval/success"])
 
 
 def test_a_strip_shows_the_steps_asked_for(runs, tmp_path):
     output = tmp_path / "strip.png"
     shared = [str(runs["key_to_door", "gpt"]), "--episodes", "2", "--output", str(output)]
-    watch.main([*shared, "--steps", "12,0,5,99"])  # 99 is past the end
+    watch([*shared, "--steps", "12,0,5,99"])  # 99 is past the end
     (three,), _ = frames_of(output.read_bytes())
-    watch.main(shared)
+    watch(shared)
     (six,), _ = frames_of(output.read_bytes())
-    watch.main([*shared, "--steps", "5"])
+    watch([*shared, "--steps", "5"])
     (one,), _ = frames_of(output.read_bytes())
     height, width, _ = one.shape
     assert three.shape == (height, 3 * width, 3)
@@ -107,10 +117,10 @@ def test_a_run_that_was_stopped_is_watched_from_its_checkpoint(tmp_path, monkeyp
     folder = tmp_path / "run"
     folder.mkdir()
     with pytest.raises(SystemExit):
-        watch.main([str(folder)])
+        watch([str(folder)])
     OmegaConf.save(config, folder / "config.yaml")
     with pytest.raises(SystemExit):
-        watch.main([str(folder)])
+        watch([str(folder)])
     error = capsys.readouterr().err.splitlines()
     assert error == [
         f"error: {folder}: no run there (it has no config.yaml)",
@@ -121,7 +131,7 @@ def test_a_run_that_was_stopped_is_watched_from_its_checkpoint(tmp_path, monkeyp
     (folder / "checkpoint.pt").write_bytes(b"torn")
     write_whole(folder / "checkpoint.prev.pt", buffer.getvalue())
     before = sorted(path.name for path in folder.iterdir())
-    watch.main([str(folder), "--episodes", "1", "--output", str(tmp_path / "x.gif")])
+    watch([str(folder), "--episodes", "1", "--output", str(tmp_path / "x.gif")])
     assert "checkpoint.prev.pt, env step 0" in capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == before  # another process may train
 
@@ -154,8 +164,8 @@ def test_attention_is_what_the_model_attends_with(length, layers, heads):
 
 def test_only_models_that_attend_have_attention(runs):
     for (env, seq_model), folder in runs.items():
-        config, agent, _ = watch.load_run(folder)
-        (film,) = watch.play(config, agent, 1, 0)
+        config, agent, _ = films.load_run(folder)
+        (film,) = films.play(config, agent, 1, 0)
         assert (film.attention is not None) == (seq_model == "gpt")
         assert len(film.pictures) == len(film.reward) + 1 == HORIZON[env] + 1
 
@@ -166,44 +176,44 @@ def film_of(weights, size=(40, 40)):
     for t, row in enumerate(weights):
         attention[t, : t + 1] = row
     pictures = [np.full((*size, 3), 10 * t, np.uint8) for t in range(n + 1)]
-    return watch.Film(pictures, np.arange(n, dtype=float), attention, True)
+    return films.Film(pictures, np.arange(n, dtype=float), attention, True)
 
 
 @pytest.mark.parametrize("size", [(40, 40), (40, 200)], ids=["beside", "below"])
 def test_the_earlier_step_that_is_attended_to_most_is_shown(size):
     film = film_of([[1], [0.1, 0.9], [0.2, 0.5, 0.3], [0.6, 0.1, 0.1, 0.2]], size)
     for t, best in ((1, 0), (2, 1), (3, 0), (4, 0)):  # the last picture has no step of its own
-        image = np.array(watch.frame(film, t, ""))
+        image = np.array(films.frame(film, t, ""))
         wide = size[1] > 2 * size[0]
-        top = watch.MARGIN + 2 * watch.TEXT
-        left = watch.MARGIN if wide else 2 * watch.MARGIN + size[1]
-        below = top + size[0] + watch.MARGIN + watch.TEXT if wide else top
+        top = films.MARGIN + 2 * films.TEXT
+        left = films.MARGIN if wide else 2 * films.MARGIN + size[1]
+        below = top + size[0] + films.MARGIN + films.TEXT if wide else top
         other = image[below : below + size[0], left : left + size[1]]
         np.testing.assert_array_equal(other, film.pictures[best])
-        strip = image[-watch.MARGIN - 2]  # the feet of the bars
-        step = (image.shape[1] - 2 * watch.MARGIN) / 4
-        marked = np.flatnonzero((strip == watch.MARK).all(-1))
-        assert {int((x - watch.MARGIN) // step) for x in marked} == {best}
+        strip = image[-films.MARGIN - 2]  # the feet of the bars
+        step = (image.shape[1] - 2 * films.MARGIN) / 4
+        marked = np.flatnonzero((strip == films.MARK).all(-1))
+        assert {int((x - films.MARGIN) // step) for x in marked} == {best}
 
 
 # --- what is refused -----------------------------------------------------------------------------
 
 BAD = {
-    "--episodes 0": "--episodes must be at least 1 and at most 1000, got 0",
-    "--episodes some": "argument --episodes: invalid int value: 'some'",
-    "--fps 0": "--fps must be above 0 and at most 100, got 0.0",
-    "--fps nan": "--fps must be above 0 and at most 100, got nan",
-    "--seed -1": "--seed must be at least 0, got -1",
-    "--output x.mp4": "--output must end with .gif or .png, got x.mp4",
-    "--steps 1,2": "--steps must be whole numbers with commas between, and the output a .png",
-    "--steps 1,x --output x.png": "--steps must be whole numbers with commas between",
+    "--episodes 0": "argument --episodes: must be 1 to 1000, got 0",
+    "--episodes some": "argument --episodes: must be an integer, got some",
+    "--fps 0": "argument --fps: must be 0.01 to 100, got 0",
+    "--fps nan": "argument --fps: must be 0.01 to 100, got nan",
+    "--seed -1": "argument --seed: must be 0 to",
+    "--output x.mp4": "argument --output: must end with .gif or .png, got x.mp4",
+    "--steps 1,2": "--steps needs an --output that ends with .png, got folder/watch.gif",
+    "--steps 1,x --output x.png": "argument --steps: must be whole numbers with commas between",
 }
 
 
 @pytest.mark.parametrize("arguments", BAD)
 def test_a_bad_argument_is_refused_by_name(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
-        watch.main(["folder", *arguments.split()])
+        watch(["folder", *arguments.split()])
     assert caught.value.code == 2
     assert f"error: {BAD[arguments]}" in capsys.readouterr().err
 
@@ -213,7 +223,7 @@ def test_torn_weights_are_named(runs, tmp_path, capsys):
     (tmp_path / "config.yaml").write_bytes((source / "config.yaml").read_bytes())
     (tmp_path / "agent.pt").write_bytes((source / "agent.pt").read_bytes()[:500])
     with pytest.raises(SystemExit) as caught:
-        watch.main([str(tmp_path)])
+        watch([str(tmp_path)])
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'agent.pt'}: ")
@@ -223,7 +233,7 @@ def test_an_edited_config_is_refused_by_its_key(runs, tmp_path, capsys):
     text = (runs["tmaze_passive", "lstm"] / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("penalty: null", "penalty: none"))
     with pytest.raises(SystemExit):
-        watch.main([str(tmp_path)])
+        watch([str(tmp_path)])
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "error: env.penalty=none: must be a finite number or null"
 
@@ -232,8 +242,8 @@ def test_an_edited_config_is_refused_by_its_key(runs, tmp_path, capsys):
 def test_what_is_no_config_is_refused_in_one_line(text, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(SystemExit) as caught:
-        watch.main([str(tmp_path)])
-    assert caught.value.code == 1
+        watch([str(tmp_path)])
+    assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'config.yaml'}: ")
 
@@ -242,7 +252,7 @@ def test_weights_of_another_run_are_refused_in_one_line(runs, tmp_path, capsys):
     for name, case in (("config.yaml", "tmaze_passive"), ("agent.pt", "visual_match")):
         (tmp_path / name).write_bytes((runs[case, "gpt"] / name).read_bytes())
     with pytest.raises(SystemExit):
-        watch.main([str(tmp_path)])
+        watch([str(tmp_path)])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'agent.pt'}: Error(s) in loading state_dict")
 
@@ -250,17 +260,17 @@ def test_weights_of_another_run_are_refused_in_one_line(runs, tmp_path, capsys):
 def test_an_output_that_cannot_be_written_is_named(runs, tmp_path, capsys):
     output = tmp_path / "missing" / "x.gif"
     with pytest.raises(SystemExit) as caught:
-        watch.main([str(runs["tmaze_passive", "lstm"]), "--output", str(output)])
+        watch([str(runs["tmaze_passive", "lstm"]), "--output", str(output)])
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and str(output) in line
 
 
 def test_a_task_that_draws_nothing_is_named(runs):
-    config, agent, _ = watch.load_run(runs["tmaze_passive", "lstm"])
+    config, agent, _ = films.load_run(runs["tmaze_passive", "lstm"])
     config = config | {"env": {"name": "blind", "_target_": "test_watch.Blind"}}
-    with pytest.raises(watch.ConfigError, match=r"^env=blind: it has no render_mode rgb_array"):
-        watch.play(config, agent, 1, 0)
+    with pytest.raises(films.ConfigError, match=r"^env=blind: it has no render_mode rgb_array"):
+        films.play(config, agent, 1, 0)
 
 
 def Blind(num_envs):

@@ -17,14 +17,7 @@ from memrl.algos.parts import parts
 from memrl.algos.soft import Policy, SoftActor, TwinHeads, critic_loss_of
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import (
-    accumulate_,
-    adam,
-    frozen_copy,
-    mean_grad_norm,
-    polyak_,
-    set_training,
-)
+from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
 
 
 class Critic(nn.Module):

@@ -16,11 +16,10 @@ def main(folder: str, index: str) -> int:
     import of native code, which may make an ``ImportError`` of it or swallow it.
     """
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job script may have it ignored
-    from memrl.cli import attempt, log_to_console
     from memrl.experiment import work
-    from memrl.lock import BUSY
-    from memrl.run_folder import note_failure
-    from memrl.sweep.records import load
+    from memrl.run.outcome import BUSY, attempt, log_to_console
+    from memrl.run.status import note_failure
+    from memrl.sweep.submissions import load
 
     submission = load(Path(folder))
     run = submission.runs[int(index)]
@@ -44,7 +43,7 @@ def wait_for_former_self(folder: Path) -> None:
 
     That process was killed, perhaps on another node, and only its silence can tell.
     """
-    from memrl.lock import SILENT_S, holder
+    from memrl.run.lock import SILENT_S, holder
 
     patience = SILENT_S + 30 if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" else 0
     end = time.monotonic() + patience

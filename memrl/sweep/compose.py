@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,18 +16,13 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.cli import explain
-from memrl.experiment import Config, build_agent, check_replay, folder_of, resolve
-from memrl.schema import ConfigError
+from memrl.experiment import build_agent, check_replay, folder_of, resolve
+from memrl.run.config import explain
+from memrl.run.identity import Config
+from memrl.run.outcome import ConfigError
+from memrl.sweep.submissions import Run
 
 SHOWN = 5  # refused runs that are named
-
-
-class Run(NamedTuple):
-    """One run of a sweep: its resolved config and its folder, ``outputs/<sweep>/<run>``."""
-
-    config: Config
-    folder: Path
 
 
 class Composer:

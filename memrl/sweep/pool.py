@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memrl.interrupt import CONTINUE_ME, Signals
-from memrl.lock import BUSY, Busy, locked
-from memrl.run_folder import number, read_status, record_end
-from memrl.sweep.records import Submission
+from memrl.run.lock import locked
+from memrl.run.outcome import BUSY, Busy
+from memrl.run.signals import CONTINUE_ME, Signals
+from memrl.run.status import number, read_status, record_end
+from memrl.sweep.submissions import Submission
 
 POLL_S = 0.1
 CANCELLED_S = 2.0  # between looks at what was cancelled

@@ -19,14 +19,14 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from memrl.checkpoint import CannotContinue
-from memrl.interrupt import EARLY_S, Signals, Stopped
-from memrl.lock import job_id
-from memrl.run_folder import number, read_status
+from memrl.run.lock import job_id
+from memrl.run.outcome import CannotContinue, Failure
+from memrl.run.signals import EARLY_S, Signals, Stopped
+from memrl.run.status import number, read_status
 from memrl.sweep.pool import Pool, visible_gpus
-from memrl.sweep.records import Submission, load
 from memrl.sweep.snapshot import ROOT, label
 from memrl.sweep.states import ask_queue, squeue
+from memrl.sweep.submissions import Submission, load
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
 # A job that a signal ends while Python starts would not be requeued at a preemption. One that lives
@@ -35,7 +35,7 @@ DEAF = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
 OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on by their names
 
 
-class SbatchError(Exception):
+class SbatchError(Failure):
     """The cluster refused a submission."""
 
 

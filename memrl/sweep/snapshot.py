@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memrl.checkpoint import write_whole
-from memrl.experiment import OUTPUTS
+from memrl.run.files import write_whole
+from memrl.run.identity import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ".snapshots"

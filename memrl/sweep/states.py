@@ -13,10 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memrl.lock import holder
-from memrl.run_folder import number, read_status, state_of
-from memrl.sweep.compose import Run
-from memrl.sweep.records import Submission, load_all
+from memrl.run.lock import holder
+from memrl.run.status import number, read_status, state_of
+from memrl.sweep.submissions import Run, Submission, load_all
 
 SQUEUE_S = 60.0  # a busy controller answers late
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")

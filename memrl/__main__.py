@@ -1,0 +1,54 @@
+"""The command line of everything but Hydra: ``memrl COMMAND``, or ``python -m memrl COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import memrl
+from memrl.run.outcome import exit_status, log_to_console, reader_may_leave
+
+COMMANDS = {
+    "train": "train one run, or a sweep with -m; the same as python run.py",
+    "sweep": "look after a sweep: status, logs, retry, cancel",
+    "plot": "draw a sweep, and print its scores",
+    "report": "write one HTML file about a sweep",
+    "export": "write all rows of a sweep as one table",
+    "watch": "write an animation of a trained agent",
+    "import-original": "turn logs of the paper's original program into runs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and exit with its status."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+    prog = "memrl" if Path(sys.argv[0]).name == "memrl" else "python -m memrl"
+    with reader_may_leave():
+        if name not in COMMANDS:
+            parser = argparse.ArgumentParser(
+                prog=prog,
+                description=memrl.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                epilog="commands:\n"
+                + "\n".join(f"  {key:<17}{text}" for key, text in COMMANDS.items())
+                + f"\n\n{prog} COMMAND --help tells more.",
+            )
+            parser.add_argument("--version", action="version", version=f"memrl {memrl.__version__}")
+            parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+            parser.parse_args([name])  # which exits
+        command = import_module(f"memrl.commands.{name.replace('-', '_')}")
+        if name == "train":
+            command.main(rest)
+            return
+        parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=command.__doc__)
+        command.add_arguments(parser)
+        given = parser.parse_args(rest)
+        log_to_console()
+        sys.exit(exit_status(lambda: command.run(given)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Arguments that several commands share: which runs, and how they become numbers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from memrl.results.runs import Run, load
+from memrl.results.scores import PROTOCOLS, Cell, cells
+from memrl.run.outcome import ConfigError
+
+SHOWN = 10  # runs that are named where there may be hundreds
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which runs, and how they become numbers."""
+    parser.add_argument(
+        "folder",
+        nargs="+",
+        type=Path,
+        help="outputs/<sweep>; several are put into one figure. Log folders of the paper's "
+        "original program can be among them",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="last",
+        help="last: IQM of the runs that are done, each the mean of its last 10 evaluations "
+        "(default); paper: as Ni et al. 2023, the mean of the last 5 %% of smoothed runs that have "
+        "90 %% of their steps",
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="COLUMN",
+        help="of eval.csv, such as eval/return (default: eval/success if the task reports it)",
+    )
+
+
+def read_runs(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
+    """Read the runs that were asked for, and score them.
+
+    Raises:
+        ConfigError: there are none, or an argument does not fit.
+        OSError: there is no such folder.
+    """
+    runs = load(*given.folder)
+    if not any(run.config for run in runs):
+        places = ", ".join(map(str, given.folder))
+        found = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
+        raise ConfigError(f"{places}: no run{f' ({found})' if found else ''}")
+    try:
+        return runs, cells(runs, PROTOCOLS[given.protocol], given.metric)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+def output_folder(folders: Sequence[Path]) -> Path:
+    """Return the folder that what is made of these goes to."""
+    return folders[0] if len(folders) == 1 else Path()
+
+
+def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a type of argument: some of these names, with commas between."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(text.split(",")))
+        if not set(given) <= set(known):
+            raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {text}")
+        return given
+
+    return parse
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """Return a type of argument: a number from ``low`` to ``high``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text}") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low:g} to {high:g}, got {text}")
+        return value
+
+    return parse
+
+
+def file_ending(*endings: str) -> Callable[[str], Path]:
+    """Return a type of argument: a file whose name ends with one of these."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if path.suffix not in endings:
+            raise argparse.ArgumentTypeError(f"must end with {' or '.join(endings)}, got {text}")
+        return path
+
+    return parse

@@ -1,0 +1,36 @@
+"""Write the rows of all runs as one tidy table: a line for each evaluation, with the run, its state
+and its config. Runs without a row have a line too."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from memrl.commands.arguments import file_ending
+from memrl.results.frame import export
+from memrl.results.runs import load
+from memrl.run.outcome import ConfigError
+
+TABLES = ("eval", "train")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
+    parser.add_argument(
+        "--output",
+        type=file_ending(".csv", ".parquet"),
+        required=True,
+        metavar="FILE",
+        help="ends with .csv or .parquet",
+    )
+    parser.add_argument("--table", choices=TABLES, default="eval", help="default: eval")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the table, and print how many runs are in it."""
+    runs = load(*given.folder)
+    if not runs:
+        raise ConfigError(f"{', '.join(map(str, given.folder))}: no run")
+    export(runs, given.output, given.table)
+    print(f"{given.output}: {len(runs)} runs")

@@ -1,0 +1,71 @@
+"""Draw a sweep, finished or not: score against length (lengths), learning curves (curves) and
+performance profiles (profiles); print the table of scores and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from memrl.commands.arguments import SHOWN, add_runs, number, output_folder, read_runs, some_of
+from memrl.results.drawing import FORMATS, SCALES, Look
+from memrl.results.figures import FIGURES, write
+from memrl.results.text import as_text, how_many, left_out
+from memrl.run.outcome import below_cwd
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_runs(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="default: the folder itself; of several, the current one",
+    )
+    parser.add_argument(
+        "--figures",
+        type=some_of(FIGURES),
+        default=FIGURES,
+        metavar="A,B",
+        help="some of " + ", ".join(FIGURES),
+    )
+    parser.add_argument(
+        "--format",
+        type=some_of(FORMATS),
+        default=("png", "pdf"),
+        metavar="A,B",
+        help=f"some of {', '.join(FORMATS)} (default: png,pdf)",
+    )
+    look, inches = Look(), number(float, 1, 50)
+    parser.add_argument("--width", type=inches, default=look.width, help="inches (default: 6.5)")
+    parser.add_argument("--height", type=inches, help="inches (default: what the content needs)")
+    parser.add_argument(
+        "--font-size", type=number(float, 2, 50), default=look.font_size, help="points (default: 9)"
+    )
+    parser.add_argument(
+        "--dpi", type=number(int, 20, 2000), default=look.dpi, help="of png (default: 200)"
+    )
+    parser.add_argument("--style", default=look.style, help="of matplotlib: a name or a file")
+    parser.add_argument(
+        "--scale", choices=SCALES, default=look.scale, help="of lengths (default: even)"
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the figures, and print the scores."""
+    runs, found = read_runs(given)
+    folder = given.output or output_folder(given.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    look = Look(**{name: getattr(given, name) for name in Look._fields})
+    written = write(found, folder, given.figures, given.format, look)
+    print(as_text(found))  # once all is written: its reader may leave, as `head` does
+    print(how_many(found))
+    if lines := left_out(found, runs):
+        print("not counted:")
+        print(*(f"  {line}" for line in lines[:SHOWN]), sep="\n")
+        if len(lines) > SHOWN:
+            print(f"  and {len(lines) - SHOWN} more")
+    if written:
+        print(*map(below_cwd, written), sep="\n")
+    else:
+        print("no figure: no run has been evaluated yet")

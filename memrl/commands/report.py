@@ -1,0 +1,34 @@
+"""Write one self-contained HTML file about a sweep, finished or not: scores, figures, what was run
+on what, what it cost, what failed, and how to run it again."""
+
+from __future__ import annotations
+
+import argparse
+
+from memrl.commands.arguments import add_runs, file_ending, output_folder, read_runs
+from memrl.results.report import page
+from memrl.results.text import how_many
+from memrl.run.files import write_whole
+from memrl.run.outcome import below_cwd
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_runs(parser)
+    parser.add_argument(
+        "--output",
+        type=file_ending(".html"),
+        metavar="FILE",
+        help="default: report.html in the folder",
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the report, and print where it is."""
+    runs, found = read_runs(given)
+    title = ", ".join(folder.absolute().name for folder in given.folder)
+    path = given.output or output_folder(given.folder) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page(runs, found, title).encode())
+    print(how_many(found))
+    print(below_cwd(path))

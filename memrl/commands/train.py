@@ -1,0 +1,232 @@
+"""``python run.py``, or ``memrl train``: one run, or a sweep with ``-m``.
+
+Hydra composes the config. Exit status: 0 done; 1 failed; 2 bad config, nothing created; 3 another
+process works on the run; 75, 130, 143 stopped by SIGUSR2, SIGINT, SIGTERM, to be continued by the
+same command.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import memrl
+from memrl.experiment import run
+from memrl.run.config import CONF, explain
+from memrl.run.files import write_whole
+from memrl.run.identity import flatten
+from memrl.run.outcome import (
+    BUSY,
+    FAILED,
+    ConfigError,
+    below_cwd,
+    exit_status,
+    in_one_line,
+    log_to_console,
+    reader_may_leave,
+)
+from memrl.sweep.launch import launch
+from memrl.sweep.launchers import Launcher
+from memrl.sweep.progress import code_note, counts, status_command
+from memrl.sweep.states import ONGOING, State, Sweep, look
+from memrl.sweep.submissions import Run
+
+SHOWN = 10  # runs that are named where there may be hundreds
+TABLE_LINES = 40  # of a table that is printed without being asked for
+
+GROUPS = {
+    "env": "the task; env.length is its one number: how long the agent must remember",
+    "algo": "the algorithm; the env chooses it",
+    "seq_model": "the memory, with seq_model.n_layer and more; mlp remembers nothing",
+    "budget": "how long to train; smoke is 20 episodes, quick 600; fast solves T-Mazes in minutes",
+    "encoder": "what embeds observations; the env chooses it",
+    "logger": "besides csv files and the console",
+}
+
+
+HELP = """\
+memrl: memory-based reinforcement learning, one run or a sweep
+
+  python run.py [group=option ...] [key=value ...]
+
+Groups, with their options (the default stands first):
+
+{groups}
+
+Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_envs=N
+  precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
+  budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
+  python run.py --cfg job      shows every key and its value, with any of these
+
+Examples:
+
+  python run.py                                                   length 10, LSTM: a minute
+  python run.py seq_model=mlp                                     the same without memory
+  python run.py env=tmaze_passive env.length=1500 seq_model=gpt   a run of the paper
+  python run.py env=tmaze_active env.length=20 seq_model=gpt seq_model.n_layer=2
+  python run.py env=visual_match env.length=60 seq_model=gpt
+  python run.py env=key_to_door env.length=120 seq_model.n_layer=2
+  python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
+  python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
+
+Sweeps run with hydra/launcher=basic (one by one), local (hydra.launcher.n_jobs=N at a time) or
+slurm (docs/slurm.md). The same command again starts only what is missing. Also:
+hydra.launcher.dry_run=true, hydra.launcher.retry_failed=true
+
+  python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    looks after a sweep
+
+Results go to outputs/<sweep>/<run>/. The same command again continues a run that was
+interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 2 bad config,
+3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, 129 by a closed
+terminal, to be continued.
+
+  python -m memrl plot outputs/<sweep>       figures and a table, finished or not
+  python -m memrl report outputs/<sweep>     all about it in one HTML file
+  python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table; or .parquet
+  python -m memrl watch outputs/<sweep>/<run>    an animation of the trained agent
+
+  python run.py --hydra-help   shows the flags of Hydra, which composes the config
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line of ``run.py``, and exit with its status."""
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    with reader_may_leave():
+        if {"-h", "--help"} & {*given}:  # Hydra's own takes a second
+            print(help_text())
+        elif "--version" in given:
+            print(f"memrl {memrl.__version__}")
+        else:
+            sys.argv = [sys.argv[0], *given]
+            log_to_console()
+            sys.exit(exit_status(_with_hydra))
+
+
+def _with_hydra() -> None:
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
+    try:
+        hydra.main(str(CONF), "config", version_base="1.3")(_task)()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if wants_traceback:
+            raise
+        raise ConfigError(explain(error)) from None
+
+
+def _task(cfg: DictConfig) -> None:
+    # Hydra would print a line of its own about an exception that leaves its task.
+    if status := exit_status(lambda: _one_run(cfg)):
+        sys.exit(status)
+
+
+def _one_run(cfg: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
+    launcher = hydra_config.runtime.choices["hydra/launcher"]
+    # Hydra would run it here, on the login node perhaps, without a word.
+    if hydra_config.mode == RunMode.RUN and launcher != "basic":
+        raise ConfigError(f"hydra/launcher={launcher} starts sweeps, of one run too; add -m")
+    run(cfg)
+
+
+def help_text() -> str:
+    """Return what ``--help`` prints."""
+    defaults: dict[str, str] = {}
+    for entry in OmegaConf.load(CONF / "config.yaml").defaults:
+        defaults |= entry if OmegaConf.is_dict(entry) else {}
+    lines = []
+    for group, meaning in GROUPS.items():
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        options.sort(key=lambda option: option != defaults[group])
+        lines += [f"  {group + '=':<11}{' | '.join(options)}", f"             {meaning}"]
+    return HELP.format(groups="\n".join(lines))
+
+
+# --- sweeps --------------------------------------------------------------------------------------
+
+
+def start(runs: Sequence[Run], launcher: Launcher) -> int:
+    """Start what is missing of a sweep, and conclude it if it ends here; return the exit status.
+
+    Raises:
+        What ``launch`` raises.
+    """
+    if not launch(runs, launcher):
+        return 0
+    return conclude(look(runs[0].folder.parent, runs, others=True), runs)
+
+
+def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
+    """Print how a command's runs ended, write the whole sweep's table and figure.
+
+    Returns:
+        The exit status: 1 if one has ended without being done, 3 if another process works on one.
+    """
+    names = {run.folder.name for run in requested}
+    ours = replace(sweep, rows=[row for row in sweep.rows if row.name in names])
+    print(f"{below_cwd(sweep.folder)}: {counts(ours)}")
+    written = [write_table(sweep)]
+    try:
+        written += draw_scores(sweep.folder)
+    except Exception as error:  # the runs are what counts
+        print(f"no figure: {in_one_line(error)}", file=sys.stderr)
+    print(f"see {', '.join(map(below_cwd, written))}")
+    print(f"a report: python -m memrl report {shlex.quote(below_cwd(sweep.folder))}", flush=True)
+    if note := code_note(sweep):
+        print(note, flush=True)
+    bad = [row for row in ours.rows if row.state not in (State.DONE, *ONGOING)]
+    if bad:
+        print(f"{len(bad)} of {len(ours.rows)} runs are not done:", file=sys.stderr)
+        for row in bad[:SHOWN]:
+            print(f"  {row.name}: {row.state}: {row.cause}", file=sys.stderr)
+        if len(bad) > SHOWN:
+            print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
+        return FAILED
+    return BUSY if any(row.state in ONGOING for row in ours.rows) else 0
+
+
+def draw_scores(folder: Path) -> list[Path]:
+    """Print a sweep's scores, draw them, or curves if it has no length; return the paths."""
+    from memrl.results.drawing import Look
+    from memrl.results.figures import write
+    from memrl.results.runs import load
+    from memrl.results.scores import PROTOCOLS, cells
+    from memrl.results.text import as_text
+
+    found = cells(load(folder), PROTOCOLS["last"])
+    if len(found) <= TABLE_LINES:
+        print(as_text(found))
+    return write(found, folder, ["lengths"], ["png"], Look()) or write(
+        found, folder, ["curves"], ["png"], Look()
+    )
+
+
+def write_table(sweep: Sweep) -> Path:
+    """Write ``runs.csv``, a line for each run, into the sweep's folder."""
+    keys = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    groups = ["env", "algo", "seq_model"]
+    writer.writerow(["run", "state", "cause", *groups, "length", "seed", *keys])
+    for row in sweep.rows:
+        config = flatten(row.run.config)
+        chosen = [config.get(f"{group}.name") for group in groups]
+        chosen += [config.get("env.length"), config.get("seed")]
+        values = [row.status.get(key) for key in keys]
+        writer.writerow([row.name, row.state, row.cause, *chosen, *values])
+    path = sweep.folder / "runs.csv"
+    write_whole(path, text.getvalue().encode())
+    return path

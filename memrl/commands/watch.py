@@ -1,0 +1,67 @@
+"""Play greedy episodes of a trained (or still training) run and write them as a picture: the task,
+reward and step, and for models with attention the earlier step that the decision attends to most
+(mean over layers and heads)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from memrl.commands.arguments import file_ending, number
+from memrl.results.films import animation, load_run, play, strip
+from memrl.run.files import write_whole
+from memrl.run.outcome import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("folder", type=Path, help="a run's folder, outputs/<sweep>/<run>")
+    parser.add_argument(
+        "--output", type=file_ending(".gif", ".png"), help=".gif or .png (default: watch.gif in it)"
+    )
+    parser.add_argument(
+        "--episodes", type=number(int, 1, 1000), default=3, help="how many (default: 3)"
+    )
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**63), help="of the task (default: as the run's evaluation)"
+    )
+    parser.add_argument(
+        "--fps", type=number(float, 0.01, 100), default=6, help="steps per second (default: 6)"
+    )
+    parser.add_argument(
+        "--steps", type=_steps, help="for .png: which steps, such as 0,14,75 (default: six)"
+    )
+
+
+def _steps(text: str) -> list[int]:
+    if not all(step.isdecimal() for step in text.split(",")):
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, got {text}")
+    return sorted(map(int, text.split(",")))
+
+
+def run(given: argparse.Namespace) -> None:
+    """Play, print how the episodes ended, and write the picture.
+
+    Raises:
+        ConfigError, CannotContinue: there is nothing that can be watched.
+        OSError: the picture cannot be written.
+    """
+    from memrl.trainer import EVAL_SEED_OFFSET
+
+    output = given.output or given.folder / "watch.gif"
+    if given.steps and output.suffix != ".png":
+        raise ConfigError(f"--steps needs an --output that ends with .png, got {output}")
+    config, agent, source = load_run(given.folder)
+    seed = config["seed"] + EVAL_SEED_OFFSET if given.seed is None else given.seed
+    films = play(config, agent, given.episodes, seed)
+    print(f"{given.folder}: {source}")
+    for n, film in enumerate(films, start=1):
+        success = "" if film.success is None else f", {'' if film.success else 'no '}success"
+        print(f"episode {n}: return {film.reward.sum():.2f}{success}")
+    length = f"-{config['env']['length']}" if "length" in config["env"] else ""
+    title = f"{config['env']['name']}{length}, {config['seq_model']['name']}"
+    if output.suffix == ".gif":
+        write_whole(output, animation(films, title, given.fps))
+    else:
+        write_whole(output, strip(films, title, given.steps))
+    print(output)

@@ -1,0 +1,242 @@
+"""Watch a trained agent: an animation of greedy episodes, and where its attention looked back to.
+
+python -m memrl watch outputs/runs/visual_match-60,sacd,gpt,seed=0
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import VectorWrapper
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from PIL import Image, ImageDraw, ImageFont
+
+from memrl.experiment import build_agent, make_env
+from memrl.run import checkpoint
+from memrl.run.identity import Config
+from memrl.run.outcome import CannotContinue, ConfigError
+from memrl.run.schema import check_types
+
+if TYPE_CHECKING:
+    from memrl.interfaces import Agent, Episodes
+
+
+Picture = NDArray[np.uint8]  # (height, width, 3)
+MARGIN, TEXT, STRIP = 8, 18, 40  # pixels: between things, a line's height, the attention's height
+INK, FAINT, MARK = (30, 30, 30), (190, 200, 215), (214, 90, 20)
+HOLD_S = 1.5  # how long an episode's last picture stays
+
+
+class Film(NamedTuple):
+    """One greedy episode of n steps."""
+
+    pictures: list[Picture]  # n + 1; picture t shows what was seen before step t
+    reward: NDArray[np.float64]  # (n,)
+    attention: NDArray[np.float32] | None  # (n, n): row t is what step t attended to
+    success: bool | None
+
+
+class Camera(VectorWrapper[Any, Any, Any]):
+    """Keeps a picture of every state of a vector environment."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.pictures: list[tuple[Picture, ...]] = []
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset, and take the first picture."""
+        result = self.env.reset(**kwargs)
+        self.pictures = [self._picture()]
+        return result
+
+    def step(self, actions: Any) -> Any:
+        """Step, and take a picture."""
+        result = self.env.step(actions)
+        self.pictures.append(self._picture())
+        return result
+
+    def _picture(self) -> tuple[Picture, ...]:
+        pictures: Any = self.env.render()
+        return tuple(np.array(picture) for picture in pictures)
+
+
+# --- play ----------------------------------------------------------------------------------------
+
+
+def load_run(folder: Path) -> tuple[Config, Agent, str]:
+    """Return a run's config, its agent as it was saved last, and which file that was.
+
+    Raises:
+        ConfigError: the folder holds no run, or none that has saved anything.
+        CannotContinue: what it saved cannot be read.
+    """
+    import torch
+
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder}: no run there (it has no config.yaml)")
+    config = _read_config(folder / "config.yaml")
+    agent, _, _ = build_agent(config)
+    if (folder / checkpoint.WEIGHTS).exists():
+        path = folder / checkpoint.WEIGHTS
+        content = io.BytesIO(path.read_bytes())
+        try:
+            agent.load_weights(torch.load(content, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch raises many kinds for a torn or foreign file
+            raise CannotContinue(f"{path}: {' '.join(str(error).split())[:200]}") from error
+        return config, agent, path.name
+    found = checkpoint.read(folder)
+    if found is None:
+        raise ConfigError(
+            f"{folder}: nothing to watch yet (no {checkpoint.WEIGHTS}, no checkpoint)"
+        )
+    state, name = found
+    agent.load_state_dict(state["trainer"]["agent"])
+    return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # YAML's parser has kinds of its own
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    sections = ("env", "algo", "seq_model", "encoder", "budget")
+    if not isinstance(read, dict) or not all(isinstance(read.get(s), dict) for s in sections):
+        raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
+    config: Config = read | {"device": "auto"}
+    check_types(config)
+    return config
+
+
+def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
+    """Play greedy episodes side by side, and film them.
+
+    Raises:
+        ConfigError: the task draws no pictures.
+    """
+    from memrl.rollout import rollout
+
+    env = make_env(config, episodes, render_mode="rgb_array")
+    if getattr(env, "render_mode", None) != "rgb_array":
+        raise ConfigError(f"env={config['env']['name']}: it has no render_mode rgb_array to watch")
+    camera = Camera(env)
+    camera.reset(seed=seed)
+    device = next(agent.memory.parameters()).device
+    played, success = rollout(camera, agent, False, device, env.horizon)
+    attention = attention_of(agent, played)
+    films = []
+    for b in range(episodes):
+        n = int(played.mask[:, b].sum())
+        films.append(
+            Film(
+                [pictures[b] for pictures in camera.pictures[: n + 1]],
+                played.reward[:n, b].double().numpy(),
+                None if attention is None else attention[b, :n, :n],
+                None if success is None else bool(success[b]),
+            )
+        )
+    return films
+
+
+def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
+    """Return what each step attended to, (B, T + 1, T + 1); None if the model does not attend."""
+    import torch
+
+    memory = agent.memory.eval()
+    if not hasattr(memory.seq_model, "attention"):
+        return None
+    device = next(memory.parameters()).device
+    whole = (played.obs, played.action, played.reward.float())
+    with torch.no_grad():
+        x = memory.embed(*(part.to(device) for part in whole))
+        weights: NDArray[np.float32] = memory.seq_model.attention(x).cpu().numpy()
+    return weights
+
+
+# --- draw ----------------------------------------------------------------------------------------
+
+
+def frame(film: Film, t: int, title: str) -> Image.Image:
+    """Draw what was seen before step ``t``, and what had been paid by then."""
+    font = ImageFont.load_default(size=13)
+    task = Image.fromarray(film.pictures[t])
+    n, top = len(film.reward), MARGIN + 2 * TEXT
+    width, height = max(task.width, 300) + 2 * MARGIN, top + task.height + MARGIN
+    # Where the other picture goes: beside a high one, below a wide one.
+    spot = (2 * MARGIN + task.width, top)
+    if film.attention is not None:
+        if task.width <= 2 * task.height:
+            width = max(2 * task.width + 3 * MARGIN, width)
+        else:
+            spot = (MARGIN, height + TEXT)
+            height += TEXT + task.height + MARGIN
+        height += TEXT + STRIP + MARGIN
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    paid = film.reward[t - 1] if t else 0.0
+    line = f"step {t}/{n}   reward {paid:+.2f}   return {film.reward[:t].sum():.2f}"
+    if t == n and film.success is not None:
+        line += "   success" if film.success else "   no success"
+    draw.text((MARGIN, MARGIN // 2), title, fill=INK, font=font)
+    draw.text((MARGIN, MARGIN // 2 + TEXT), line, fill=INK, font=font)
+    image.paste(task, (MARGIN, top))
+    if film.attention is not None:
+        _look_back(image, film, min(t, n - 1), spot, font)
+    return image
+
+
+def _look_back(image: Image.Image, film: Film, t: int, spot: tuple[int, int], font: Any) -> None:
+    """Draw the earlier step that step ``t`` attends to most, and its weights on all steps."""
+    assert film.attention is not None
+    draw = ImageDraw.Draw(image)
+    weights = film.attention[t, : t + 1]
+    scale = (image.width - 2 * MARGIN) / len(film.reward)
+    base = image.height - MARGIN
+    best, caption = None, "attention of the first step"
+    if t:
+        best = int(weights[:-1].argmax())
+        caption = f"attention: {weights[best]:.0%} on step {best}, {weights[t]:.0%} on this one"
+        image.paste(Image.fromarray(film.pictures[best]), spot)
+        draw.text((spot[0], spot[1] - TEXT), f"looks back to step {best}", fill=MARK, font=font)
+    draw.text((MARGIN, base - STRIP - TEXT), caption, fill=INK, font=font)
+    draw.line([(MARGIN, base), (image.width - MARGIN, base)], fill=FAINT)
+    for s, weight in enumerate(weights / weights.max()):
+        left = MARGIN + s * scale
+        box = (left, base - STRIP * float(weight), left + max(scale - 1, 1), base)
+        draw.rectangle(box, fill=MARK if s == best else INK if s == t else FAINT)
+
+
+def animation(films: Sequence[Film], title: str, fps: float) -> bytes:
+    """Return the films one after the other as an animated GIF."""
+    durations = []
+    for film in films:
+        durations += [1000 / fps] * len(film.reward) + [1000 * HOLD_S]
+    drawn = (  # one by one: an episode of 1,500 steps would fill the memory
+        frame(film, t, f"{title}, episode {number}")
+        for number, film in enumerate(films, start=1)
+        for t in range(len(film.pictures))
+    )
+    buffer = io.BytesIO()
+    next(drawn).save(buffer, "GIF", save_all=True, append_images=drawn, duration=durations, loop=0)
+    return buffer.getvalue()
+
+
+def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> bytes:
+    """Return a PNG with a row for each film: these steps of it, or six evenly spaced ones."""
+    rows = []
+    for number, film in enumerate(films, start=1):
+        n = len(film.reward)
+        chosen = np.linspace(0, n, min(6, n + 1)).round().astype(int) if steps is None else steps
+        rows.append([frame(film, int(t), f"{title}, episode {number}") for t in chosen if t <= n])
+    width, height = rows[0][0].size
+    image = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            image.paste(cell, (j * width, i * height))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,295 @@
+"""From runs to numbers: a run's score, and what the runs of a task, a length and a model tell.
+
+A run counts once it is done; those that do not are listed, with the reason, not dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from memrl.results import stats
+from memrl.results.paper import PAPER_ENDS, PAPER_LAST, PAPER_POINTS
+from memrl.results.runs import DUPLICATE, Run, labels, order
+from memrl.results.stats import Estimate
+from memrl.run.tables import Column
+
+LAST = 10  # evaluations of a trailing average
+
+
+GOALS = ("eval/return", "eval/success")  # the metrics that say how well a task is done
+SOLVED = 0.95  # of these, in tasks where 1 is best
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+def evaluations(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return the environment steps of a run's evaluations and its metric, where it has both."""
+    values = run.eval.get(metric, np.empty(0))
+    steps = run.eval.get("env_steps", np.full(len(values), np.nan))
+    known = ~np.isnan(values) & np.isfinite(steps)
+    return steps[known], values[known]
+
+
+def curve(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return a run's environment steps and its metric, a trailing average of 10 evaluations.
+
+    The first nine are averages of what there is.
+    """
+    steps, values = evaluations(run, metric)
+    # Window by window: a running sum would keep what an infinite or a huge value left in it.
+    with np.errstate(invalid="ignore"):  # inf - inf
+        averages = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
+        if len(values) >= LAST:
+            rest = sliding_window_view(values, LAST).mean(axis=-1)
+            averages = np.concatenate([averages, rest])
+    return steps, averages
+
+
+def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return ``curve``, but ending in the evaluation that ended the run, if one did.
+
+    The nine before it are of policies that had not solved the task.
+    """
+    steps, averages = curve(run, metric)
+    if len(averages) and ended_by_evaluation(run):
+        averages[-1] = evaluations(run, metric)[1][-1]
+    return steps, averages
+
+
+def ended_by_evaluation(run: Run) -> bool:
+    """True if a done run's last evaluation has all that its budget asked for to end it."""
+    asked = stops(run)
+    reached = (max(run.eval.get(goal, ())[-1:], default=np.nan) >= asked[goal] for goal in asked)
+    return bool(asked) and run.state == "done" and all(reached)
+
+
+def stops(run: Run) -> dict[str, float]:
+    """Return what ends the run early: a metric and how much of it, from ``budget.stop_at_...``."""
+    asked = {goal: run.flat.get(f"budget.stop_at_{goal[5:]}") for goal in GOALS}
+    return {goal: least for goal, least in asked.items() if isinstance(least, int | float)}
+
+
+class Protocol(NamedTuple):
+    """How runs become numbers.
+
+    Attributes:
+        score: of a run and a metric with at least one value.
+        excluded: why a run does not count by a metric, or None.
+        statistic, name: what stands for several runs.
+        text: the score, in words.
+        curve: env steps and values of a run and a metric.
+        curve_text: what a curve is, in words.
+        from_zero: curves begin at step 0 with their first value.
+    """
+
+    score: Callable[[Run, str], float]
+    excluded: Callable[[Run, str], str | None]
+    statistic: Callable[..., Any]
+    name: str
+    text: str
+    curve: Callable[[Run, str], tuple[Column, Column]]
+    curve_text: str
+    from_zero: bool
+
+
+def _last(run: Run, metric: str) -> float:
+    return float(curve_to_its_stop(run, metric)[1][-1])
+
+
+def _not_done(run: Run, metric: str) -> str | None:
+    if run.problem:
+        return run.problem
+    return None if run.state == "done" else f"{run.state}{f': {run.cause}' if run.cause else ''}"
+
+
+def _paper_end(run: Run) -> float | None:
+    """Return where the paper's figure ends for this run; a shorter run ends where it ends."""
+    total = run.total_env_steps
+    key = str(run.flat.get("env.name")), run.length
+    return total and min(total, PAPER_ENDS.get(key, total))
+
+
+def _last_of_aligned(run: Run, metric: str) -> float:
+    steps, values = curve(run, metric)
+    at = np.linspace(0, _paper_end(run) or steps[-1], PAPER_POINTS).astype(int)
+    return float(np.interp(at, steps, values)[at <= steps[-1]][-PAPER_LAST:].mean())
+
+
+def _too_short(run: Run, metric: str) -> str | None:
+    end = _paper_end(run)
+    if run.problem or run.state == DUPLICATE or not end:
+        return _not_done(run, metric) or "no evaluation"
+    if asked := stops(run):  # those that it stops would be scored by what they were before
+        return f"budget.stop_at_{next(iter(asked))[5:]}: the paper stops nothing early"
+    last = max(evaluations(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
+    if last >= 0.9 * end:
+        return None
+    return f"{run.state}: {last:,.0f} of {end:,.0f} env steps, fewer than 90 %"
+
+
+PROTOCOLS = {
+    "last": Protocol(
+        _last,
+        _not_done,
+        stats.iqm,
+        "IQM",
+        f"mean of a run's last {LAST} evaluations, or the one that ended it",
+        curve_to_its_stop,
+        f"Trailing averages of {LAST} evaluations; a run that one ended, ends with it.",
+        False,
+    ),
+    "paper": Protocol(
+        _last_of_aligned,
+        _too_short,
+        stats.mean,
+        "mean",
+        f"trailing average of {LAST} evaluations, mean over the last 5 % of a run",
+        curve,
+        f"Trailing averages of {LAST} evaluations.",
+        True,
+    ),
+}
+
+# --- several runs --------------------------------------------------------------------------------
+
+
+class Member(NamedTuple):
+    """A run, its score (NaN if it has no finite one), and why it does not count, or None."""
+
+    run: Run
+    score: float
+    excluded: str | None
+
+    @property
+    def kind(self) -> str:
+        """Why it does not count, without what is its own."""
+        if self.run.problem:
+            return "torn"
+        if self.run.state != "done":
+            return str(self.run.state)
+        reason = self.excluded or ""
+        return "fewer than 90 % of its steps" if reason.startswith("done: ") else reason
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The runs of one task, length and series: a cell of the table, a point of the figure.
+
+    Attributes:
+        task: ``env.name``.
+        length: ``env.length``; None if the task has none that is a number.
+        label: of the series.
+        metric: a column of ``eval.csv``.
+        members: all runs that were asked for, by seed.
+        protocol: how they were scored.
+    """
+
+    task: str
+    length: float | None
+    label: str
+    metric: str
+    members: list[Member]
+    protocol: Protocol
+
+    @cached_property
+    def counted(self) -> list[Member]:
+        """Those that the estimates are of."""
+        return [member for member in self.members if member.excluded is None]
+
+    @property
+    def scored(self) -> list[Member]:
+        """Those that have a score."""
+        return [member for member in self.members if not np.isnan(member.score)]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Their scores, (n,)."""
+        return np.array([member.score for member in self.counted])
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The protocol's statistic."""
+        return stats.estimate([self.scores], self.protocol.statistic)
+
+    @cached_property
+    def mean(self) -> Estimate:
+        """The mean, whatever the protocol."""
+        return stats.estimate([self.scores], stats.mean)
+
+    @property
+    def solved(self) -> int | None:
+        """How many of those that count scored 0.95 or more; None if that would say nothing."""
+        if not self.counted or self.metric not in GOALS:
+            return None
+        return int((self.scores >= SOLVED).sum())
+
+    @cached_property
+    def band(self) -> tuple[Column, Estimate] | None:
+        """Steps and the statistic of the curves there, (100,) each, as far as all of them go."""
+        curves = [self.protocol.curve(member.run, self.metric) for member in self.counted]
+        if not curves:
+            return None
+        start = 0 if self.protocol.from_zero else max(steps[0] for steps, _ in curves)
+        end = min(steps[-1] for steps, _ in curves)
+        if end <= start:
+            return None
+        at = np.linspace(start, end, 100)
+        values = np.stack([np.interp(at, *each) for each in curves], axis=-1)  # (100, n)
+        return at, stats.estimate([values], self.protocol.statistic, stats.FEWER_RESAMPLES)
+
+
+def metric_of(runs: Sequence[Run]) -> str:
+    """Return what a task is judged by: its success, if it reports any, else its return."""
+    success = (run.eval.get("eval/success", np.empty(0)) for run in runs)
+    return "eval/success" if any(np.isfinite(s).any() for s in success) else "eval/return"
+
+
+def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
+    """Group runs by task, length and series, in this order; those without a config are left out.
+
+    Args:
+        runs: as ``results.load`` gives.
+        protocol: one of ``PROTOCOLS``.
+        metric: a column of ``eval.csv``; None: what each task is judged by.
+
+    Raises:
+        ValueError: no run has this column.
+    """
+    known = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
+    if metric is not None and known and metric not in known:
+        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric}")
+    groups: dict[tuple[str, float | None, str], list[Run]] = {}
+    for run, label in zip(runs, labels(runs), strict=True):
+        if run.config:
+            key = str(run.flat.get("env.name")), run.length, label
+            groups.setdefault(key, []).append(run)
+    by_task: dict[str, list[Run]] = {}
+    for (task, _, _), members in groups.items():
+        by_task.setdefault(task, []).extend(members)
+    metrics = {task: metric or metric_of(members) for task, members in by_task.items()}
+    keys = sorted(groups, key=lambda key: (key[0], order(key[1]), key[2]))
+    return [
+        Cell(*key, metrics[key[0]], _members(groups[key], protocol, metrics[key[0]]), protocol)
+        for key in keys
+    ]
+
+
+def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Member]:
+    members = []
+    for run in sorted(runs, key=lambda run: (order(run.flat.get("seed")), run.flat["sweep"])):
+        excluded, score = protocol.excluded(run, metric), float("nan")
+        if len(evaluations(run, metric)[0]):
+            score = protocol.score(run, metric)
+            if not np.isfinite(score):
+                excluded, score = excluded or f"its score is {score}", float("nan")
+        elif excluded is None:
+            excluded = f"no {metric}"
+        members.append(Member(run, score, excluded))
+    return members

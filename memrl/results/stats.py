@@ -1,0 +1,121 @@
+"""Estimates over few runs, with 95 % bootstrap intervals; SciPy does the resampling.
+
+Scores come in strata, which are resampled apart: an array of the seeds' scores for each length.
+Where a score has more axes, such as the steps of a curve, the seeds are along the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Scores = npt.NDArray[np.float64]
+
+
+Statistic = Callable[..., Any]
+CONFIDENCE = 0.95
+RESAMPLES = 9999  # more change the second decimal of an interval no longer
+FEWER_RESAMPLES = 1999  # of pairs of models, and of each point of a curve
+BATCH = 1_000_000  # resampled numbers at a time, which bounds the memory
+
+
+class Estimate(NamedTuple):
+    """A statistic of ``n`` runs and the ends of its interval, NaN where there is none."""
+
+    value: Any  # a float, or an array of one for each point of a curve
+    low: Any
+    high: Any
+    n: int
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "-"
+        if np.isnan(self.low):
+            return f"{self.value:.2f}"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def iqm(*strata: Scores, axis: int = -1) -> Any:
+    """Return the interquartile mean: of what is left without the lowest and highest quarter.
+
+    Quarters are rounded down: of fewer than four runs it is the mean. (Agarwal et al. 2021,
+    "Deep RL at the Edge of the Statistical Precipice", section 4.3.)
+    """
+    return stats.trim_mean(np.concatenate(strata, axis=axis), 0.25, axis=axis)
+
+
+def mean(*strata: Scores, axis: int = -1) -> Any:
+    """Return the mean over all runs of all strata."""
+    return np.concatenate(strata, axis=axis).mean(axis=axis)
+
+
+def improvement(*strata: Scores, axis: int = -1) -> Any:
+    """Return the probability that a run of the first model beats one of the second.
+
+    The mean over strata of P(X > Y) + P(X = Y) / 2, which is the Mann-Whitney U over its largest
+    value. (The same, appendix A.4.)
+
+    Args:
+        strata: those of the first model, then as many of the second, in the same order.
+        axis: the last one.
+    """
+    assert axis == -1
+    half = len(strata) // 2
+    chances = []
+    for x, y in zip(strata[:half], strata[half:], strict=True):
+        # By ranks, as all pairs of hundreds of runs would fill the memory.
+        n, m = x.shape[-1], y.shape[-1]
+        ranks = stats.rankdata(np.concatenate([x, y], axis=-1), axis=-1)[..., :n]
+        chances.append((ranks.sum(axis=-1) - n * (n + 1) / 2) / (n * m))
+    return np.mean(chances, axis=0)
+
+
+def profile(strata: Sequence[Scores], levels: Scores) -> Estimate:
+    """Return the share of runs whose score is above each level, a performance profile.
+
+    Args:
+        strata: (runs,) each.
+        levels: (L,)
+
+    Returns:
+        arrays of (L,). (The same, section 4.2.)
+    """
+    above = [(scores > levels[:, None]).astype(np.float64) for scores in strata]
+    return estimate(above, mean, FEWER_RESAMPLES)
+
+
+def estimate(
+    strata: Sequence[Scores], statistic: Statistic, resamples: int = RESAMPLES
+) -> Estimate:
+    """Return a statistic and its interval: stratified bootstrap over runs, percentiles.
+
+    The same scores give the same interval. A stratum of one run has none.
+
+    Args:
+        strata: (..., runs) each.
+        statistic: a function of the strata and ``axis``, such as ``iqm``.
+        resamples: of the bootstrap.
+    """
+    n = sum(scores.shape[-1] for scores in strata)
+    if not n:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    value = statistic(*strata, axis=-1)
+    if min(scores.shape[-1] for scores in strata) < 2:
+        nothing = np.full_like(value, np.nan)[()]
+        return Estimate(value, nothing, nothing, n)
+    interval = stats.bootstrap(
+        tuple(strata),
+        statistic,
+        n_resamples=resamples,
+        batch=max(BATCH // sum(scores.size for scores in strata), 1),
+        vectorized=True,
+        axis=-1,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, interval.low, interval.high, n)

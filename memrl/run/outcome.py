@@ -1,0 +1,134 @@
+"""How a command ends: the errors with a line for a person, and the exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from memrl.run.signals import Stopped
+
+FAILED, BAD_CONFIG, BUSY, INTERRUPTED = 1, 2, 3, 130  # exit statuses
+START_OVER = "to start over, delete the folder"
+
+log = logging.getLogger("memrl")
+
+
+class ConfigError(Exception):
+    """A key, its value, and what is allowed, in one line."""
+
+
+class Failure(Exception):
+    """Something outside the program failed; the message is one line that says what to do."""
+
+
+class CannotContinue(Failure):
+    """What is on disk does not suffice to continue the run; its rows were not touched."""
+
+
+class Busy(Exception):
+    """Another process works on this run."""
+
+
+WHOLE_SENTENCES = (FloatingPointError, OSError, Failure)  # their messages need no traceback
+
+
+def attempt(do: Callable[[], object]) -> tuple[str, int] | None:
+    """Call ``do``; return why it failed, in one line, and the exit status, or None.
+
+    If a signal stopped it, the process ends.
+    """
+    try:
+        do()
+        return None
+    except ConfigError as error:
+        return str(error), BAD_CONFIG
+    except Busy as error:
+        return str(error), BUSY
+    except Stopped as error:
+        print(f"{error}; the same command continues this run", file=sys.stderr)
+        error.leave()
+    except Exception as error:
+        if not isinstance(error, WHOLE_SENTENCES):
+            traceback.print_exc()
+        return in_one_line(error), FAILED
+
+
+def exit_status(do: Callable[[], int | None]) -> int:
+    """Call ``do``; return the exit status. A failure is one line on standard error."""
+    status: list[int | None] = []
+    failure: tuple[str, int] | None
+    try:
+        failure = attempt(lambda: status.append(do()))
+    except KeyboardInterrupt:
+        failure = "interrupted", INTERRUPTED
+    if failure is None:
+        return status[0] or 0
+    print(f"error: {failure[0]}", file=sys.stderr)
+    return failure[1]
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Write no traceback when standard output is a pipe whose reader has left, as ``head`` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def log_to_console() -> None:
+    """Send what memrl logs to standard output, and nowhere else for now."""
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    logging.raiseExceptions = False  # a full disk must not bury its own message
+    console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO)
+    log.handlers = [console]
+
+
+# --- in words ------------------------------------------------------------------------------------
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what went wrong; the error's kind too, unless its message was written to be read."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    kind = type(error)
+    if kind.__module__.startswith("memrl.") or isinstance(error, WHOLE_SENTENCES):
+        return text or kind.__name__
+    return f"{kind.__name__}: {text}" if text else kind.__name__
+
+
+def suggest(key: str, known: Collection[str]) -> str:
+    """Name the known key whose last part is most like this one's, or all keys."""
+    ends = {name.rpartition(".")[2]: name for name in known}
+    close = difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
+    return f"did you mean {ends[close[0]]}?" if close else f"there are {', '.join(sorted(known))}"
+
+
+def show(value: Any) -> str:
+    """Return a value as YAML and the command line write it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(show, value))}]"
+    return str(value)
+
+
+def below_cwd(path: Path) -> str:
+    """Return the shortest spelling of a path from the current folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,220 @@
+"""Checks a config before anything is built: the constructor is the schema."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+
+from memrl.run.outcome import ConfigError, in_one_line, show, suggest
+
+Parameters = dict[str, Any]  # name -> annotation
+
+
+class TopLevel(TypedDict):
+    """The keys that belong to no group."""
+
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int
+    precision: Literal["float32", "tf32", "bf16", "auto"]
+    update: Literal["eager", "compiled", "graphed"]
+    batch_size: int
+    num_envs: int
+    updates_per_step: float
+    context_len: int | None
+    replay_capacity: int | None
+    dropout: float
+    attention_dropout: float
+    checkpoint_minutes: float
+    sweep: str
+
+
+TOP_LEVEL = get_type_hints(TopLevel)
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
+    "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
+    "batch_size": (lambda v: v >= 1, "at least 1"),
+    "num_envs": (lambda v: v >= 1, "at least 1"),
+    "updates_per_step": (lambda v: 0 < v < math.inf, "above 0"),
+    "context_len": (lambda v: v is None or v >= 2, "null (the whole episode) or at least 2"),
+    "replay_capacity": (lambda v: v is None or v >= 1, "null or at least 1"),
+    "dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
+    "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
+    "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
+    "sweep": (
+        lambda v: Path(v).name == v and v and v[0] != "." and len(v) <= 150,
+        "the name of one folder, not a hidden one",
+    ),
+}
+
+PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # sections whose reader is fixed
+LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
+
+BUILT = {  # parameters that are no keys of their section: memrl gives them
+    "env": {"num_envs", "render_mode"},
+    "encoder": {"action_width", "spec"},
+    "seq_model": {"attention_dropout", "context_len", "dropout", "input_dim"},
+    "algo": {"horizon", "memory", "new_memory", "train_steps"},
+    "budget": {
+        *("agent", "batch_size", "device", "horizon", "make_env", "num_envs"),
+        *("replay", "seed", "updates_per_step"),
+    },
+    "logger": {"config", "folder", "next_step", "run_id"},
+}
+
+
+def check_types(config: Mapping[str, Any]) -> None:
+    """Check every key of a config against the annotation of the parameter that reads it.
+
+    Args:
+        config: plain nested values; strings that begin with "${" are still to be resolved, and
+            are passed over.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type.
+    """
+    top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    _check_keys("", top, TOP_LEVEL)
+    for missing in sorted(TOP_LEVEL.keys() - top.keys()):
+        raise ConfigError(f"{missing} is missing")
+    for path, section in config.items():
+        if not isinstance(section, Mapping):
+            continue
+        target = PLAIN_SECTIONS.get(path, section.get("_target_"))
+        if target is None:
+            if section.keys() != {"_target_"}:
+                raise ConfigError(f"{path}: no such group, or no _target_ in it")
+            continue
+        try:
+            parameters = parameters_of(target)
+        except LookupError as error:
+            raise ConfigError(f"{path}._target_={target}: {error}") from None
+        if parameters is not None:
+            values = {k: v for k, v in section.items() if k not in LABELS}
+            known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
+            _check_keys(f"{path}.", values, known)
+
+
+def check_ranges(config: Mapping[str, Any]) -> None:
+    """Check the values of the keys that belong to no group; constructors check all others."""
+    for key, (allowed, text) in RANGES.items():
+        if not allowed(config[key]):
+            raise ConfigError(f"{key} must be {text}, got {show(config[key])}")
+
+
+def check_section(prefix: str, values: Mapping[str, Any], cls: type) -> None:
+    """Check values against the parameters of a class, all of which must be given.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type.
+    """
+    known = parameters_of(f"{cls.__module__}.{cls.__name__}") or {}
+    _check_keys(prefix, values, known)
+    for missing in sorted(known.keys() - values.keys()):
+        raise ConfigError(f"{prefix}{missing} is missing")
+
+
+def _check_keys(prefix: str, values: Mapping[str, Any], known: Parameters) -> None:
+    for key, value in values.items():
+        if key not in known:
+            hint = suggest(prefix + key, [prefix + name for name in known])
+            raise ConfigError(f"{prefix}{key}={show(value)}: no such key; {hint}")
+        if isinstance(value, str) and value.startswith("${"):
+            continue
+        if allowed := _refusal(value, known[key]):
+            raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
+
+
+# --- signatures ----------------------------------------------------------------------------------
+
+
+@functools.cache  # a sweep asks for the same few a thousand times
+def parameters_of(target: str) -> Parameters | None:
+    """Return the parameters of a class or function; None if it takes any, or does not say.
+
+    Raises:
+        LookupError: there is no such module or name, or the module cannot be imported.
+    """
+    module, _, name = str(target).rpartition(".")
+    try:
+        spec = importlib.util.find_spec(module) if module else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise LookupError(f"no module {module}")
+    try:
+        code = importlib.import_module(module)
+    except Exception as error:  # of a user's own module: anything
+        raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error
+    if not hasattr(code, name):
+        here = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]
+        known = sorted(key for key in here if not key.startswith("_"))
+        raise LookupError(f"no class {name} there; it has {', '.join(known)}")
+    try:
+        found = inspect.signature(getattr(code, name)).parameters.values()
+    except (TypeError, ValueError):  # nothing that can be called, or written in C
+        return None
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in found):
+        return None
+    return {parameter.name: _hint(parameter, code) for parameter in found}
+
+
+def _hint(parameter: inspect.Parameter, code: ModuleType) -> Any:
+    """Return a parameter's annotation; Any if it has none, or one that only type checkers read."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    try:
+        return eval(parameter.annotation, vars(code))
+    except Exception:
+        return Any
+
+
+def _refusal(value: Any, hint: Any) -> str | None:
+    """Return what is allowed if the value does not fit the annotation, else None."""
+    texts = []
+    for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]:
+        fits, text = _fits(value, option)
+        if fits:
+            return None
+        texts.append(text)
+    return " or ".join(texts)
+
+
+def _fits(value: Any, hint: Any) -> tuple[bool, str]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if hint in (None, NoneType):
+        return value is None, "null"
+    if hint is bool:
+        return isinstance(value, bool), "true or false"
+    if hint is int:
+        return number and isinstance(value, int), "an integer"
+    if hint is float:
+        return number and math.isfinite(value), f"a finite number{_decimal(value)}"
+    if hint is str:
+        return isinstance(value, str), "text"
+    if origin is Literal:
+        return value in arguments, "one of " + ", ".join(map(show, arguments))
+    if origin in (Sequence, list):
+        if not isinstance(value, list):
+            return False, "a list"
+        wrong = [r for r in (_refusal(v, *arguments) for v in value) if r] if arguments else []
+        return not wrong, f"a list, each {wrong[0]}" if wrong else ""
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping), "a mapping, {key: value}"
+    return True, ""  # any other annotation: the constructor will tell
+
+
+def _decimal(value: Any) -> str:
+    """Return how to write a fraction as a decimal: neither YAML nor Hydra computes one."""
+    parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
+    return f" ({value} is {int(parts[1]) / int(parts[2])})" if parts and int(parts[2]) else ""

@@ -1,0 +1,249 @@
+"""One process's work on one run: lock, continue or begin, save, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from memrl.interfaces import Logger
+from memrl.run import checkpoint, files
+from memrl.run.identity import differences
+from memrl.run.lock import locked
+from memrl.run.logger import Loggers
+from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
+from memrl.run.signals import Signals, Stopped
+from memrl.run.status import Status, state_of
+from memrl.run.tables import CsvTables
+
+if TYPE_CHECKING:
+    from memrl.trainer import Trainer
+
+
+log = logging.getLogger("memrl")
+LoggerOpener = Callable[[int], Logger | None]  # from the least env steps of a row to come
+
+
+def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return True if the folder holds this run, finished; tidy what its last moment left.
+
+    Raises:
+        ConfigError: it holds another one.
+    """
+    refuse_other_config(folder, config)
+    done = state_of(folder) == "done"
+    if done and any((folder / name).exists() for name in ("lock", *checkpoint.UNFINISHED)):
+        with contextlib.suppress(Busy), locked(folder):  # busy: it is just about to tidy up itself
+            checkpoint.remove(folder)
+    return done
+
+
+def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the folder holds a run whose identity differs."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return
+    try:
+        text = path.read_bytes()
+        with contextlib.suppress(yaml.YAMLError):  # the quick reader, for sweeps of a thousand
+            there = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if isinstance(there, dict) and not differences(there, config):
+                return
+        there = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # of OmegaConf or of yaml, many kinds
+        raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
+    changed = differences(there if isinstance(there, dict) else {}, config)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
+
+
+def work(
+    folder: Path,
+    trainer: Trainer,
+    config: Mapping[str, Any],
+    versions: Mapping[str, Any],
+    checkpoint_minutes: float,
+    open_logger: LoggerOpener,
+) -> None:
+    """Train in the run's folder, which this process alone holds, to the end.
+
+    Raises:
+        lock.Busy: another process holds it.
+        Stopped: a signal was obeyed; all is saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), log_file(folder / "run.log"):
+        try:
+            refuse_other_config(folder, config)
+            if state_of(folder) == "done":  # by another process, since this one looked
+                log.info(f"already done: {folder}")
+                return
+            files.remove_leftovers(folder)
+            text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+            files.write_whole(folder / "config.yaml", text.encode())
+            with Status(folder, versions) as status, Signals() as signals:
+                process = Process(folder, trainer, status, signals, checkpoint_minutes)
+                process.work(open_logger)
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except BaseException:
+            log.debug("failed", exc_info=True)  # for run.log; the console shows one line
+            raise
+
+
+def keep_traceback(folder: Path) -> None:
+    """Write that of the exception at hand into ``run.log``, of a run that could not begin."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with log_file(folder / "run.log"):
+            log.debug("failed", exc_info=True)
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Copy what is logged into a file, with times, debugging lines and tracebacks."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        with contextlib.suppress(OSError):  # a full disk, which must not hide what it did before
+            handler.close()
+
+
+class Process:
+    """What happens around a trainer, at its boundaries, between a start and an end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        status: Status,
+        signals: Signals,
+        checkpoint_minutes: float,
+    ) -> None:
+        from memrl.run.progress import Progress
+
+        self.folder = folder
+        self.trainer = trainer
+        self.status = status
+        self.signals = signals
+        self.interval_s = checkpoint_minutes * 60
+        self.progress = Progress(trainer)
+        self.next_save = time.monotonic() + self.interval_s
+
+    def restore(self) -> dict[str, int]:
+        """Load the newest readable checkpoint; return the sizes its csv files had."""
+        found = checkpoint.load(self.folder)
+        if found is None:
+            return {}
+        state, name = found
+        if name != checkpoint.NEWEST:
+            log.warning(f"{checkpoint.NEWEST} is missing or torn; continuing from {name}")
+        self.trainer.load_state_dict(state["trainer"])
+        return dict(state["csv_sizes"])
+
+    def work(self, open_logger: LoggerOpener) -> None:
+        """Train to the end, and leave the run done, stopped or failed."""
+        trainer = self.trainer
+        extra = None
+        try:
+            self.tables = CsvTables(self.folder, self.restore())
+            self.progress.begin()
+            # Within a cycle the row of the present step is still to be written.
+            extra = open_logger(trainer.env_steps + (not trainer.in_cycle))
+            trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
+            self.describe()
+            trainer.fit(self.boundary)
+            self.finish()
+        except BaseException as error:
+            self.progress.end()
+            stopped = isinstance(error, Stopped | KeyboardInterrupt)
+            log.debug(str(error) or type(error).__name__)
+            with contextlib.suppress(OSError):  # a full disk: the error at hand says so
+                self.status.write(
+                    state="stopped" if stopped else "failed",
+                    cause=in_one_line(error),
+                    **self.progress.fields(),
+                )
+            if extra:
+                extra.close(1)
+            raise
+        if extra:
+            extra.close(0)
+
+    def describe(self) -> None:
+        """Log what is about to run, and on what."""
+        trainer, fields = self.trainer, self.status.fields
+        replay, weights = trainer.replay, [w for _, w in trainer.agent.named_parameters()]
+        log.info(f"run: {self.folder}")
+        log.info(
+            f"{sum(w.numel() for w in weights):,} parameters on {trainer.device}; "
+            f"replay {replay.capacity:,} slots, {replay.nbytes / 2**20:.1f} MiB; "
+            f"{trainer.total_steps:,} env steps"
+        )
+        log.debug(f"process {fields['pid']} on {fields['host']}; {fields['versions']}")
+        if trainer.env_steps:
+            log.info(f"continuing at env step {trainer.env_steps:,}, update {trainer.updates:,}")
+        if self.status.changed:
+            log.warning(f"since this run began: {'; '.join(self.status.changed)}")
+
+    def boundary(self) -> None:
+        """Save if it is time, or obey a signal; show where the run is."""
+        stopped = self.signals.stopped()
+        if stopped or time.monotonic() >= self.next_save:
+            self.save()
+        if stopped:
+            raise stopped
+        if self.progress():
+            self.status.update(**self.progress.fields())
+
+    def save(self) -> None:
+        """Save a checkpoint that the csv files on disk agree with."""
+        self.trainer.check_finite()  # a broken network must not replace a sound one
+        self.tables.sync()
+        state = {"trainer": self.trainer.state_dict(), "csv_sizes": self.tables.sizes}
+        checkpoint.save(self.folder, state)
+        self.next_save = time.monotonic() + self.interval_s
+
+    def finish(self) -> None:
+        """Write the weights and the picture; the run is done once its status says so."""
+        from memrl.run.learning_curve import learning_curve
+        from memrl.run.progress import clock
+        from memrl.run.tables import read_table
+
+        trainer = self.trainer
+        checkpoint.save_weights(self.folder, trainer.agent.weights())
+        table = read_table(self.folder / "eval.csv")
+        try:
+            name, path = self.folder.name, self.folder / "learning_curve.png"
+            picture: Path | None = learning_curve(table, name, path)
+        except OSError:
+            raise
+        except Exception as error:  # a trained agent is not lost for want of a picture
+            picture = None
+            log.warning(f"no learning curve: {error}")
+        self.progress.end()
+        self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
+        checkpoint.remove(self.folder)
+        recent = table["eval/return"][-10:]
+        outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
+        if not math.isnan(trainer.last_success):
+            success = fmean(table["eval/success"][-10:])
+            outcome += f", success {trainer.last_success:.2f} ({success:.2f})"
+        log.info(
+            f"done: {outcome} after {trainer.episodes:,} episodes, "
+            f"{trainer.env_steps:,} env steps, {trainer.updates:,} updates "
+            f"in {clock(trainer.seconds())}; curve: {picture}"
+        )

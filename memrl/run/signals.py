@@ -1,0 +1,93 @@
+"""Signals ask a run to stop; it does so at its next boundary, once it has saved.
+
+Before a run has its folder they end the process as they always do: there is nothing to save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any, NoReturn
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+
+
+NOTICE = b"\nstopping at the next update, to save first; Ctrl-C again ends at once, unsaved\n"
+DELAY_S, EARLY_S = 120.0, 90.0  # `--signal=USR2@120`, and how much earlier it may arrive
+CONTINUE_ME = 75  # exit status after SIGUSR2, if nobody else wants to handle it
+
+
+class Stopped(Exception):
+    """A signal was obeyed: everything is saved, and the same command continues the run."""
+
+    def __init__(self, signum: int, previous: Any) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}{_reason(signum)}")
+        self.signum = signum
+        self.previous = previous
+
+    def leave(self) -> NoReturn:
+        """End the process as whoever sent the signal expects.
+
+        After SIGUSR2 the handler that stood before is called (submitit's requeues the job);
+        without one the exit status is 75. SIGINT gives 130, SIGTERM 143, a closed terminal 129.
+        """
+        if self.signum == signal.SIGUSR2:
+            if callable(self.previous):
+                self.previous(self.signum, None)
+            raise SystemExit(CONTINUE_ME)
+        raise SystemExit(128 + self.signum)
+
+
+class Signals:
+    """Notes the first signal that arrives; a second Ctrl-C does not wait.
+
+    Handlers can be set in the main thread only; elsewhere nothing is noted.
+    """
+
+    def __enter__(self) -> Signals:
+        self.caught: int | None = None
+        self.previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {s: signal.signal(s, self._note) for s in HANDLED if not _nohup(s)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+
+    def stopped(self) -> Stopped | None:
+        """Return what to raise, if a signal has arrived."""
+        if self.caught is None:
+            return None
+        return Stopped(self.caught, self.previous.get(self.caught))
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT == self.caught:
+            raise KeyboardInterrupt
+        if self.caught is None:  # SLURM sends SIGTERM right after SIGUSR2
+            self.caught = signum
+        if signum == signal.SIGINT:  # one update may take half a minute
+            with contextlib.suppress(OSError):
+                os.write(2, NOTICE)
+
+
+def _reason(signum: int) -> str:
+    """Say why SLURM sent a signal: the time limit is near, or another job wants the place.
+
+    SIGTERM before the limit is sent for many reasons, and none is given.
+    """
+    ends = os.environ.get("SLURM_JOB_END_TIME")  # SLURM 23.02 and later
+    near = os.environ.get("MEMRL_LIMIT_AT") or (float(ends) - DELAY_S - EARLY_S if ends else None)
+    if signum not in (signal.SIGUSR2, signal.SIGTERM) or near is None:
+        return ""
+    if time.time() >= float(near):
+        return " (time limit)"
+    return " (preempted)" if signum == signal.SIGUSR2 else ""
+
+
+def _nohup(signum: int) -> bool:
+    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN

@@ -1,0 +1,134 @@
+"""Tables: csv files of numbers, written row by row, read whole, growing or torn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from memrl.run.files import naming
+from memrl.run.outcome import START_OVER, CannotContinue
+
+TABLES = ("train", "eval")
+
+
+class CsvTables:
+    """``train.csv`` and ``eval.csv`` in a run's folder; every row is on disk once written.
+
+    A run that continues cuts both where its checkpoint was taken, by ``sizes``.
+
+    Raises:
+        CannotContinue: a file is shorter than that.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
+        self.paths = {table: folder / f"{table}.csv" for table in TABLES}
+        for table, path in self.paths.items():
+            size = sizes.get(table, 0)
+            have = path.stat().st_size if path.exists() else 0
+            if have < size:
+                raise CannotContinue(
+                    f"{path} has {have} bytes, the checkpoint counts {size}; {START_OVER}"
+                )
+        self.sizes = {table: sizes.get(table, 0) for table in TABLES}
+        self.headers = dict.fromkeys(TABLES, "")
+        for table, path in self.paths.items():
+            with naming(path), open(path, "a+b") as file:
+                file.truncate(self.sizes[table])
+                file.seek(0)
+                self.headers[table] = file.readline().decode()
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        """Append one row, the header first if the file is empty."""
+        path, header = self.paths[table], ",".join(row) + "\n"
+        if self.headers[table] not in ("", header):  # of another version of the program
+            raise CannotContinue(f"{path} has other columns than {header.strip()}")
+        text = "" if self.headers[table] else header
+        data = (text + ",".join(_cell(value) for value in row.values()) + "\n").encode()
+        with naming(path), open(path, "ab") as file:
+            file.write(data)
+        self.headers[table] = header
+        self.sizes[table] += len(data)
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk itself, so that no checkpoint is ahead of them."""
+        for path in self.paths.values():
+            with naming(path), open(path, "ab") as file:
+                os.fsync(file.fileno())
+
+    def close(self, exit_code: int) -> None:
+        """Nothing is left to write."""
+
+
+def _cell(value: float) -> str:
+    return repr(value) if isinstance(value, int) else repr(float(value))
+
+
+Column = npt.NDArray[np.float64]
+Table = dict[str, Column]  # columns by name, all of one length
+
+
+class TornTable(ValueError):
+    """A table that cannot be read to its end.
+
+    Attributes:
+        table: the rows before.
+    """
+
+    def __init__(self, message: str, table: Table) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+def read_table(path: Path) -> Table:
+    """Return the columns of a csv file: numbers, NaN where a cell is empty.
+
+    What stands behind the last end of a line is still being written, and is left out.
+
+    Raises:
+        OSError: there is no such file.
+        TornTable: one line that says what is wrong where, and holds what could be read.
+    """
+    lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    lines = [line.rstrip("\r") for line in lines]
+    names = lines[0].split(",") if lines else []
+    if not any(lines[1:]):
+        return {name: np.empty(0) for name in names}
+    try:
+        values = np.loadtxt(lines[1:], delimiter=",", ndmin=2, comments=None)
+        return dict(zip(names, values.T.copy(), strict=True))
+    except ValueError:  # an empty cell is enough
+        return _slowly(path, names, lines[1:])
+
+
+def _slowly(path: Path, names: list[str], lines: list[str]) -> Table:
+    """Do the same row by row, with empty cells."""
+    rows: list[list[float]] = []
+    problem = None
+    for number, line in enumerate(lines, start=2):
+        if not line:
+            continue
+        cells = line.split(",")
+        try:
+            if len(cells) != len(names):
+                raise ValueError
+            rows.append([float(cell) if cell else np.nan for cell in cells])
+        except ValueError:
+            shown = line if len(line) <= 40 else f"{line[:40]}..."
+            problem = f"{path.name}, line {number}: {len(names)} numbers expected, got {shown!r}"
+            break
+    values = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+    table = dict(zip(names, values.T.copy(), strict=True))
+    if problem:
+        raise TornTable(problem, table)
+    return table
+
+
+def align(cells: Sequence[Sequence[str]]) -> str:
+    """Return rows of text with their columns aligned, the last one ragged."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+    return "\n".join(lines)

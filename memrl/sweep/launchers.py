@@ -1,0 +1,88 @@
+"""Where the runs of a sweep start: the keys below ``hydra.launcher``, one class for each option."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """The keys that every launcher has.
+
+    Attributes:
+        retry_failed: start runs that failed as well.
+        dry_run: print the table of runs, and start nothing.
+    """
+
+    name: ClassVar[str]  # of the option, hydra/launcher=<name>
+    retry_failed: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basic(Launcher):
+    """One run after another, in this process."""
+
+    name = "basic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(Launcher):
+    """Several runs at a time on this machine.
+
+    Attributes:
+        n_jobs: runs at a time.
+        snapshot: run a copy of the code, taken when the sweep is started.
+    """
+
+    name = "local"
+    n_jobs: int
+    snapshot: bool
+
+    def __post_init__(self) -> None:
+        _check("n_jobs", self.n_jobs >= 1, "at least 1", self.n_jobs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Launcher):
+    """Jobs of a SLURM cluster; ``conf/hydra/launcher/slurm.yaml`` explains each key."""
+
+    name = "slurm"
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    timeout_min: int
+    cpus_per_task: int | None
+    gpus_per_node: int | str | None
+    mem_gb: float | None
+    additional_parameters: dict[str, Any]
+    setup: list[str]
+    runs_per_job: int
+    array_parallelism: int
+    signal_delay_s: int
+    max_num_timeout: int
+    wait: bool
+    snapshot: bool
+
+    def __post_init__(self) -> None:
+        for key in ("timeout_min", "runs_per_job", "array_parallelism", "signal_delay_s"):
+            value = getattr(self, key)
+            _check(key, value >= 1, "at least 1", value)
+        for key in ("cpus_per_task", "mem_gb"):
+            value = getattr(self, key)
+            _check(key, value is None or value > 0, "null or above 0", value)
+        _check("max_num_timeout", self.max_num_timeout >= 0, "at least 0", self.max_num_timeout)
+        # SLURM may send the signal up to a minute early: a sound limit is far above.
+        limit_s = self.timeout_min * 60
+        room = f"below timeout_min in seconds, {limit_s}"
+        _check("signal_delay_s", self.signal_delay_s < limit_s, room, self.signal_delay_s)
+
+
+LAUNCHERS: dict[str, type[Launcher]] = {cls.name: cls for cls in (Basic, Local, Slurm)}
+
+
+def _check(key: str, allowed: bool, text: str, value: Any) -> None:
+    if not allowed:
+        raise ValueError(f"{key} must be {text}, got {value}")

@@ -1,0 +1,78 @@
+"""How far a sweep is, in a line or as a bar on the terminal."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from memrl.run.outcome import below_cwd
+from memrl.sweep import snapshot
+from memrl.sweep.states import Row, Sweep
+
+EVERY_S = 1.0  # between looks at the files of runs
+
+
+def counts(sweep: Sweep) -> str:
+    """Return how many runs are in which state, in one line."""
+    parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
+    states = f" ({parts})" if parts else ""
+    return f"{len(sweep.rows)} run{'s' * (len(sweep.rows) != 1)}{states}"
+
+
+def status_command(folder: Path) -> str:
+    """Return the command that shows a sweep's state, to be given where we are."""
+    return f"python -m memrl sweep status {shlex.quote(below_cwd(folder))}"
+
+
+def code_of(row: Row) -> str | None:
+    """Return the label of the code that a run was started from, or None if nobody knows."""
+    versions = row.status.get("versions")
+    begun = versions.get("code") if isinstance(versions, dict) else None
+    return (
+        str(begun) if begun else (snapshot.label(row.submission.code) if row.submission else None)
+    )
+
+
+def code_note(sweep: Sweep) -> str | None:
+    """Say so if a sweep's runs were started from different code."""
+    codes = Counter(filter(None, map(code_of, sweep.rows)))
+    if len(codes) < 2:
+        return None
+    parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())
+    return f"runs of this sweep were started from different code: {parts}"
+
+
+class Bar:
+    """A sweep's progress on a terminal, all runs together; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        form = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=100, bar_format=form, leave=False, disable=None)
+        self.next = 0.0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def due(self) -> bool:
+        """Tell whether it is time to look again; on no terminal it never is."""
+        if self.bar.disable or time.monotonic() < self.next:
+            return False
+        self.next = time.monotonic() + EVERY_S
+        return True
+
+    def show(self, sweep: Sweep) -> None:
+        """Show where the sweep is."""
+        self.bar.n = round(100 * sweep.progress())
+        self.bar.set_postfix_str(", ".join(f"{n} {s}" for s, n in sweep.count().items()))
+
+    def write(self, text: str) -> None:
+        """Print lines above the bar."""
+        self.bar.write(text, file=sys.stderr)
