@@ -27,7 +27,8 @@ import pytest
 from conftest import ROOT, Process, at
 from test_run import assert_ended_like, contents, run_in, status
 
-from memrl.sweep.states import Row, State, look
+from memrl.sweep.states import State, look
+from memrl.sweep.submissions import Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
@@ -161,10 +162,10 @@ def preempt() -> None:
 # --- what memrl says -----------------------------------------------------------------------------
 
 
-def rows() -> list[Row]:
+def rows() -> list[Run]:
     """The runs of the only sweep here."""
     found = [path for path in Path("outputs").glob("[!.]*") if path.is_dir()]
-    return look(found[0]).rows if found else []
+    return look(found[0]).runs if found else []
 
 
 def states() -> list[State]:
@@ -195,7 +196,7 @@ def command(*words: str) -> str:
     return done.stdout
 
 
-def log_of(row: Row) -> str:
+def log_of(row: Run) -> str:
     """The output of the job that a run is in, which submitit keeps."""
     assert row.submission is not None
     number = f"*_{row.index // row.submission.per_job}" if row.submission.jobs > 1 else "*"
@@ -221,13 +222,13 @@ def pause(runs: int, saved: bool = False) -> None:
     until(all_paused, every=0.01)
 
 
-def ended(row: Row) -> str:
+def ended(row: Run) -> str:
     """How SLURM says a run's job has ended."""
     return job(row.job_id)["JobState"]
 
 
-def go_on(row: Row) -> None:
-    os.kill(status(row.run.folder)["pid"], signal.SIGCONT)
+def go_on(row: Run) -> None:
+    os.kill(status(row.folder)["pid"], signal.SIGCONT)
 
 
 def first_on_path(here: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str) -> None:
@@ -260,11 +261,11 @@ def test_a_sweep_is_one_array_that_ends_as_without_slurm_and_only_what_is_missin
     wait_for_all()
     assert "4 runs (4 done)" in command("status", "outputs/four")
     for row in rows():
-        config = row.run.config
+        config = row.config
         plain = (*SHORT, f"seq_model={config['seq_model']['name']}", f"seed={config['seed']}")
-        assert_ended_like(row.run.folder, alone(*plain))
-        assert status(row.run.folder)["attempt"] == 1
-        assert status(row.run.folder)["job_id"] == f"{array}_{row.index}"
+        assert_ended_like(row.folder, alone(*plain))
+        assert status(row.folder)["attempt"] == 1
+        assert status(row.folder)["job_id"] == f"{array}_{row.index}"
         assert ended(row) == "COMPLETED"
 
     more = issue(launch, *SHORT, "seq_model=lstm", "seed=0,1,2", "sweep=four")
@@ -280,7 +281,7 @@ def test_more_runs_than_an_array_may_have_become_several_arrays(launch: Launch) 
     assert re.findall(r"^submitted (\d) runs", out, re.MULTILINE) == ["4", "1"]
     wait_for_all()
     assert states() == [State.DONE] * 5
-    assert len({status(row.run.folder)["job_id"].split("_")[0] for row in rows()}) == 2
+    assert len({status(row.folder)["job_id"].split("_")[0] for row in rows()}) == 2
 
 
 def test_what_the_cluster_refuses_is_said_in_one_line_and_leaves_nothing(launch: Launch) -> None:
@@ -331,7 +332,7 @@ def test_what_stands_in_the_environment_of_the_driver_confuses_nobody(
     wait_for_all()
     (row,) = rows()
     assert row.state == State.DONE
-    assert status(row.run.folder)["job_id"] == row.submission.job_id  # type: ignore[union-attr]
+    assert status(row.folder)["job_id"] == row.submission.job_id  # type: ignore[union-attr]
 
 
 # --- drivers that die ----------------------------------------------------------------------------
@@ -404,7 +405,7 @@ def test_packed_runs_share_a_job_and_those_that_fail_fail_it_but_not_their_compa
     assert [row.state for row in good] == [State.DONE] * 2
     assert [row.state for row in bad] == [State.FAILED] * 2
     for seed, row in enumerate(good):
-        assert_ended_like(row.run.folder, alone(*SHORT, f"seed={seed}", "algo.lr=1e-3"))
+        assert_ended_like(row.folder, alone(*SHORT, f"seed={seed}", "algo.lr=1e-3"))
         assert row.job_id == bad[seed].job_id
         assert ended(row) == "FAILED"
         assert job(row.job_id)["ExitCode"] == "1:0"
@@ -421,14 +422,14 @@ def test_packed_runs_share_a_job_and_those_that_fail_fail_it_but_not_their_compa
         assert row.submission is not None
         assert row.cause in log_of(row)
         assert row.cause in row.submission.log(row.index).read_text()
-        log = (row.run.folder / "run.log").read_text()
+        log = (row.folder / "run.log").read_text()
         assert "Traceback" in log and f"FloatingPointError: {row.cause}" in log
 
     assert "to start: 0" in issue(launch, *arguments, code=1)  # as they are not all done
     retried = issue(launch, *arguments, "hydra.launcher.retry_failed=true")
     assert "to start: 2" in retried and "submitted 2 runs as 1 job: " in retried
     wait_for_all()
-    assert [status(row.run.folder)["attempt"] for row in rows()] == [1, 2, 1, 2]
+    assert [status(row.folder)["attempt"] for row in rows()] == [1, 2, 1, 2]
 
 
 def test_what_was_cancelled_or_killed_is_known_and_the_same_command_continues_it(
@@ -440,7 +441,7 @@ def test_what_was_cancelled_or_killed_is_known_and_the_same_command_continues_it
     assert "4 runs (4 running); to start: 0" in issue(launch, *arguments)
     scancelled, killed, cancelled, left = rows()
     slurm("scancel", scancelled.job_id)
-    os.kill(status(killed.run.folder)["pid"], signal.SIGKILL)
+    os.kill(status(killed.folder)["pid"], signal.SIGKILL)
     assert command("cancel", "outputs/runs", "2").startswith("cancelled 1 runs")
     go_on(left)
     wait_for_all()
@@ -455,9 +456,9 @@ def test_what_was_cancelled_or_killed_is_known_and_the_same_command_continues_it
     assert "to start: 3" in again and "submitted 3 runs as 3 jobs: " in again
     wait_for_all()
     for seed, row in enumerate(rows()):
-        assert_ended_like(row.run.folder, alone(*LONG, f"seed={seed}"))
-        assert status(row.run.folder)["attempt"] == (1 if row.name == left.name else 2)
-    assert "continuing at env step" in (killed.run.folder / "run.log").read_text()
+        assert_ended_like(row.folder, alone(*LONG, f"seed={seed}"))
+        assert status(row.folder)["attempt"] == (1 if row.name == left.name else 2)
+    assert "continuing at env step" in (killed.folder / "run.log").read_text()
 
 
 def test_of_runs_that_share_a_job_one_can_be_cancelled_alone(launch: Launch) -> None:
@@ -466,13 +467,13 @@ def test_of_runs_that_share_a_job_one_can_be_cancelled_alone(launch: Launch) -> 
     pause(2)
     assert command("cancel", "outputs/runs", "seed=0").startswith("cancelled 1 runs")
     cancelled, left = rows()
-    until(lambda: "SIGTERM" in told(status(cancelled.run.folder)["pid"]))
+    until(lambda: "SIGTERM" in told(status(cancelled.folder)["pid"]))
     go_on(cancelled)
     until(lambda: states() == [State.CANCELLED, State.RUNNING])
     go_on(left)
     wait_for_all()
     assert states() == [State.CANCELLED, State.DONE]
-    assert status(cancelled.run.folder)["cause"] == "stopped by SIGTERM"
+    assert status(cancelled.folder)["cause"] == "stopped by SIGTERM"
     assert ended(left) == "COMPLETED"
     assert "to start: 1" in issue(launch, *arguments)
     wait_for_all()
@@ -513,7 +514,7 @@ def test_preempted_runs_save_are_requeued_and_end_as_if_nothing_had_happened(
     for seed, (row, old) in enumerate(zip(rows(), before, strict=True)):
         assert row.job_id == old.job_id  # the same, no new one
         assert_continued(row, cause, alone(*LONG, f"seed={seed}"))
-    assert ("(preempted)" in (before[0].run.folder / "run.log").read_text()) == ("USR2" in cause)
+    assert ("(preempted)" in (before[0].folder / "run.log").read_text()) == ("USR2" in cause)
 
 
 @contextlib.contextmanager
@@ -531,12 +532,12 @@ def no_warning(cluster: Path) -> Iterator[None]:
         slurm("scontrol", "reconfigure")
 
 
-def assert_continued(row: Row, cause: str, alone: Path) -> None:
+def assert_continued(row: Run, cause: str, alone: Path) -> None:
     """A run saved, for this cause, and its job was requeued, in which it ended like one alone."""
-    assert_ended_like(row.run.folder, alone)
-    log = (row.run.folder / "run.log").read_text()
+    assert_ended_like(row.folder, alone)
+    log = (row.folder / "run.log").read_text()
     assert cause in log and "continuing at env step" in log
-    assert status(row.run.folder)["attempt"] >= 2
+    assert status(row.folder)["attempt"] >= 2
     assert int(job(row.job_id)["Restarts"]) >= 1
     assert ended(row) == "COMPLETED"
 
@@ -580,12 +581,12 @@ def test_a_finished_run_that_is_requeued_returns_at_once_and_changes_nothing(
     issue(launch, *SHORT)
     wait_for_all()
     (row,) = rows()
-    before = contents(row.run.folder)
+    before = contents(row.folder)
     slurm("scontrol", "requeue", row.job_id)
     wait_for_all()
     assert (ended(row), job(row.job_id)["Restarts"]) == ("COMPLETED", "1")
     assert "finished before" in log_of(row)
-    assert contents(row.run.folder) == before
+    assert contents(row.folder) == before
 
 
 def test_a_job_runs_the_code_as_it_was_when_it_was_submitted(here: Path) -> None:
@@ -609,7 +610,7 @@ def test_a_job_runs_the_code_as_it_was_when_it_was_submitted(here: Path) -> None
     assert row.state == State.DONE
     (snapshot,) = here.glob("outputs/.snapshots/[!.]*")
     assert f"code: {snapshot.name} in {snapshot}\n" in log_of(row)
-    versions = status(row.run.folder)["versions"]
+    versions = status(row.folder)["versions"]
     assert (versions["code"], versions["memrl"]) == (snapshot.name, "then")
 
 
@@ -644,10 +645,10 @@ def test_a_run_whose_node_dies_goes_on_on_another(
     wait_for_all()
     for seed, (old, row) in enumerate(zip((dies, stays), rows(), strict=True)):
         assert row.job_id == old.job_id
-        assert status(row.run.folder)["attempt"] == (2 if old is dies else 1)
-        assert_ended_like(row.run.folder, alone(*LONG, f"seed={seed}"))
+        assert status(row.folder)["attempt"] == (2 if old is dies else 1)
+        assert_ended_like(row.folder, alone(*LONG, f"seed={seed}"))
     assert job(dies.job_id)["NodeList"] == stays.job.node
-    assert "continuing at env step" in (dies.run.folder / "run.log").read_text()
+    assert "continuing at env step" in (dies.folder / "run.log").read_text()
 
 
 def kill_node(cluster: Path, node: str, job_id: str) -> None:

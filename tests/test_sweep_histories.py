@@ -146,7 +146,7 @@ class Cluster:
         """Submit what is due, and return it."""
         sweep = self.look(names)
         assert sweep.queue_known
-        due = [row.name for row in sweep.rows if is_due(row.state, retry)]
+        due = [row.name for row in sweep.runs if is_due(row.state, retry)]
         self.check_plan(names, due, retry)
         size = ARRAY * self.per_job
         for part in [due[n : n + size] for n in range(0, len(due), size)]:
@@ -154,7 +154,7 @@ class Cluster:
             record = submissions.draft(runs, "slurm", {}, {}, [], self.per_job)
             record.write()
             self.latest |= dict.fromkeys(part, record)
-            assert {row.state for row in self.look(part).rows} == {State.QUEUED}
+            assert {row.state for row in self.look(part).runs} == {State.QUEUED}
             if dies != "before":
                 self.submitted += 1
                 ids = [f"{self.submitted}_{n}" for n in range(record.jobs)]
@@ -187,11 +187,13 @@ class Cluster:
     def issue_while_squeue_fails(self, names: list[str]) -> None:
         """It is refused, unless nothing was ever submitted that is not done."""
         if self.look(names, answers=False).queue_known:
-            submitted = {run.folder.name for record in load_all(SWEEP) for run in record.runs}
+            submitted = {
+                run.folder.name for record in load_all(SWEEP) for run in record.runs.values()
+            }
             assert not submitted & (set(names) - set(self.done))
 
     def check_status(self, _: None) -> None:
-        for row in self.look([]).rows:
+        for row in self.look([]).runs:
             if row.name in self.done:
                 assert row.state == State.DONE
             elif row.name in self.at_work or row.name in self.silent:
@@ -207,7 +209,9 @@ class Cluster:
         for name in sorted(job.names):
             busy = holder(SWEEP / name) is not None
             assert busy == (name in self.at_work or name in self.silent)
-            skipped = job.record.runs.index(RUNS[name]) in job.record.cancelled
+            skipped = [run.name for run in job.record.runs.values()].index(
+                name
+            ) in job.record.cancelled
             skipped |= name in self.done or (job.restarts > 0 and name in job.ended & self.failed)
             if busy and job.restarts and not skipped:
                 job.waiting.add(name)
@@ -347,7 +351,7 @@ class Cluster:
         self.work_off()
         self.submit()
         self.work_off()
-        states = {row.name: row.state for row in self.look(NAMES).rows}
+        states = {row.name: row.state for row in self.look(NAMES).runs}
         assert {name for name, state in states.items() if state == State.FAILED} == self.failed
         assert {name for name, state in states.items() if state == State.DONE} == set(self.done)
         assert set(self.done) | self.failed == NAMES

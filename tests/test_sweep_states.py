@@ -16,7 +16,8 @@ from memrl.run.lock import SILENT_S, this_process
 from memrl.run.outcome import CannotContinue
 from memrl.run.status import Status
 from memrl.sweep import submissions
-from memrl.sweep.states import ONGOING, Facts, Job, State, ask_queue, is_due, judge, look
+from memrl.sweep.queue import Job, query_queue
+from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, look
 from memrl.sweep.submissions import Run, Submission
 
 # A run was submitted at 100; what its files say is from 50, before, or from 150, after.
@@ -199,13 +200,12 @@ def submit(*names: str, launcher: str = "slurm", per_job: int = 1, **changes: An
     runs = [Run({"threads": 1}, SWEEP / name) for name in names]
     drafted = submissions.draft(runs, launcher, {}, {}, [], per_job)
     record = replace(drafted, **({"driver": this_process() | {"started": 0.0}} | changes))
-    record.__dict__["runs"] = runs  # which replace does not know of
     record.write()
     return record
 
 
 def states() -> dict[str, State]:
-    return {row.name: row.state for row in look(SWEEP).rows}
+    return {row.name: row.state for row in look(SWEEP).runs}
 
 
 def test_the_queue_by_submission_and_index(squeue: Path) -> None:
@@ -215,7 +215,7 @@ def test_the_queue_by_submission_and_index(squeue: Path) -> None:
         f"{many.name}|0|RUNNING|7_0|n1|None\n"
         f"{many.name}|1|PENDING|7_1||(launch failed | held)\n"
     )
-    assert ask_queue([one, many]) == {
+    assert query_queue({one.name, many.name}) == {
         (one.name, 0): Job("6", "RUNNING", "n2", "None"),
         (many.name, 0): Job("7_0", "RUNNING", "n1", "None"),
         (many.name, 1): Job("7_1", "PENDING", "", "(launch failed | held)"),
@@ -256,12 +256,12 @@ def test_a_squeue_that_fails_or_is_not_there_is_no_empty_queue(
     squeue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = submit("a")
-    assert ask_queue([record]) is None
+    assert query_queue({record.name}) is None
     sweep = look(SWEEP)
     assert not sweep.queue_known
-    assert [row.state for row in sweep.rows] == [State.QUEUED]
+    assert [row.state for row in sweep.runs] == [State.QUEUED]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask_queue([record]) is None
+    assert query_queue({record.name}) is None
 
 
 # --- records -------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_the_last_submission_of_a_run_counts(squeue: Path) -> None:
     first = submit("a", "b")
     second = submit("b", created=first.created + 1)
     squeue.write_text(f"{first.name}|1|RUNNING|7_1|n1|None\n{second.name}|0|PENDING|8||Priority\n")
-    rows = {row.name: row for row in look(SWEEP).rows}
+    rows = {row.name: row for row in look(SWEEP).runs}
     assert rows["b"].submission == second and rows["b"].job_id == "8"
     assert rows["a"].state == State.LOST
 
@@ -316,7 +316,9 @@ def test_a_record_is_read_as_it_was_written(
     record = submissions.draft(runs, "slurm", settings, code, ["/tree"], 2)
     record.write()
     (again,) = submissions.load_all(sweep)
-    assert again.runs == runs
+    assert {n: (r.config, r.folder) for n, r in again.runs.items()} == {
+        n: (run.config, run.folder) for n, run in enumerate(runs)
+    }
     assert (again.jobs, again.cwd, again.job_id) == (2, tmp_path, None)
     assert again == replace(record, code={"commit": "c0ffee", "changed": True})
     assert (again.folder / "changes.diff").read_text() == "+ x\n"
@@ -338,14 +340,14 @@ def test_what_is_torn_costs_no_other_run(squeue: Path) -> None:
     (SWEEP / "e").mkdir()
     (SWEEP / "e" / "status.json").write_text('{"state": "failed", "updated": null}')
     sweep = look(SWEEP)
-    said = {row.name: str(row.state) for row in sweep.rows}
+    said = {row.name: str(row.state) for row in sweep.runs}
     assert said == {"a": "lost", "c": "lost", "d": "missing", "e": "failed", "f": "missing"}
-    assert {row.name: row.index for row in sweep.rows}["c"] == 2
+    assert {row.name: row.index for row in sweep.runs}["c"] == 2
     assert sweep.progress() == 0
     for name in (f"{path}, line 2: ", f"{number.name}/submission", f"{torn.name}/submission"):
         assert sum(name in line for line in sweep.torn) == 1
     with pytest.raises(CannotContinue, match=r"runs\.jsonl, line 2"):
-        _ = submissions.load(lines.folder).runs
+        submissions.load(lines.folder)
 
 
 def test_names_of_submissions_differ_and_suit_a_shell() -> None:

@@ -19,7 +19,8 @@ from memrl.run.status import number
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import code_note, code_of, counts
-from memrl.sweep.states import ONGOING, Row, State, Sweep, look
+from memrl.sweep.states import ONGOING, State, Sweep, look
+from memrl.sweep.submissions import Run
 
 SHOWN = 10  # runs that are named where there may be hundreds
 WATCH_S = 5.0
@@ -68,12 +69,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _find(sweep: Sweep, text: str) -> list[Row]:
+def _find(sweep: Sweep, text: str) -> list[Run]:
     """Return the run with this number, or all those with this in their names."""
-    if text.isdecimal() and int(text) < len(sweep.rows):
-        return [sweep.rows[int(text)]]
-    found = [row for row in sweep.rows if row.name == text]
-    found = found or [row for row in sweep.rows if text in row.name]
+    if text.isdecimal() and int(text) < len(sweep.runs):
+        return [sweep.runs[int(text)]]
+    found = [run for run in sweep.runs if run.name == text]
+    found = found or [run for run in sweep.runs if text in run.name]
     if not found:
         raise ConfigError(f"{text}: no run of {sweep.folder} has this number or name")
     return found
@@ -82,25 +83,25 @@ def _find(sweep: Sweep, text: str) -> list[Row]:
 # --- status --------------------------------------------------------------------------------------
 
 
-def table(rows: Collection[Row]) -> str:
+def table(runs: Collection[Run]) -> str:
     """Return a line for each run: state, progress, speed, where it runs, why it ended."""
     header = ["#", "run", "state", "progress", "return", "steps/s", "ETA", "job", "node", "cause"]
-    return align([header] + [[str(n), *_cells(row)] for n, row in enumerate(rows)])
+    return align([header] + [[str(n), *_cells(run)] for n, run in enumerate(runs)])
 
 
-def _cells(row: Row) -> list[str]:
-    status, running = row.status, row.state == State.RUNNING
+def _cells(run: Run) -> list[str]:
+    status, running = run.status, run.state == State.RUNNING
     last, speed, eta = (number(status, key) for key in ("last_return", "env_steps_per_s", "eta_s"))
     return [
-        row.name,
-        row.state.value,
+        run.name,
+        str(run.state),
         f"{number(status, 'progress') or 0:.0%}",
         "-" if last is None else f"{last:.2f}",
         f"{speed:,.0f}" if running and speed is not None else "-",
         _eta(eta, status) if running and eta is not None else "-",
-        row.job_id or "-",
-        row.node or "-",
-        row.cause or "-",
+        run.job_id or "-",
+        run.node or "-",
+        run.cause or "-",
     ]
 
 
@@ -119,13 +120,13 @@ def show(folder: Path, given: argparse.Namespace) -> int:
         if given.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(text, flush=True)
-        if not given.watch or not any(row.state in ONGOING for row in sweep.rows):
+        if not given.watch or not sweep.goes_on:
             return 0
         time.sleep(WATCH_S)
 
 
 def _as_text(sweep: Sweep) -> str:
-    lines = [table(sweep.rows), f"{sweep.folder}: {counts(sweep)}"]
+    lines = [table(sweep.runs), f"{sweep.folder}: {counts(sweep)}"]
     if not sweep.queue_known:
         lines.append("squeue does not answer: what is queued may be lost, or already running")
     lines += sweep.torn
@@ -137,17 +138,17 @@ def _as_text(sweep: Sweep) -> str:
 def _as_json(sweep: Sweep) -> dict[str, Any]:
     runs = [
         {
-            "run": row.name,
-            "state": row.state,
-            "cause": row.cause,
-            "job_id": row.job_id or None,
-            "node": row.node or None,
-            "code": code_of(row),
-            "submission": row.submission.name if row.submission else None,
-            "log": str(row.submission.log(row.index)) if row.submission else None,
-            "status": row.status,
+            "run": run.name,
+            "state": run.state,
+            "cause": run.cause,
+            "job_id": run.job_id or None,
+            "node": run.node or None,
+            "code": code_of(run),
+            "submission": run.submission.name if run.submission else None,
+            "log": str(run.submission.log(run.index)) if run.submission else None,
+            "status": run.status,
         }
-        for row in sweep.rows
+        for run in sweep.runs
     ]
     return {
         "sweep": str(sweep.folder),
@@ -165,7 +166,7 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
     from memrl.commands.train import start
 
     sweep = look(folder)
-    runs = [row.run for row in sweep.rows if row.submission]
+    runs = [run for run in sweep.runs if run.submission]
     if not runs:
         raise ConfigError(f"{folder}: no sweep was started here; give the run's own command again")
     if sweep.torn:
@@ -196,44 +197,44 @@ def _import_from(folders: Sequence[str]) -> None:
 def cancel(folder: Path, given: argparse.Namespace) -> int:
     """Cancel runs that are queued or running."""
     sweep = look(folder)
-    asked = [row for text in given.run for row in _find(sweep, text)] if given.run else sweep.rows
-    chosen = {row.name: row for row in asked if row.state in ONGOING}
+    named = [run for text in given.run for run in _find(sweep, text)] if given.run else sweep.runs
+    chosen = {run.name: run for run in named if run.state in ONGOING}
     # A job that does others as well goes on: it looks for what was cancelled now and then.
-    shared = {r.job.id for r in sweep.rows if r.job and r.state in ONGOING and r.name not in chosen}
-    jobs = sorted({row.job.id for row in chosen.values() if row.job} - shared)
-    here = [row for row in chosen.values() if not row.job]
+    shared = {r.job.id for r in sweep.runs if r.job and r.state in ONGOING and r.name not in chosen}
+    jobs = sorted({run.job.id for run in chosen.values() if run.job} - shared)
+    here = [run for run in chosen.values() if not run.job]
     if jobs:
         from memrl.sweep import slurm
 
         slurm.cancel(jobs)
-    by_submission: dict[str, list[Row]] = {}
-    for row in chosen.values():
-        by_submission.setdefault(row.submission.name if row.submission else "", []).append(row)
-    for rows in by_submission.values():
-        if submission := rows[0].submission:  # so that nothing starts them meanwhile
-            submission.cancel([row.index for row in rows])
-    elsewhere = [text for row in here if (text := _stop_here(row))]
+    by_submission: dict[str, list[Run]] = {}
+    for run in chosen.values():
+        by_submission.setdefault(run.submission.name if run.submission else "", []).append(run)
+    for runs in by_submission.values():
+        if submission := runs[0].submission:  # so that nothing starts them meanwhile
+            submission.cancel([run.index for run in runs])
+    elsewhere = [text for run in here if (text := _stop_here(run))]
     if elsewhere:
         raise ConfigError("; ".join(elsewhere))
     print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
     return 0
 
 
-def _stop_here(row: Row) -> str | None:
+def _stop_here(run: Run) -> str | None:
     """Tell a run's process to save and end; say so if nobody on this machine can."""
     try:
-        owner = json.loads((row.run.folder / "lock").read_text())
+        owner = json.loads((run.folder / "lock").read_text())
         if is_alive(owner, False):
             os.kill(owner["pid"], signal.SIGTERM)
             return None
     except (OSError, ValueError, KeyError):
         return None  # it has not begun, or it has just ended
-    submission = row.submission
+    submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
         return None  # which looks for what was cancelled now and then
     if owner["host"] == this_process()["host"]:
         return None
-    return f"{row.name} is going on on {owner['host']}; cancel it there"
+    return f"{run.name} is going on on {owner['host']}; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -243,11 +244,11 @@ def show_log(folder: Path, given: argparse.Namespace) -> int:
     """Print where the logs of a run are, and the end of what it printed last."""
     found = _find(look(folder), given.run)
     if len(found) > 1:
-        names = "\n  ".join(row.name for row in found[:SHOWN])
+        names = "\n  ".join(run.name for run in found[:SHOWN])
         raise ConfigError(f"{given.run}: {len(found)} runs have this in their names:\n  {names}")
-    (row,) = found
-    paths = [path for path in _logs(row) if path.exists()]
-    print(f"{row.name}: {row.state}{f': {row.cause}' if row.cause else ''}")
+    (run,) = found
+    paths = [path for path in _logs(run) if path.exists()]
+    print(f"{run.name}: {run.state}{f': {run.cause}' if run.cause else ''}")
     if not paths:
         print("it has printed nothing yet")
         return 0
@@ -255,19 +256,19 @@ def show_log(folder: Path, given: argparse.Namespace) -> int:
     if given.follow:
         command = ["tail", "-n", str(given.lines), "-F", str(paths[-1])]
         os.execvp(command[0], command)
-    for path in paths[-1:] if row.state != State.LOST else paths:
+    for path in paths[-1:] if run.state != State.LOST else paths:
         lines = path.read_text(errors="replace").splitlines()
         print(f"--- {below_cwd(path)}", *lines[-given.lines :], sep="\n")
     return 0
 
 
-def _logs(row: Row) -> list[Path]:
+def _logs(run: Run) -> list[Path]:
     """Return the files that may tell of a run, what it printed itself last."""
-    paths = [row.run.folder / "run.log"]
-    if row.submission:
-        job = row.index // row.submission.per_job
-        pattern = f"*_{job}/*_log.out" if row.submission.jobs > 1 else "*/*_log.out"
-        paths += sorted(row.submission.folder.glob(pattern))
-        if row.submission.launcher != "basic":
-            paths.append(row.submission.log(row.index))
+    paths = [run.folder / "run.log"]
+    if run.submission:
+        job = run.index // run.submission.per_job
+        pattern = f"*_{job}/*_log.out" if run.submission.jobs > 1 else "*/*_log.out"
+        paths += sorted(run.submission.folder.glob(pattern))
+        if run.submission.launcher != "basic":
+            paths.append(run.submission.log(run.index))
     return paths

@@ -13,7 +13,6 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -24,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import memrl
-from memrl.experiment import run
+from memrl import experiment
 from memrl.run.config import CONF, explain
 from memrl.run.files import write_whole
 from memrl.run.identity import flatten
@@ -139,7 +138,7 @@ def _one_run(cfg: DictConfig) -> None:
     # Hydra would run it here, on the login node perhaps, without a word.
     if hydra_config.mode == RunMode.RUN and launcher != "basic":
         raise ConfigError(f"hydra/launcher={launcher} starts sweeps, of one run too; add -m")
-    run(cfg)
+    experiment.run(cfg)
 
 
 def help_text() -> str:
@@ -175,8 +174,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     Returns:
         The exit status: 1 if one has ended without being done, 3 if another process works on one.
     """
-    names = {run.folder.name for run in requested}
-    ours = replace(sweep, rows=[row for row in sweep.rows if row.name in names])
+    ours = sweep.only(requested)
     print(f"{below_cwd(sweep.folder)}: {counts(ours)}")
     written = [write_table(sweep)]
     try:
@@ -187,15 +185,15 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     print(f"a report: python -m memrl report {shlex.quote(below_cwd(sweep.folder))}", flush=True)
     if note := code_note(sweep):
         print(note, flush=True)
-    bad = [row for row in ours.rows if row.state not in (State.DONE, *ONGOING)]
+    bad = [run for run in ours.runs if run.state not in (State.DONE, *ONGOING)]
     if bad:
-        print(f"{len(bad)} of {len(ours.rows)} runs are not done:", file=sys.stderr)
-        for row in bad[:SHOWN]:
-            print(f"  {row.name}: {row.state}: {row.cause}", file=sys.stderr)
+        print(f"{len(bad)} of {len(ours.runs)} runs are not done:", file=sys.stderr)
+        for run in bad[:SHOWN]:
+            print(f"  {run.name}: {run.state}: {run.cause}", file=sys.stderr)
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
-    return BUSY if any(row.state in ONGOING for row in ours.rows) else 0
+    return BUSY if ours.goes_on else 0
 
 
 def draw_scores(folder: Path) -> list[Path]:
@@ -221,12 +219,12 @@ def write_table(sweep: Sweep) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     groups = ["env", "algo", "seq_model"]
     writer.writerow(["run", "state", "cause", *groups, "length", "seed", *keys])
-    for row in sweep.rows:
-        config = flatten(row.run.config)
+    for run in sweep.runs:
+        config = flatten(run.config)
         chosen = [config.get(f"{group}.name") for group in groups]
         chosen += [config.get("env.length"), config.get("seed")]
-        values = [row.status.get(key) for key in keys]
-        writer.writerow([row.name, row.state, row.cause, *chosen, *values])
+        values = [run.status.get(key) for key in keys]
+        writer.writerow([run.name, run.state, run.cause, *chosen, *values])
     path = sweep.folder / "runs.csv"
     write_whole(path, text.getvalue().encode())
     return path

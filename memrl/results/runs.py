@@ -194,9 +194,9 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
 
 def _read_sweep(folder: Path, only: str | None = None) -> Iterator[Run]:
     sweep = look(folder)
-    for row in sweep.rows:
-        if only in (None, row.name):
-            yield _read(Run(folder / row.name, row.run.config, row.state, row.cause, row.status))
+    for run in sweep.runs:
+        if only in (None, run.name):
+            yield _read(Run(folder / run.name, run.config, run.state, run.cause, run.status))
     if only is None and sweep.torn:
         yield Run(folder / SUBMISSIONS, state=UNREADABLE, cause="; ".join(sweep.torn))
 

@@ -26,7 +26,7 @@ from memrl.sweep import snapshot, submissions
 from memrl.sweep.launchers import Launcher, Local, Slurm
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.progress import Bar, counts, status_command
-from memrl.sweep.states import ONGOING, State, Sweep, is_due, look
+from memrl.sweep.states import State, Sweep, is_due, look
 from memrl.sweep.submissions import Run
 
 POLL_S = 15.0  # between questions to squeue, which all users of a cluster share
@@ -78,9 +78,9 @@ def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
             known = sweep.folder / submissions.FOLDER
             until = f"there is none here. If no job of this sweep is left anywhere, delete {known}"
         raise CannotContinue(f"squeue does not answer, so nobody knows what is queued; {until}")
-    due = [row.run for row in sweep.rows if is_due(row.state, launcher.retry_failed)]
+    due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
-    failed = sum(row.state == State.FAILED for row in sweep.rows)
+    failed = sum(run.state == State.FAILED for run in sweep.runs)
     if failed and not launcher.retry_failed:
         print(f"to start the {failed} failed as well: hydra.launcher.retry_failed=true", flush=True)
     return due
@@ -158,7 +158,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> bool:
                 _submit(due, launcher)
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
-    if not due and not any(row.state in ONGOING for row in sweep.rows):
+    if not due and not sweep.goes_on:
         return True
     if not launcher.wait:
         print(f"state: {status_command(folder)}")
@@ -223,7 +223,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
         while True:
             sweep = look(folder, runs)
             bar.show(sweep)
-            if not any(row.state in ONGOING for row in sweep.rows):
+            if not sweep.goes_on:
                 return
             time.sleep(POLL_S)
 
@@ -243,10 +243,10 @@ def _ctrl_c_ends_the_waiting(folder: Path) -> Iterator[None]:
 def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
     due = []
     cells = [["#", "run", "state", "now"]]
-    for n, row in enumerate(sweep.rows):
-        starts = is_due(row.state, launcher.retry_failed)
-        due += [row.run] if starts else []
-        cells.append([str(n), row.name, row.state.value, "start" if starts else "leave"])
+    for n, run in enumerate(sweep.runs):
+        starts = is_due(run.state, launcher.retry_failed)
+        due += [run] if starts else []
+        cells.append([str(n), run.name, run.state, "start" if starts else "leave"])
     print(align(cells))
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}")
     if isinstance(launcher, Slurm) and due:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from memrl.run.outcome import below_cwd
 from memrl.sweep import snapshot
-from memrl.sweep.states import Row, Sweep
+from memrl.sweep.states import Sweep
+from memrl.sweep.submissions import Run
 
 EVERY_S = 1.0  # between looks at the files of runs
 
@@ -21,7 +22,7 @@ def counts(sweep: Sweep) -> str:
     """Return how many runs are in which state, in one line."""
     parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
     states = f" ({parts})" if parts else ""
-    return f"{len(sweep.rows)} run{'s' * (len(sweep.rows) != 1)}{states}"
+    return f"{len(sweep.runs)} run{'s' * (len(sweep.runs) != 1)}{states}"
 
 
 def status_command(folder: Path) -> str:
@@ -29,18 +30,18 @@ def status_command(folder: Path) -> str:
     return f"python -m memrl sweep status {shlex.quote(below_cwd(folder))}"
 
 
-def code_of(row: Row) -> str | None:
+def code_of(run: Run) -> str | None:
     """Return the label of the code that a run was started from, or None if nobody knows."""
-    versions = row.status.get("versions")
+    versions = run.status.get("versions")
     begun = versions.get("code") if isinstance(versions, dict) else None
     return (
-        str(begun) if begun else (snapshot.label(row.submission.code) if row.submission else None)
+        str(begun) if begun else (snapshot.label(run.submission.code) if run.submission else None)
     )
 
 
 def code_note(sweep: Sweep) -> str | None:
     """Say so if a sweep's runs were started from different code."""
-    codes = Counter(filter(None, map(code_of, sweep.rows)))
+    codes = Counter(filter(None, map(code_of, sweep.runs)))
     if len(codes) < 2:
         return None
     parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())

@@ -24,8 +24,8 @@ from memrl.run.outcome import CannotContinue, Failure
 from memrl.run.signals import EARLY_S, Signals, Stopped
 from memrl.run.status import number, read_status
 from memrl.sweep.pool import Pool, visible_gpus
+from memrl.sweep.queue import query_queue, squeue
 from memrl.sweep.snapshot import ROOT, label
-from memrl.sweep.states import ask_queue, squeue
 from memrl.sweep.submissions import Submission, load
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
@@ -79,7 +79,7 @@ def executor(submission: Submission, parallel: int) -> Executor:
     given = {key: settings[key] for key in (*OPTIONS, "gpus_per_node") if settings[key] is not None}
     if settings["mem_gb"] is not None:
         given["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
-    threads = max(run.config["threads"] for run in submission.runs) * submission.per_job
+    threads = max(run.config["threads"] for run in submission.runs.values()) * submission.per_job
     made.update_parameters(
         job_name=submission.name,
         time=settings["timeout_min"],
@@ -120,7 +120,7 @@ def start(submission: Submission, made: Executor) -> Submission:
         with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs():
             first, *_ = made.map_array(Task(submission.folder), list(jobs))
     except (FailedJobError, FailedSubmissionError) as error:
-        if ask_queue([submission]) == {}:
+        if query_queue([submission.name]) == {}:
             submission.remove()
         raise SbatchError(_sbatch_says(str(error))) from None
     job_id = str(first.job_id).split("_")[0]

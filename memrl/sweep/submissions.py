@@ -14,28 +14,73 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any
 
 from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
 from memrl.run.outcome import CannotContinue, in_one_line
-from memrl.run.status import HEARTBEAT_S
+from memrl.run.status import HEARTBEAT_S, number
+from memrl.sweep.queue import Job
+
+FOLDER = ".submissions"
+RECORD: dict[str, Any] = {  # the keys of submission.json, and their types
+    "launcher": str,
+    "settings": dict,
+    "code": dict,
+    "python_path": list,
+    "created": (int, float),
+    "driver": dict,
+    "per_job": int,
+    "job_id": (str, NoneType),
+}
 
 
-class Run(NamedTuple):
-    """One run of a sweep: its resolved config and its folder, ``outputs/<sweep>/<run>``."""
+@dataclass
+class Run:
+    """A run: its config, its folder, and what is known of it.
+
+    Attributes:
+        config: resolved, nested; empty if nobody knows it.
+        folder: ``outputs/<sweep>/<run>``, which need not exist.
+        submission: the last one that names it, or None.
+        index: its place there.
+        state, cause: what it does and why, as ``states.look`` last saw it.
+        status: its ``status.json``, empty if there is none.
+        job: its job in SLURM's queue, or None.
+    """
 
     config: Config
     folder: Path
+    submission: Submission | None = field(default=None, repr=False, compare=False)
+    index: int = 0
+    state: str = "missing"
+    cause: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    job: Job | None = None
 
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.name
 
-FOLDER = ".submissions"
-KINDS: dict[str, Any] = {"launcher": str, "settings": dict, "code": dict, "python_path": list}
-KINDS |= {"created": (int, float), "driver": dict, "per_job": int}
+    @property
+    def job_id(self) -> str:
+        """SLURM's job, as ``squeue`` shows it; empty if there is none."""
+        return self.job.id if self.job else str(self.status.get("job_id") or "")
+
+    @property
+    def node(self) -> str:
+        """The host it runs on, or ran on last; empty if nobody knows."""
+        host = str(self.status.get("host") or "")
+        return (self.job.node if self.job and not self.job.waiting else "") or host
+
+    def number(self, key: str) -> float | None:
+        """Return a number of its status; None if it has none, whatever else stands there."""
+        return number(self.status, key)
 
 
 @dataclass(frozen=True)
@@ -45,26 +90,28 @@ class Submission:
     Attributes:
         folder: its own, absolute; the last part is its name, and the job's.
         launcher: basic, local or slurm.
-        settings: what was under ``hydra.launcher``.
+        settings: the keys below ``hydra.launcher``.
         code: what ran: commit, whether it was changed, snapshot.
         python_path: folders that the runs import from, the snapshot first.
         created: UTC seconds.
         driver: the process that submitted it.
         per_job: how many consecutive runs form one job.
         job_id: SLURM's, once ``sbatch`` has returned.
-        problem: what is wrong with its record, of which the folder is all that is known then.
+        runs: by their index; their folders are as seen from ``cwd``.
+        torn: a line for each part of its record that cannot be read.
     """
 
     folder: Path
-    launcher: str
-    settings: dict[str, Any]
-    code: dict[str, Any]
-    python_path: list[str]
-    created: float
-    driver: dict[str, Any]
+    launcher: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)
+    python_path: list[str] = field(default_factory=list)
+    created: float = 0.0
+    driver: dict[str, Any] = field(default_factory=dict)
     per_job: int = 1
     job_id: str | None = None
-    problem: str | None = field(default=None, compare=False)
+    runs: dict[int, Run] = field(default_factory=dict, repr=False, compare=False)
+    torn: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -78,44 +125,8 @@ class Submission:
 
     @property
     def cwd(self) -> Path:
-        """Where ``outputs`` is, and where runs work."""
+        """The folder that has ``outputs``, where runs work."""
         return self.folder.parents[3]
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """The runs, in order, with their folders as seen from ``cwd``."""
-        if self.torn:
-            raise CannotContinue(self.torn[0])
-        return list(self.known.values())
-
-    @property
-    def known(self) -> dict[int, Run]:
-        """Those that can be read, by their places."""
-        return self._read[0]
-
-    @property
-    def torn(self) -> list[str]:
-        """What cannot be read of it, a line for each."""
-        return ([self.problem] if self.problem else []) + self._read[1]
-
-    @cached_property
-    def _read(self) -> tuple[dict[int, Run], list[str]]:
-        path, sweep = self.folder / "runs.jsonl", self.sweep_folder.relative_to(self.cwd)
-        known, torn = {}, []
-        try:
-            lines = path.read_text(errors="replace").splitlines()
-        except OSError as error:
-            return {}, [f"{path}: {error.strerror}"]
-        for n, line in enumerate(lines):
-            try:
-                content = json.loads(line)
-                config, name = content["config"], content["run"]
-                if not isinstance(config, dict) or not name or Path(name).name != name:
-                    raise ValueError("no run")
-                known[n] = Run(config, sweep / name)
-            except (ValueError, KeyError, TypeError) as error:
-                torn.append(f"{path}, line {n + 1}: {error}")
-        return known, torn
 
     def check_code(self) -> None:
         """Raise CannotContinue unless this process has imported the code that was submitted."""
@@ -135,7 +146,8 @@ class Submission:
     def write(self) -> None:
         """Write it down, its runs first: the last file makes it count."""
         (self.folder / "log").mkdir(parents=True)
-        lines = (json.dumps({"run": run.folder.name, "config": run.config}) for run in self.runs)
+        runs = self.runs.values()
+        lines = (json.dumps({"run": run.name, "config": run.config}) for run in runs)
         write_whole(self.folder / "runs.jsonl", ("\n".join(lines) + "\n").encode())
         if self.code.get("diff"):
             write_whole(self.folder / "changes.diff", self.code["diff"].encode())
@@ -143,9 +155,8 @@ class Submission:
 
     def save(self, job_id: str | None) -> None:
         """Write the record itself, with its job once there is one."""
-        code = {key: value for key, value in self.code.items() if key != "diff"}
-        content = asdict(self) | {"code": code, "job_id": job_id}
-        del content["folder"], content["problem"]
+        content = {key: getattr(self, key) for key in RECORD} | {"job_id": job_id}
+        content["code"] = {key: value for key, value in self.code.items() if key != "diff"}
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
     @contextlib.contextmanager
@@ -204,12 +215,17 @@ def draft(
 ) -> Submission:
     """Return a submission with a name of its own, which is written nowhere yet."""
     sweep = runs[0].folder.parent
-    folder = (sweep / FOLDER / f"{job_name(sweep.name)}-{secrets.token_hex(3)}").absolute()
-    driver, now = this_process(), time.time()
-    given = (dict(settings), dict(code), list(python_path), now, driver, per_job)
-    record = Submission(folder, launcher, *given)
-    record.__dict__["runs"] = list(runs)  # which otherwise are read from its file
-    return record
+    return Submission(
+        folder=(sweep / FOLDER / f"{job_name(sweep.name)}-{secrets.token_hex(3)}").absolute(),
+        launcher=launcher,
+        settings=dict(settings),
+        code=dict(code),
+        python_path=list(python_path),
+        created=time.time(),
+        driver=this_process(),
+        per_job=per_job,
+        runs=dict(enumerate(runs)),
+    )
 
 
 def job_name(sweep: str) -> str:
@@ -218,38 +234,63 @@ def job_name(sweep: str) -> str:
 
 
 def load(folder: Path) -> Submission:
-    """Read one back.
+    """Read one back, whole.
 
     Raises:
         OSError: there is none.
-        CannotContinue: it cannot be read, or lacks something.
+        CannotContinue: a part of it cannot be read.
     """
-    path = folder / "submission.json"
-    try:
-        content = json.loads(path.read_text())
-        keys = content.keys()
-    except (ValueError, AttributeError) as error:
-        raise CannotContinue(f"{path}: {error}") from None
-    known = {field.name for field in fields(Submission)} - {"folder", "problem"}
-    if missing := sorted(known - keys):
-        raise CannotContinue(f"{path}: no {missing[0]}; was it written by another version?")
-    for key, kinds in KINDS.items():
-        if not isinstance(content[key], kinds) or content[key] == 0:
-            raise CannotContinue(f"{path}: {key} cannot be {content[key]!r}")
-    return Submission(folder.absolute(), **{key: content[key] for key in known})
+    submission = _read(folder)
+    if submission.torn:
+        raise CannotContinue(submission.torn[0])
+    return submission
 
 
 def load_all(sweep_folder: Path) -> list[Submission]:
-    """Return the submissions of a sweep, the oldest first; before them those that are torn."""
-    found = []
+    """Return the submissions of a sweep: those that cannot be read, then from old to new."""
+    submissions = []
     for path in (sweep_folder / FOLDER).glob("*/submission.json"):
+        with contextlib.suppress(FileNotFoundError):  # it came to nothing just now
+            submissions.append(_read(path.parent))
+    return sorted(submissions, key=lambda submission: submission.created)
+
+
+def _read(folder: Path) -> Submission:
+    """Read what can be read; ``torn`` says what cannot. Raises OSError if there is nothing."""
+    folder = folder.absolute()
+    try:
+        submission = Submission(folder, **_read_record(folder / "submission.json"))
+    except FileNotFoundError:
+        raise
+    except (CannotContinue, OSError) as error:
+        submission = Submission(folder, torn=[in_one_line(error)])
+    path, sweep = folder / "runs.jsonl", submission.sweep_folder.relative_to(submission.cwd)
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        submission.torn.append(f"{path}: {error.strerror}")
+        return submission
+    for n, line in enumerate(lines):
         try:
-            found.append(load(path.parent))
-        except FileNotFoundError:  # it came to nothing just now
-            continue
-        except (CannotContinue, OSError) as error:
-            problem = in_one_line(error)
-            found.append(
-                Submission(path.parent.absolute(), "", {}, {}, [], 0.0, {}, problem=problem)
-            )
-    return sorted(found, key=lambda submission: submission.created)
+            content = json.loads(line)
+            config, name = content["config"], content["run"]
+            if not isinstance(config, dict) or not name or Path(name).name != name:
+                raise ValueError("no run")
+            submission.runs[n] = Run(config, sweep / name, submission, n)
+        except (ValueError, KeyError, TypeError) as error:
+            submission.torn.append(f"{path}, line {n + 1}: {error}")
+    return submission
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        missing = sorted(RECORD.keys() - content.keys())
+    except (ValueError, AttributeError) as error:
+        raise CannotContinue(f"{path}: {error}") from None
+    if missing:
+        raise CannotContinue(f"{path}: no {missing[0]}; was it written by another version?")
+    for key, kinds in RECORD.items():
+        if not isinstance(content[key], kinds) or content[key] == 0:
+            raise CannotContinue(f"{path}: {key} cannot be {content[key]!r}")
+    return {key: content[key] for key in RECORD}
