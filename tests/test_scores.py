@@ -247,7 +247,7 @@ def test_models_without_a_length_in_common_are_not_compared(tmp_path: Path) -> N
     make_run(tmp_path, [1.0], "env.length=10", "seq_model=gpt")
     (one,) = aggregates(cells(load(tmp_path / "outputs"), PROTOCOLS["last"]))
     assert (one.lengths, one.overall, one.better, one.profile) == ([], {}, {}, {})
-    assert one.apart == {"lstm": [5], "gpt": [10]}
+    assert one.left_out == {"lstm": [5], "gpt": [10]}
     assert [lengths_of(one), *together(one, "IQM")] == [
         "no length in common",
         "lstm is not compared: no length in common with all others (but 5)",
@@ -263,7 +263,7 @@ def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -
     found = cells(runs, PROTOCOLS["last"])
     (one,) = aggregates(found)
     assert (one.lengths, list(one.better)) == ([5], [("a", "b"), ("a", "d"), ("b", "d")])
-    assert one.apart == {"c": [20]}
+    assert one.left_out == {"c": [20]}
     assert "lengths 5" not in as_text(found) and "length 5: c is not compared" in as_text(found)
 
 

@@ -1,6 +1,6 @@
 """Draws figures from plain numbers: colour-blind safe, legible in print, the same bytes each time.
 
-Needs matplotlib, without a display; colours are those of Okabe and Ito (2008).
+Uses matplotlib without a display, and the colours of Okabe and Ito (2008).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 FORMATS = ("png", "pdf", "svg")
 SCALES = ("even", "linear", "log")
-MANY_POINTS = 50_000  # of single runs: beyond, they become pixels in vector formats too
+MANY_POINTS = 50_000  # beyond this, single runs are pixels in vector formats too
 
 RC: dict[Any, Any] = {
     "axes.grid": True,
@@ -41,10 +41,10 @@ RC: dict[Any, Any] = {
 
 
 class Look(NamedTuple):
-    """How figures look."""
+    """Size and style of figures."""
 
     width: float = 6.5  # inches: a page's text
-    height: float | None = None  # inches; None: what the content needs
+    height: float | None = None  # inches; None: as the content needs
     font_size: float = 9.0  # points
     style: str = "default"  # of matplotlib, a name or a file
     dpi: int = 200  # of png
@@ -52,16 +52,16 @@ class Look(NamedTuple):
 
 
 class Point(NamedTuple):
-    """What is drawn at one length."""
+    """A series at one length."""
 
     length: float
     estimate: Estimate  # of the runs that count
     seeds: Sequence[float]  # their scores
-    others: Sequence[float]  # of the runs that do not
+    others: Sequence[float]  # scores of the runs that do not
 
 
 class Curves(NamedTuple):
-    """What is drawn for one series in a panel of learning curves."""
+    """A series in a panel of learning curves."""
 
     band: tuple[Column, Estimate] | None  # steps, and an estimate for each
     seeds: Sequence[tuple[Column, Column]]  # steps and values of the runs that count
@@ -74,7 +74,7 @@ class Panel(NamedTuple):
     title: str
     y: str
     series: Mapping[str, Any]  # by label
-    reference: tuple[float, str] | None = None  # a level, and what it is
+    reference: tuple[float, str] | None = None  # a level and its name
     span: tuple[float, float] | None = None  # of y, shown whatever the data
 
 
@@ -94,7 +94,7 @@ def _style(look: Look) -> Iterator[None]:
 
 
 def _encode(figure: Any, form: str, dpi: int) -> bytes:
-    # Without the time of writing, and the version of what wrote it.
+    # Without the time of writing and the version of the writer.
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata[form])
@@ -102,7 +102,7 @@ def _encode(figure: Any, form: str, dpi: int) -> bytes:
 
 
 class Styles:
-    """The colour, marker and line of each series, the same in all figures; 28 differ."""
+    """The colour, marker and line of each series, the same in all figures; 28 are distinct."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.of = {
@@ -115,23 +115,23 @@ class Styles:
         }
 
     def line(self, label: str) -> dict[str, Any]:
-        """What a line without markers takes."""
+        """Return the style of a line without markers."""
         return {key: value for key, value in self.of[label].items() if key != "marker"}
 
 
 def _draw(
     panels: Sequence[Panel],
-    one: Callable[[Any, Panel, Styles], Mapping[str, Any]],
+    draw_panel: Callable[[Any, Panel, Styles], Mapping[str, Any]],
     size: tuple[float, int],
     caption: str,
     look: Look,
     form: str,
 ) -> bytes:
-    """Draw panels in rows, a legend above them all, and what they show in words below.
+    """Draw panels in rows, with a legend above and a caption below.
 
     Args:
-        one: draws a panel into axes; returns what stands for each of its series in the legend.
-        size: the height of a row, in inches, and the panels in it.
+        draw_panel: draws a panel into axes; returns a legend handle for each of its series.
+        size: the height of a row, in inches, and the number of panels in it.
     """
     from matplotlib.figure import Figure
 
@@ -149,7 +149,7 @@ def _draw(
             axes.set_title(panels[n].title)
             if n % columns == 0 or panels[n].y != panels[n - 1].y:
                 axes.set_ylabel(panels[n].y)
-            handles = {**one(axes, panels[n], styles), **handles}
+            handles = {**draw_panel(axes, panels[n], styles), **handles}
             if reference := panels[n].reference:
                 level, text = reference
                 dashed = {"color": "0.45", "linestyle": (0, (2, 2)), "linewidth": 1}
@@ -158,7 +158,7 @@ def _draw(
                 axes.update_datalim([(axes.dataLim.x0, y) for y in span])
                 axes.autoscale_view()
         _legend(figure, handles, _counts(panels), look)
-        # As wide as the figure: this layout does not wrap text by itself.
+        # As wide as the figure: the constrained layout does not wrap text.
         text = textwrap.fill(caption, int(look.width * 72 / (0.5 * (look.font_size - 2))))
         small = {"fontsize": look.font_size - 2, "color": "0.3"}
         figure.supxlabel(text, x=0.01, ha="left", **small)
@@ -168,7 +168,7 @@ def _draw(
 def _legend(
     figure: Any, handles: Mapping[str, Any], counts: Mapping[str, Sequence[int]], look: Look
 ) -> None:
-    """Name the series, with the number of runs at each place."""
+    """Draw the legend: the series, with their numbers of runs."""
     order = [*sorted(counts), *(label for label in handles if label not in counts)]
     names = [f"{label}{_n(counts[label]) if label in counts else ''}" for label in order]
     width = max(map(len, names)) * look.font_size * 0.55 / 72 + 0.6  # inches of one
@@ -183,7 +183,7 @@ def _n(counts: Sequence[int]) -> str:
 
 
 def _counts(panels: Sequence[Panel]) -> dict[str, list[int]]:
-    """Return how many runs count, for each series and place."""
+    """Return how many runs count, for each series at each length."""
     counts: dict[str, list[int]] = {}
     for panel in panels:
         for label, series in panel.series.items():
@@ -200,7 +200,7 @@ def _counts(panels: Sequence[Panel]) -> dict[str, list[int]]:
 
 
 def lengths(panels: Sequence[Panel], caption: str, look: Look, form: str) -> bytes:
-    """Draw scores over lengths, a line for each series: estimates with intervals, and single runs.
+    """Draw scores over lengths: a line of estimates with intervals for each series, and single runs.
 
     Args:
         panels: one for each task; ``series`` are lists of Points.
@@ -209,7 +209,7 @@ def lengths(panels: Sequence[Panel], caption: str, look: Look, form: str) -> byt
         form: png, pdf or svg.
     """
 
-    def one(axes: Any, panel: Panel, styles: Styles) -> dict[str, Any]:
+    def draw_panel(axes: Any, panel: Panel, styles: Styles) -> dict[str, Any]:
         at, handles = _positions(panel, look.scale), {}
         gap = min(np.diff(sorted(at.values())), default=1.0)
         step = gap * min(0.16, 0.7 / len(panel.series))
@@ -222,16 +222,16 @@ def lengths(panels: Sequence[Panel], caption: str, look: Look, form: str) -> byt
         axes.minorticks_off()
         return handles
 
-    return _draw(panels, one, (2.9, 2), caption, look, form)
+    return _draw(panels, draw_panel, (2.9, 2), caption, look, form)
 
 
 def _positions(panel: Panel, scale: str) -> dict[float, float]:
-    found = sorted({point.length for points in panel.series.values() for point in points})
+    lengths = sorted({point.length for points in panel.series.values() for point in points})
     if scale == "even":
-        return {length: float(n) for n, length in enumerate(found)}
+        return {length: float(n) for n, length in enumerate(lengths)}
     if scale == "log":
-        return {length: math.log10(max(length, 1e-9)) for length in found}
-    return {length: length for length in found}
+        return {length: math.log10(max(length, 1e-9)) for length in lengths}
+    return {length: length for length in lengths}
 
 
 def _series(
@@ -267,7 +267,7 @@ def _series(
 
 
 def curves(panels: Sequence[Panel], caption: str, look: Look, form: str) -> bytes:
-    """Draw learning curves, a panel for each task and length: bands, and single runs as thin lines.
+    """Draw learning curves, a panel for each task and length: bands, and thin lines of single runs.
 
     Args:
         panels: ``series`` are Curves.
@@ -278,7 +278,7 @@ def curves(panels: Sequence[Panel], caption: str, look: Look, form: str) -> byte
     single = [c for p in panels for s in p.series.values() for c in (*s.seeds, *s.others)]
     pixels = sum(len(steps) for steps, _ in single) > MANY_POINTS
 
-    def one(axes: Any, panel: Panel, styles: Styles) -> dict[str, Any]:
+    def draw_panel(axes: Any, panel: Panel, styles: Styles) -> dict[str, Any]:
         handles = {}
         for label, drawn in panel.series.items():
             style = styles.line(label)
@@ -295,7 +295,7 @@ def curves(panels: Sequence[Panel], caption: str, look: Look, form: str) -> byte
         axes.set_xlabel("environment steps")
         return handles
 
-    return _draw(panels, one, (2.1, 3), caption, look, form)
+    return _draw(panels, draw_panel, (2.1, 3), caption, look, form)
 
 
 def _band(
@@ -316,11 +316,11 @@ def profiles(panels: Sequence[Panel], caption: str, look: Look, form: str) -> by
         caption, look, form: as in ``lengths``.
     """
 
-    def one(axes: Any, panel: Panel, styles: Styles) -> dict[str, Any]:
+    def draw_panel(axes: Any, panel: Panel, styles: Styles) -> dict[str, Any]:
         axes.set(xlabel=panel.y, ylabel="share of runs above", ylim=(-0.02, 1.02))
         handles = {}
         for label, (levels, estimate) in panel.series.items():
             handles[label] = _band(axes, levels, estimate, styles.line(label), "post")
         return handles
 
-    return _draw(panels, one, (2.6, 2), caption, look, form)
+    return _draw(panels, draw_panel, (2.6, 2), caption, look, form)

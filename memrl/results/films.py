@@ -1,7 +1,4 @@
-"""Watch a trained agent: an animation of greedy episodes, and where its attention looked back to.
-
-python -m memrl watch outputs/runs/visual_match-60,sacd,gpt,seed=0
-"""
+"""Pictures of a trained agent: greedy episodes, and the earlier steps that its attention uses."""
 
 from __future__ import annotations
 
@@ -27,17 +24,17 @@ if TYPE_CHECKING:
 
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
-MARGIN, TEXT, STRIP = 8, 18, 40  # pixels: between things, a line's height, the attention's height
+MARGIN, TEXT, STRIP = 8, 18, 40  # pixels: margins, height of a line, height of the attention
 INK, FAINT, MARK = (30, 30, 30), (190, 200, 215), (214, 90, 20)
-HOLD_S = 1.5  # how long an episode's last picture stays
+HOLD_S = 1.5  # how long an episode's last picture is shown
 
 
 class Film(NamedTuple):
     """One greedy episode of n steps."""
 
-    pictures: list[Picture]  # n + 1; picture t shows what was seen before step t
+    pictures: list[Picture]  # n + 1; picture t shows the task before step t
     reward: NDArray[np.float64]  # (n,)
-    attention: NDArray[np.float32] | None  # (n, n): row t is what step t attended to
+    attention: NDArray[np.float32] | None  # (n, n): row t has the weights of step t
     success: bool | None
 
 
@@ -69,7 +66,7 @@ class Camera(VectorWrapper[Any, Any, Any]):
 
 
 def load_run(folder: Path) -> tuple[Config, Agent, str]:
-    """Return a run's config, its agent as it was saved last, and which file that was.
+    """Return a run's config, its agent as last saved, and the name of that file.
 
     Raises:
         ConfigError: the folder holds no run, or none that has saved anything.
@@ -89,12 +86,12 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         except Exception as error:  # torch raises many kinds for a torn or foreign file
             raise CannotContinue(f"{path}: {' '.join(str(error).split())[:200]}") from error
         return config, agent, path.name
-    found = checkpoint.read(folder)
-    if found is None:
+    newest = checkpoint.read(folder)
+    if newest is None:
         raise ConfigError(
             f"{folder}: nothing to watch yet (no {checkpoint.WEIGHTS}, no checkpoint)"
         )
-    state, name = found
+    state, name = newest
     agent.load_state_dict(state["trainer"]["agent"])
     return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
 
@@ -102,7 +99,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
 def _read_config(path: Path) -> Config:
     try:
         read: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # YAML's parser has kinds of its own
+    except Exception as error:  # OmegaConf and YAML raise many kinds
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     sections = ("env", "algo", "seq_model", "encoder", "budget")
     if not isinstance(read, dict) or not all(isinstance(read.get(s), dict) for s in sections):
@@ -113,7 +110,7 @@ def _read_config(path: Path) -> Config:
 
 
 def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
-    """Play greedy episodes side by side, and film them.
+    """Play greedy episodes side by side; return a film of each.
 
     Raises:
         ConfigError: the task draws no pictures.
@@ -143,7 +140,7 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
 
 
 def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
-    """Return what each step attended to, (B, T + 1, T + 1); None if the model does not attend."""
+    """Return the attention weights of each step, (B, T + 1, T + 1); None if the model has none."""
     import torch
 
     memory = agent.memory.eval()
@@ -161,12 +158,12 @@ def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
 
 
 def frame(film: Film, t: int, title: str) -> Image.Image:
-    """Draw what was seen before step ``t``, and what had been paid by then."""
+    """Draw the task before step ``t``, and the rewards until then."""
     font = ImageFont.load_default(size=13)
     task = Image.fromarray(film.pictures[t])
     n, top = len(film.reward), MARGIN + 2 * TEXT
     width, height = max(task.width, 300) + 2 * MARGIN, top + task.height + MARGIN
-    # Where the other picture goes: beside a high one, below a wide one.
+    # The earlier step is drawn beside a high picture, below a wide one.
     spot = (2 * MARGIN + task.width, top)
     if film.attention is not None:
         if task.width <= 2 * task.height:
@@ -177,8 +174,8 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
         height += TEXT + STRIP + MARGIN
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
-    paid = film.reward[t - 1] if t else 0.0
-    line = f"step {t}/{n}   reward {paid:+.2f}   return {film.reward[:t].sum():.2f}"
+    reward = film.reward[t - 1] if t else 0.0
+    line = f"step {t}/{n}   reward {reward:+.2f}   return {film.reward[:t].sum():.2f}"
     if t == n and film.success is not None:
         line += "   success" if film.success else "   no success"
     draw.text((MARGIN, MARGIN // 2), title, fill=INK, font=font)
@@ -211,17 +208,19 @@ def _look_back(image: Image.Image, film: Film, t: int, spot: tuple[int, int], fo
 
 
 def animation(films: Sequence[Film], title: str, fps: float) -> bytes:
-    """Return the films one after the other as an animated GIF."""
+    """Return the films, one after the other, as an animated GIF."""
     durations = []
     for film in films:
         durations += [1000 / fps] * len(film.reward) + [1000 * HOLD_S]
-    drawn = (  # one by one: an episode of 1,500 steps would fill the memory
+    frames = (  # one by one: an episode of 1,500 steps would fill the memory
         frame(film, t, f"{title}, episode {number}")
         for number, film in enumerate(films, start=1)
         for t in range(len(film.pictures))
     )
     buffer = io.BytesIO()
-    next(drawn).save(buffer, "GIF", save_all=True, append_images=drawn, duration=durations, loop=0)
+    next(frames).save(
+        buffer, "GIF", save_all=True, append_images=frames, duration=durations, loop=0
+    )
     return buffer.getvalue()
 
 

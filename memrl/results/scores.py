@@ -1,6 +1,6 @@
-"""From runs to numbers: a run's score, and what the runs of a task, a length and a model tell.
+"""From runs to numbers: a run's score, and estimates over the runs of a task, length and series.
 
-A run counts once it is done; those that do not are listed, with the reason, not dropped.
+A run counts once it is done. Runs that do not count are listed with the reason, never dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memrl.run.tables import Column
 LAST = 10  # evaluations of a trailing average
 
 
-GOALS = ("eval/return", "eval/success")  # the metrics that say how well a task is done
+GOALS = ("eval/return", "eval/success")  # the metrics that tasks are solved by
 SOLVED = 0.95  # of these, in tasks where 1 is best
 
 # --- one run -------------------------------------------------------------------------------------
@@ -33,17 +33,17 @@ def evaluations(run: Run, metric: str) -> tuple[Column, Column]:
     """Return the environment steps of a run's evaluations and its metric, where it has both."""
     values = run.eval.get(metric, np.empty(0))
     steps = run.eval.get("env_steps", np.full(len(values), np.nan))
-    known = ~np.isnan(values) & np.isfinite(steps)
-    return steps[known], values[known]
+    valid = ~np.isnan(values) & np.isfinite(steps)
+    return steps[valid], values[valid]
 
 
 def curve(run: Run, metric: str) -> tuple[Column, Column]:
     """Return a run's environment steps and its metric, a trailing average of 10 evaluations.
 
-    The first nine are averages of what there is.
+    The first nine are averages of fewer.
     """
     steps, values = evaluations(run, metric)
-    # Window by window: a running sum would keep what an infinite or a huge value left in it.
+    # Window by window: an infinite or a huge value would stay in a running sum.
     with np.errstate(invalid="ignore"):  # inf - inf
         averages = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
         if len(values) >= LAST:
@@ -53,9 +53,9 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return ``curve``, but ending in the evaluation that ended the run, if one did.
+    """Return ``curve``; if an evaluation ended the run, its value is the last one.
 
-    The nine before it are of policies that had not solved the task.
+    The nine evaluations before it are of policies that had not solved the task.
     """
     steps, averages = curve(run, metric)
     if len(averages) and ended_by_evaluation(run):
@@ -64,16 +64,17 @@ def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def ended_by_evaluation(run: Run) -> bool:
-    """True if a done run's last evaluation has all that its budget asked for to end it."""
-    asked = stops(run)
-    reached = (max(run.eval.get(goal, ())[-1:], default=np.nan) >= asked[goal] for goal in asked)
-    return bool(asked) and run.state == "done" and all(reached)
+    """True if a done run's last evaluation reached all thresholds of its budget."""
+    thresholds = stops(run)
+    last = {goal: max(run.eval.get(goal, ())[-1:], default=np.nan) for goal in thresholds}
+    reached = all(last[goal] >= least for goal, least in thresholds.items())
+    return bool(thresholds) and run.state == "done" and reached
 
 
 def stops(run: Run) -> dict[str, float]:
-    """Return what ends the run early: a metric and how much of it, from ``budget.stop_at_...``."""
-    asked = {goal: run.flat.get(f"budget.stop_at_{goal[5:]}") for goal in GOALS}
-    return {goal: least for goal, least in asked.items() if isinstance(least, int | float)}
+    """Return the thresholds that end a run early, by metric, from ``budget.stop_at_...``."""
+    thresholds = {goal: run.flat.get(f"budget.stop_at_{goal[5:]}") for goal in GOALS}
+    return {goal: least for goal, least in thresholds.items() if isinstance(least, int | float)}
 
 
 class Protocol(NamedTuple):
@@ -82,7 +83,7 @@ class Protocol(NamedTuple):
     Attributes:
         score: of a run and a metric with at least one value.
         excluded: why a run does not count by a metric, or None.
-        statistic, name: what stands for several runs.
+        statistic, name: the estimate over several runs.
         text: the score, in words.
         curve: env steps and values of a run and a metric.
         curve_text: what a curve is, in words.
@@ -126,8 +127,8 @@ def _too_short(run: Run, metric: str) -> str | None:
     end = _paper_end(run)
     if run.problem or run.state == DUPLICATE or not end:
         return _not_done(run, metric) or "no evaluation"
-    if asked := stops(run):  # those that it stops would be scored by what they were before
-        return f"budget.stop_at_{next(iter(asked))[5:]}: the paper stops nothing early"
+    if thresholds := stops(run):  # a run that ends early would be scored by earlier policies
+        return f"budget.stop_at_{next(iter(thresholds))[5:]}: the paper stops nothing early"
     last = max(evaluations(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
     if last >= 0.9 * end:
         return None
@@ -169,7 +170,7 @@ class Member(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Why it does not count, without what is its own."""
+        """Why it does not count, as one of a few kinds."""
         if self.run.problem:
             return "torn"
         if self.run.state != "done":
@@ -187,7 +188,7 @@ class Cell:
         length: ``env.length``; None if the task has none that is a number.
         label: of the series.
         metric: a column of ``eval.csv``.
-        members: all runs that were asked for, by seed.
+        members: all runs, by seed.
         protocol: how they were scored.
     """
 
@@ -200,12 +201,12 @@ class Cell:
 
     @cached_property
     def counted(self) -> list[Member]:
-        """Those that the estimates are of."""
+        """The members that count."""
         return [member for member in self.members if member.excluded is None]
 
     @property
     def scored(self) -> list[Member]:
-        """Those that have a score."""
+        """The members that have a score."""
         return [member for member in self.members if not np.isnan(member.score)]
 
     @property
@@ -220,19 +221,19 @@ class Cell:
 
     @cached_property
     def mean(self) -> Estimate:
-        """The mean, whatever the protocol."""
+        """The mean, whatever the protocol's statistic."""
         return stats.estimate([self.scores], stats.mean)
 
     @property
     def solved(self) -> int | None:
-        """How many of those that count scored 0.95 or more; None if that would say nothing."""
+        """How many runs scored at least 0.95; None if that says nothing of this metric."""
         if not self.counted or self.metric not in GOALS:
             return None
         return int((self.scores >= SOLVED).sum())
 
     @cached_property
     def band(self) -> tuple[Column, Estimate] | None:
-        """Steps and the statistic of the curves there, (100,) each, as far as all of them go."""
+        """Steps and the statistic over curves, (100,) each, up to the end of the shortest curve."""
         curves = [self.protocol.curve(member.run, self.metric) for member in self.counted]
         if not curves:
             return None
@@ -246,7 +247,7 @@ class Cell:
 
 
 def metric_of(runs: Sequence[Run]) -> str:
-    """Return what a task is judged by: its success, if it reports any, else its return."""
+    """Return the metric of a task: its success, if it reports any, else its return."""
     success = (run.eval.get("eval/success", np.empty(0)) for run in runs)
     return "eval/success" if any(np.isfinite(s).any() for s in success) else "eval/return"
 
@@ -257,14 +258,14 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     Args:
         runs: as ``results.load`` gives.
         protocol: one of ``PROTOCOLS``.
-        metric: a column of ``eval.csv``; None: what each task is judged by.
+        metric: a column of ``eval.csv``; None: the metric of each task.
 
     Raises:
         ValueError: no run has this column.
     """
-    known = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
-    if metric is not None and known and metric not in known:
-        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric}")
+    metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
+    if metric is not None and metrics and metric not in metrics:
+        raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric}")
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):
         if run.config:
@@ -273,11 +274,12 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     by_task: dict[str, list[Run]] = {}
     for (task, _, _), members in groups.items():
         by_task.setdefault(task, []).extend(members)
-    metrics = {task: metric or metric_of(members) for task, members in by_task.items()}
+    metric_by_task = {task: metric or metric_of(group) for task, group in by_task.items()}
     keys = sorted(groups, key=lambda key: (key[0], order(key[1]), key[2]))
     return [
-        Cell(*key, metrics[key[0]], _members(groups[key], protocol, metrics[key[0]]), protocol)
+        Cell(*key, name, _members(groups[key], protocol, name), protocol)
         for key in keys
+        for name in [metric_by_task[key[0]]]
     ]
 
 

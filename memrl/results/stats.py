@@ -1,7 +1,7 @@
-"""Estimates over few runs, with 95 % bootstrap intervals; SciPy does the resampling.
+"""Statistics of few runs, with 95 % bootstrap intervals; SciPy does the resampling.
 
-Scores come in strata, which are resampled apart: an array of the seeds' scores for each length.
-Where a score has more axes, such as the steps of a curve, the seeds are along the last one.
+Scores come in strata, one array of seeds' scores for each length; each stratum is resampled by
+itself. Where scores have more axes, such as the steps of a curve, seeds are on the last one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Scores = npt.NDArray[np.float64]
 
 Statistic = Callable[..., Any]
 CONFIDENCE = 0.95
-RESAMPLES = 9999  # more change the second decimal of an interval no longer
+RESAMPLES = 9999  # more no longer change the second decimal of an interval
 FEWER_RESAMPLES = 1999  # of pairs of models, and of each point of a curve
-BATCH = 1_000_000  # resampled numbers at a time, which bounds the memory
+BATCH = 1_000_000  # numbers resampled at a time, which bounds the memory
 
 
 class Estimate(NamedTuple):
@@ -40,9 +40,9 @@ class Estimate(NamedTuple):
 
 
 def iqm(*strata: Scores, axis: int = -1) -> Any:
-    """Return the interquartile mean: of what is left without the lowest and highest quarter.
+    """Return the interquartile mean: the mean without the lowest and the highest quarter.
 
-    Quarters are rounded down: of fewer than four runs it is the mean. (Agarwal et al. 2021,
+    Quarters are rounded down, so that it is the mean of fewer than four runs. (Agarwal et al. 2021,
     "Deep RL at the Edge of the Statistical Precipice", section 4.3.)
     """
     return stats.trim_mean(np.concatenate(strata, axis=axis), 0.25, axis=axis)
@@ -56,18 +56,18 @@ def mean(*strata: Scores, axis: int = -1) -> Any:
 def improvement(*strata: Scores, axis: int = -1) -> Any:
     """Return the probability that a run of the first model beats one of the second.
 
-    The mean over strata of P(X > Y) + P(X = Y) / 2, which is the Mann-Whitney U over its largest
-    value. (The same, appendix A.4.)
+    The mean over strata of P(X > Y) + P(X = Y) / 2, which is the Mann-Whitney U divided by its
+    maximum. (Agarwal et al. 2021, appendix A.4.)
 
     Args:
-        strata: those of the first model, then as many of the second, in the same order.
+        strata: those of the first model, then those of the second in the same order.
         axis: the last one.
     """
     assert axis == -1
     half = len(strata) // 2
     chances = []
     for x, y in zip(strata[:half], strata[half:], strict=True):
-        # By ranks, as all pairs of hundreds of runs would fill the memory.
+        # From ranks: all pairs of hundreds of runs would fill the memory.
         n, m = x.shape[-1], y.shape[-1]
         ranks = stats.rankdata(np.concatenate([x, y], axis=-1), axis=-1)[..., :n]
         chances.append((ranks.sum(axis=-1) - n * (n + 1) / 2) / (n * m))
@@ -82,7 +82,7 @@ def profile(strata: Sequence[Scores], levels: Scores) -> Estimate:
         levels: (L,)
 
     Returns:
-        arrays of (L,). (The same, section 4.2.)
+        Arrays of (L,). (Agarwal et al. 2021, section 4.2.)
     """
     above = [(scores > levels[:, None]).astype(np.float64) for scores in strata]
     return estimate(above, mean, FEWER_RESAMPLES)
@@ -93,7 +93,7 @@ def estimate(
 ) -> Estimate:
     """Return a statistic and its interval: stratified bootstrap over runs, percentiles.
 
-    The same scores give the same interval. A stratum of one run has none.
+    The same scores give the same interval. There is none if a stratum has one run.
 
     Args:
         strata: (..., runs) each.

@@ -60,7 +60,7 @@ def together(one: Aggregate, name: str) -> list[str]:
         n = f"n = {one.overall[a].n} and {one.overall[b].n}"
         beats = "beats" if one.metric in GOALS else f"has a higher {one.metric} than"
         lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
-    for label, lengths in one.apart.items():
+    for label, lengths in one.left_out.items():
         has = ", ".join("none" if length is None else str(length) for length in lengths)
         lines.append(f"{label} is not compared: no length in common with all others (but {has})")
     return lines
