@@ -200,7 +200,7 @@ def _counts(panels: Sequence[Panel]) -> dict[str, list[int]]:
 
 
 def lengths(panels: Sequence[Panel], caption: str, look: Look, form: str) -> bytes:
-    """Draw scores over lengths: a line of estimates with intervals for each series, and single runs.
+    """Draw scores over lengths: for each series estimates with intervals, and single runs.
 
     Args:
         panels: one for each task; ``series`` are lists of Points.
