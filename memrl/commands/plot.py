@@ -64,9 +64,8 @@ def run(given: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     look = Look(**{name: getattr(given, name) for name in Look._fields})
     written = write(found, folder, given.figures, given.format, look)
-    print(
-        as_text(found)
-    )  # after the files are written: the reader of a pipe may leave, as `head` does
+    # Only after the files are written: the reader of a pipe may leave, as `head` does.
+    print(as_text(found))
     print(how_many(found))
     if lines := left_out(found, runs):
         print("not counted:")
