@@ -1,4 +1,4 @@
-# Short names for the README's commands.
+# Shortcuts for the README's commands.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-slurm lint format clean
 

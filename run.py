@@ -1,4 +1,4 @@
-"""One run, or a sweep with -m; ``python run.py --help`` tells how."""
+"""Train one run, or a sweep with -m; see ``python run.py --help``."""
 
 from memrl.commands.train import main
 

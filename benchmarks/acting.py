@@ -2,8 +2,8 @@
 
     python benchmarks/acting.py
 
-One thread, whole episodes of the Passive T-Maze with resets, dropout off for both. All take turns,
-and ratios are medians of pairs.
+One thread, whole episodes of the Passive T-Maze including resets, no dropout on either side.
+Measurements are interleaved; ratios are medians of paired ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ENVS = (1, 32, 256)
 
 
 def reference(model: str, length: int) -> Callable[[], Any]:
-    """Return an episode of the reference formulation."""
+    """Return a function that plays one episode with the reference."""
     import gymnasium
     import torch
     from reference import Reference
@@ -33,7 +33,7 @@ def reference(model: str, length: int) -> Callable[[], Any]:
 
 
 def ours(model: str, length: int, num_envs: int) -> Callable[[], Any]:
-    """Return a round of episodes in as many environments."""
+    """Return a function that plays one round of episodes in ``num_envs`` environments."""
     from memrl.experiment import build, resolve
     from memrl.rollout import rollout
     from memrl.run.config import compose_config

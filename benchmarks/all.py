@@ -1,4 +1,4 @@
-"""All benchmarks, one after another, into a dated Markdown file; about an hour on a quiet machine.
+"""Run all benchmarks and write a dated Markdown file; takes about an hour on an idle machine.
 
 python benchmarks/all.py [FILE]        # default: outputs/benchmarks-<date>.md
 """
@@ -28,7 +28,7 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Run them; what has been measured is in the file at any time."""
+    """Run the benchmarks, and append each result to the file at once."""
     default = Path("outputs") / f"benchmarks-{time.strftime('%Y-%m-%d')}.md"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, default=default)

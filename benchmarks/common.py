@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's name, tables, and processes that are timed in turn."""
+"""Shared by the benchmarks: the machine's name, tables, and interleaved timing of processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-TURN_S = 0.5  # what is shorter is repeated within its turn: training does not stop after an update
-Make = Callable[..., Callable[[], Any]]  # builds what is timed, in a process of its own
+TURN_S = 0.5  # shorter calls are repeated within their turn, as updates are in training
+Make = Callable[..., Callable[[], Any]]  # builds the timed function, in its own process
 
 
 def machine() -> str:
-    """Describe where this runs, in a line."""
+    """Describe this machine in one line."""
     import torch
 
     from memrl.run.machine import cpuinfo
@@ -30,12 +30,12 @@ def machine() -> str:
 
 
 def help_only(text: str) -> None:
-    """Read the command line of a script that takes nothing but --help."""
+    """Parse the command line of a script whose only option is --help."""
     argparse.ArgumentParser(description=text.splitlines()[0]).parse_args()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a Markdown table, each row as soon as it is there."""
+    """Print a Markdown table, each row as soon as it is available."""
     for line in itertools.chain([head, ["---"] * len(head)], rows):
         print("| " + " | ".join(map(str, line)) + " |", flush=True)
 
@@ -61,28 +61,28 @@ def _seconds(call: Callable[[], Any], times: int = 1) -> float:
 
 
 def peak_mib() -> float:
-    """Return the most memory that this process ever held, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
 class Worker:
-    """A process that does one thing when it is told to, and says how long it took."""
+    """A process that calls one function on request, and returns how long the call took."""
 
     def __init__(self, make: Make, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=_serve, args=(end, make, arguments), daemon=True)
         self.process.start()
-        self.before_mib: float = self.pipe.recv()  # its peak before it began
+        self.before_mib: float = self.pipe.recv()  # its peak memory before the first call
 
     def seconds(self) -> float:
-        """Do it in a turn; return how long once takes."""
+        """Take one turn; return the seconds per call."""
         self.pipe.send("again")
         return self._answer()
 
     def close(self) -> float:
-        """End the process; return its peak of memory, in MiB."""
+        """End the process; return its peak memory, in MiB."""
         self.pipe.send("end")
         peak = self._answer()
         self.process.join()
@@ -106,16 +106,16 @@ def _serve(pipe: Connection, make: Make, arguments: Sequence[Any]) -> None:
 def in_turn(
     made: Sequence[tuple[Any, ...]], repetitions: int
 ) -> tuple[list[list[float]], list[float]]:
-    """Time each thing ``repetitions`` times, A B C A B C ..., after one round that does not count.
+    """Time each function ``repetitions`` times, interleaved (A B C A B C), after a warm-up round.
 
-    So that a machine which slows down slows all of them down.
+    Interleaving makes sure that a slowdown of the machine affects all of them.
 
     Args:
-        made: of each what builds it, and with which arguments; it gets a process of its own.
-        repetitions: how often.
+        made: for each function its builder and the builder's arguments; each in its own process.
+        repetitions: how often each is timed.
 
     Returns:
-        Each one's seconds, and the memory it took at most beyond its start, in MiB.
+        The seconds of each, and its peak memory minus the memory at its start, in MiB.
     """
     workers = [Worker(*each) for each in made]
     rounds = [[worker.seconds() for worker in workers] for _ in range(repetitions + 1)][1:]

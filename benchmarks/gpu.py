@@ -1,9 +1,9 @@
-"""Updates on a CUDA device: eager, compiled, graphed, against the reference formulation.
+"""Updates on a CUDA device: eager, compiled and graphed, compared with the reference.
 
     python benchmarks/gpu.py               # needs a CUDA device
-    python benchmarks/gpu.py --expected    # needs none: what counted operations and bytes allow
+    python benchmarks/gpu.py --expected    # needs no device: counted operations and bytes
 
-First it is checked that compiled and graphed updates have the losses of eager ones.
+First it checks that compiled and graphed updates have the same losses as eager ones.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ KINDS = {
 }
 MODELS = ("lstm", "gpt")
 LENGTHS = (50, 250, 1000, 1500)
-CHECKED = 8  # updates, of which a graph replays the last ones
-# Of one card: bfloat16 products (dense) and memory, from the vendor's data sheets.
+CHECKED = 8  # updates; the graph replays the last ones
+# Per card: dense bfloat16 operations and bytes per second, from the vendor's data sheets.
 CARDS = {"H100 SXM": (989e12, 3.35e12), "H200": (989e12, 4.8e12)}
-# Bytes of one embedded step, counted: written and read in an update (about 60 passes over vectors
-# of 128, of which the MLP's count four times), and held until the backward pass.
+# Bytes per embedded step, counted: MOVED is written and read in an update (about 60 passes over
+# vectors of 128; those of the MLP count four times), HELD is kept until the backward pass.
 MOVED = {"gpt": 60 * 128 * 4, "lstm": 50 * 128 * 4}
 HELD = {"gpt": 16 * 1024, "lstm": 10 * 1024}
-LSTM_STEP_S = 10e-6  # of one time step in one pass, whatever the batch: a kernel's latency
+LSTM_STEP_S = 10e-6  # per time step and pass, whatever the batch: a kernel's latency
 
 
 def reference(model: str, length: int) -> Callable[[], Any]:
-    """Return an update of the reference formulation."""
+    """Return an update of the reference."""
     from reference import Reference
 
     update = Reference(model, length, device="cuda").update
@@ -56,7 +56,7 @@ def agent_of(model: str, length: int, overrides: list[str]) -> Any:
 
 
 def ours(model: str, length: int, overrides: list[str]) -> Callable[[], Any]:
-    """Return an update of a configured agent, past compilation and capture."""
+    """Return an update of a configured agent, after compilation and capture."""
     agent = agent_of(model, length, overrides)
     batch = type(windows(1))(*(column.cuda() for column in windows(length)))
     for _ in range(CHECKED):
@@ -65,7 +65,7 @@ def ours(model: str, length: int, overrides: list[str]) -> Callable[[], Any]:
 
 
 def check(model: str) -> None:
-    """Exit with a message unless the same updates have the same losses, however computed."""
+    """Exit with a message unless eager, compiled and graphed updates have the same losses."""
     batch = type(windows(1))(*(column.cuda() for column in windows(50)))
     losses = {}
     for update in ("eager", "compiled", "graphed"):
@@ -75,11 +75,13 @@ def check(model: str) -> None:
         for own, eager in zip(found, losses["eager"], strict=True):
             if abs(own - eager) > 1e-3 * abs(eager):
                 sys.exit(f"{model}, {update}: losses {found}, eager {losses['eager']}")
-    print(f"{model}: compiled and graphed losses of {CHECKED} updates are the eager ones")
+    print(
+        f"{model}: compiled and graphed updates have the losses of eager ones ({CHECKED} updates)"
+    )
 
 
 def expected() -> None:
-    """Print a table of what an update would take at the limits of a card."""
+    """Print a table of the time of an update at the limits of a card."""
     rows = []
     for model in MODELS:
         for length in LENGTHS:
@@ -116,7 +118,7 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        sys.exit("there is no CUDA device here; --expected needs none")
+        sys.exit("no CUDA device here; --expected works without one")
     print(machine())
     for model in MODELS:
         check(model)

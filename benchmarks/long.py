@@ -1,9 +1,9 @@
-"""Cost of an update against the length, up to 10,000: GPT, batch 64.
+"""Cost of an update of GPT against the length, up to 10,000, batch 64.
 
     python benchmarks/long.py
 
-Time and memory of a few updates each, in a process of its own. Attention grows with the square of
-the length, all else and the memory linearly.
+Time and memory of a few updates, each configuration in its own process. The cost of attention grows
+with the square of the length; the rest, and memory, grow linearly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     print(f"{machine()}; {given.threads} thread(s), medians of {given.repetitions} updates\n")
     lengths = [int(length) for length in given.lengths.split(",")]
     table(
-        ["model", "length", "update", "s", "MiB beyond the start", "us a step"],
+        ["model", "length", "update", "s", "MiB beyond the start", "us per step"],
         (measure(given, length, kind) for length in lengths for kind in ("shared", "bf16")),
     )
 

@@ -1,8 +1,9 @@
-"""The reference formulation: the paper's DQN, restated in plain PyTorch.
+"""The reference for all benchmarks: the paper's DQN in plain PyTorch.
 
-Three forward passes of a whole network (prediction, arg-max, target), all with dropout, attention
-that holds its (T, T) matrices, parameter by parameter loops in the optimiser and in the target, and
-metrics read at once. Nothing of memrl is used: a yardstick must not change with what it measures.
+An update has three forward passes of the whole network (prediction, arg-max, target), all with
+dropout; attention that materialises its (T, T) matrices; loops over parameters in the optimiser and
+the target update; and metrics that are read immediately. It uses no code of memrl, so that it does
+not change with memrl.
 Shape letters as in ``memrl/interfaces.py``.
 """
 
@@ -21,7 +22,7 @@ N_ACTION = 4
 
 
 class Attention(nn.Module):
-    """Causal self-attention over materialised weights, with dropout on them."""
+    """Causal self-attention with materialised weights, and dropout on them."""
 
     def __init__(self, width: int, n_head: int, rows: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class Attention(nn.Module):
         self.register_buffer("causal", torch.ones(rows, rows).tril().bool())
 
     def forward(self, x: Tensor, past: list[Tensor] | None = None) -> Tensor:
-        """Attend within x (B, T, D), or from one step to the past, which is then longer by it."""
+        """Attend within x (B, T, D), or from one step to the past, and append the step to it."""
         B, T, D = x.shape
         q, k, v = (
             part.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
@@ -82,7 +83,7 @@ class GPT(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor, state: list[list[Tensor]] | None = None) -> Tensor:
-        """Map (T, B, D) to (T, B, D); with a state, one step after those that it holds."""
+        """Map (T, B, D) to (T, B, D); with a state, map one step that follows the state's."""
         begin = 0 if state is None else state[0][0].shape[2]
         y = self.dropout(x.transpose(0, 1) + self.position[begin : begin + len(x)])
         for i, block in enumerate(self.blocks):
@@ -91,7 +92,7 @@ class GPT(nn.Module):
 
 
 class Network(nn.Module):
-    """Embeddings, a sequence model, a head: T-Maze sizes of the paper."""
+    """Embeddings, a sequence model and a head, with the paper's sizes for T-Mazes."""
 
     def __init__(self, model: str, length: int, dropout: float) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class Network(nn.Module):
         return self.head(h)  # type: ignore[no-any-return]
 
     def begin(self) -> Any:
-        """Return the state of one episode about to begin."""
+        """Return the state at the start of one episode."""
         if isinstance(self.model, nn.LSTM):
             return (torch.zeros(1, 1, 128), torch.zeros(1, 1, 128))
         return [[torch.zeros(1, 1, 0, 128), torch.zeros(1, 1, 0, 128)] for _ in self.model.blocks]
@@ -132,7 +133,7 @@ class Network(nn.Module):
 
 
 class Reference:
-    """The update as a textbook writes it."""
+    """The update as in a textbook."""
 
     def __init__(self, model: str, length: int, dropout: float = 0.1, device: str = "cpu") -> None:
         self.online = Network(model, length, dropout).to(device)
@@ -140,7 +141,7 @@ class Reference:
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=3e-4)
 
     def play(self, env: Any, epsilon: float) -> int:
-        """Play one episode of one environment, exploring; return its steps."""
+        """Play one exploring episode in one environment; return its number of steps."""
         obs, _ = env.reset()
         state, previous, steps, over = self.online.begin(), torch.zeros(N_ACTION), 0, False
         while not over:

@@ -1,9 +1,9 @@
-"""Seconds and memory to read and to draw 1,000 runs of 300 evaluations.
+"""Time and memory to read and draw 1,000 runs of 300 evaluations.
 
     python benchmarks/results.py
 
-Each stage is a process of its own, imports included. The reference reads the same files in the
-plain way: ``csv`` and ``yaml.safe_load``, one run after another. Nothing else should run.
+Each stage runs in its own process, including imports. The baseline reads the same files with
+``csv`` and ``yaml.safe_load``, one run after another. The machine should be otherwise idle.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def generate(cwd: Path) -> Path:
 
 
 def plainly(folder: Path) -> float:
-    """Read all in the plain way; return the seconds."""
+    """Read everything with the baseline; return the seconds."""
     start = time.perf_counter()
     for run in folder.iterdir():
         yaml.safe_load((run / "config.yaml").read_text())
@@ -92,7 +92,7 @@ def plainly(folder: Path) -> float:
 
 
 def measure(code: str) -> tuple[float, float]:
-    """Run code in a new process; return its seconds and the most memory it had, in MiB."""
+    """Run code in a new process; return its seconds and its peak memory in MiB."""
     code += "\nimport resource, sys"
     code += "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def measure(code: str) -> tuple[float, float]:
 
 
 def rows(folder: Path) -> Iterator[list[str]]:
-    """Yield the rows, the plain way's first."""
+    """Yield the rows, the baseline first."""
     reference = plainly(folder)
     yield ["csv, yaml.safe_load", f"{reference:.1f}", "", "1.00"]
     for name, code in STAGES.items():
@@ -117,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cwd:
         folder = generate(Path(cwd))
         print(f"; {RUNS} runs, {EVALUATIONS} evaluations each\n")
-        table(["stage", "s", "MiB", "times the plain way"], rows(folder))
+        table(["stage", "s", "MiB", "times the baseline"], rows(folder))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Several seeds in one process, as stacked weights under vmap, against one after another.
+"""Several seeds in one process: stacked weights under vmap, compared with one seed after another.
 
     python benchmarks/seeds.py
 
-The gradient of one update's loss: forward and backward pass of the online network, batch 64, no
-dropout. ``stacked`` is ``torch.func``: ``vmap`` of ``grad`` over weights stacked by
-``stack_module_state``. Recurrent layers have no rule for vmap, so the LSTM is missing.
+Measures the gradient of one update's loss: forward and backward pass of the online network, batch
+64, no dropout. ``stacked`` uses ``torch.func``: ``vmap`` of ``grad`` over weights that
+``stack_module_state`` stacks. Recurrent layers have no batching rule for vmap, so there is no LSTM.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def networks(model: str, length: int) -> list[Any]:
 
 
 def one_by_one(model: str, length: int) -> Callable[[], Any]:
-    """Return the gradients of all seeds, computed in turn."""
+    """Return a function that computes the gradients of all seeds, one after another."""
     online = networks(model, length)
     device = next(online[0].parameters()).device
     batch = [x.to(device) for x in windows(length)[:3]]
@@ -50,7 +50,7 @@ def one_by_one(model: str, length: int) -> Callable[[], Any]:
 
 
 def stacked(model: str, length: int) -> Callable[[], Any]:
-    """Return the gradients of all seeds, computed as one."""
+    """Return a function that computes the gradients of all seeds at once."""
     import torch
     from torch.func import functional_call, grad, stack_module_state, vmap
 
@@ -78,7 +78,7 @@ def main() -> None:
     help_only(__doc__)
     print(f"{machine()}; {SEEDS} seeds, one thread, medians of 5\n")
     cells = (("mlp", 10), ("mlp", 250), ("gpt", 10), ("gpt", 50), ("gpt", 250))
-    head = ["model", "length", "one by one, ms a seed", "stacked, ms a seed", "times faster"]
+    head = ["model", "length", "one by one, ms per seed", "stacked, ms per seed", "times faster"]
     table(head, (measure(*cell) for cell in cells))
 
 

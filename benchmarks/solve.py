@@ -1,10 +1,10 @@
-"""CPU time to solve a task with budget=fast: whole processes, import and evaluations included.
+"""CPU time to solve tasks with budget=fast: whole processes, including imports and evaluations.
 
     python benchmarks/solve.py
     python benchmarks/solve.py --cells tmaze_passive:50:lstm --seeds 0,1 precision=float32
 
-Each run is `python run.py budget=fast ...` with one thread, one after another. Solved: an
-evaluation of 100 greedy episodes has a mean return of at least 0.95, at which the run ends.
+Runs are `python run.py budget=fast ...` with one thread, one after another. A task is solved once
+an evaluation of 100 greedy episodes has a mean return of at least 0.95; the run ends there.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 from common import machine, table
 
 ROOT = Path(__file__).resolve().parents[1]
-MIDDLE = ("episodes", "updates")  # of which medians are shown
+MIDDLE = ("episodes", "updates")  # shown as medians
 CELLS = "tmaze_passive:50:lstm,tmaze_passive:50:gpt,tmaze_passive:100:gpt,tmaze_active:10:lstm"
 
 
 def solve(
     env: str, length: str, model: str, seed: str, more: Sequence[str]
 ) -> tuple[float, dict[str, str]]:
-    """Run one; return its CPU seconds and its last evaluation."""
+    """Do one run; return its CPU seconds and its last evaluation."""
     from memrl.run.tables import read_table
 
     given = ["budget=fast", f"env={env}", f"env.length={length}", f"seq_model={model}"]
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", default=CELLS, help="task:length:model, separated by commas")
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("more", nargs="*", help="overrides besides, such as precision=float32")
+    parser.add_argument("more", nargs="*", help="additional overrides, such as precision=float32")
     given = parser.parse_args()
     print(f"{machine()}; {' '.join(['budget=fast', *given.more])}\n")
     head = ["task", "length", "model", "seeds", "solved", "CPU s, median (range)", *MIDDLE]

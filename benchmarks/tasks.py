@@ -1,8 +1,8 @@
-"""Steps per second of every task: native batches against Gymnasium's loop over single environments.
+"""Steps per second of every task: native batches compared with Gymnasium's loop over environments.
 
     python benchmarks/tasks.py
 
-Random actions, whole episodes, resets included; the best of three rounds. Nothing else should run.
+Random actions, whole episodes including resets, best of three rounds. The machine should be idle.
 """
 
 from __future__ import annotations

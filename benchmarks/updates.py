@@ -1,12 +1,13 @@
-"""One update's time and memory against the reference formulation, by model and length.
+"""Time and memory of one update compared with the reference, by model and length.
 
     python benchmarks/updates.py
     python benchmarks/updates.py --models gpt --lengths 50,250 --threads 2
 
-Each formulation runs in a process of its own; they take turns, and ratios are medians of pairs.
-Batch 64, the Passive T-Maze, dropout 0.1. ``faithful`` is the default configuration; ``shared`` has
-``algo.shared_forward=true attention_dropout=0``; ``bf16`` also ``precision=bf16``. The floor counts
-8 x parameters x tokens and the causal half of attention, at the rate of a large matrix product.
+Each kind of update runs in its own process. Measurements are interleaved; ratios are medians of
+paired ratios. Batch 64, Passive T-Maze, dropout 0.1. ``faithful`` is the default config;
+``shared`` has ``algo.shared_forward=true attention_dropout=0``; ``bf16`` also has
+``precision=bf16``. The floor is the time for 8 x parameters x tokens operations and the causal
+half of attention, at the rate of a large matrix product.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ KINDS = {
     "bf16": [*SHARED, "precision=bf16"],
     "compiled": [*SHARED, "update=compiled"],
 }
-WIDTH = 128  # of the GPT
-WEIGHTS = {"lstm": 191_156, "gpt": 298_884}  # of the whole network
+WIDTH = 128  # of GPT
+WEIGHTS = {"lstm": 191_156, "gpt": 298_884}  # parameters of the whole network
 
 
 def windows(length: int, batch: int = BATCH) -> Any:
@@ -48,7 +49,7 @@ def windows(length: int, batch: int = BATCH) -> Any:
 
 
 def reference(model: str, length: int, threads: int) -> Callable[[], Any]:
-    """Return an update of the reference formulation."""
+    """Return an update of the reference."""
     import torch
     from reference import Reference
 
@@ -70,9 +71,9 @@ def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callabl
 
 
 def operations(model: str, length: int) -> float:
-    """Count an update's operations: two forward passes, of which one with its backward pass."""
+    """Count an update's operations: two forward passes and one backward pass."""
     tokens = BATCH * (length + 2)
-    # Of attention the causal half of a forward pass.
+    # The causal half of one forward pass of attention.
     attention = tokens * (length + 2) * WIDTH * 2 if model == "gpt" else 0
     return tokens * 8 * WEIGHTS[model] + 4 * attention
 
@@ -104,13 +105,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="lstm,gpt")
     parser.add_argument("--lengths", default="10,50,250,1000,1500")
-    parser.add_argument("--kinds", default="faithful,shared,bf16", help=f"of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--kinds", default="faithful,shared,bf16", help=f"some of {', '.join(KINDS)}"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
     kinds, lengths = given.kinds.split(","), [int(length) for length in given.lengths.split(",")]
     if unknown := set(kinds) - set(KINDS):
-        parser.error(f"--kinds {', '.join(sorted(unknown))}: must be of {', '.join(KINDS)}")
+        parser.error(f"--kinds {', '.join(sorted(unknown))}: choose from {', '.join(KINDS)}")
     import torch
 
     torch.set_num_threads(1)
@@ -124,7 +127,7 @@ def main() -> None:
         "ms",
         "times faster",
         "MiB beyond the start",
-        "of the floor",
+        "floor / time",
     ]
     print()
     rows = (

@@ -1,4 +1,4 @@
-"""Where an update's time goes: PyTorch's profiler over a few updates of any configuration.
+"""Where the time of an update goes: PyTorch's profiler over a few updates of any config.
 
 python benchmarks/where.py env.length=250 seq_model=gpt precision=bf16
 """
@@ -17,7 +17,7 @@ UPDATES = 5
 
 
 def main() -> None:
-    """Train until there is something to sample, and profile from there."""
+    """Collect the first episodes, then profile updates."""
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return

@@ -1,4 +1,4 @@
-"""The command line of everything but Hydra: ``memrl COMMAND``, or ``python -m memrl COMMAND``."""
+"""memrl's command line: ``memrl COMMAND``, or ``python -m memrl COMMAND``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from memrl.run.outcome import exit_status, log_to_console, reader_may_leave
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m; the same as python run.py",
-    "sweep": "look after a sweep: status, logs, retry, cancel",
-    "plot": "draw a sweep, and print its scores",
-    "report": "write one HTML file about a sweep",
-    "export": "write all rows of a sweep as one table",
-    "watch": "write an animation of a trained agent",
+    "sweep": "manage a sweep: status, logs, retry, cancel",
+    "plot": "draw the figures of a sweep, and print its scores",
+    "report": "write a report on a sweep as one HTML file",
+    "export": "write all rows of a sweep to one table",
+    "watch": "animate episodes of a trained agent",
     "import-original": "turn logs of the paper's original program into runs",
 }
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 formatter_class=argparse.RawDescriptionHelpFormatter,
                 epilog="commands:\n"
                 + "\n".join(f"  {key:<17}{text}" for key, text in COMMANDS.items())
-                + f"\n\n{prog} COMMAND --help tells more.",
+                + f"\n\n{prog} COMMAND --help shows the arguments of a command.",
             )
             parser.add_argument("--version", action="version", version=f"memrl {memrl.__version__}")
             parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")

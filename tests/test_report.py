@@ -125,7 +125,7 @@ def test_its_scores_are_those_of_the_cells(protocol: str, sweep: Path) -> None:
         said = dict(zip(head, row, strict=True))
         assert (said["length"], said["series"]) == (str(cell.length), cell.label)
         assert said[f"{name} [95 %]"] == str(cell.estimate)
-        assert (said["n"], said["asked for"]) == (str(len(cell.counted)), str(len(cell.members)))
+        assert (said["n"], said["requested"]) == (str(len(cell.counted)), str(len(cell.members)))
 
 
 def test_it_says_what_differs_from_the_defaults_and_how_to_run_it_again(sweep: Path) -> None:
@@ -152,7 +152,7 @@ def test_it_says_what_it_ran_on_and_what_it_cost(sweep: Path) -> None:
 
 def test_logs_of_the_original_program_have_a_report(tmp_path: Path) -> None:
     read = Reader(report(OLD))
-    assert "5 folders hold no run of memrl" in read.text
+    assert "5 folders hold no memrl run" in read.text
     assert len(read.tables["scores"]) == 5
     assert "python run.py" not in read.text
 

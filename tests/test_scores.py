@@ -250,8 +250,8 @@ def test_models_without_a_length_in_common_are_not_compared(tmp_path: Path) -> N
     assert one.left_out == {"lstm": [5], "gpt": [10]}
     assert [lengths_of(one), *together(one, "IQM")] == [
         "no length in common",
-        "lstm is not compared: no length in common with all others (but 5)",
-        "gpt is not compared: no length in common with all others (but 10)",
+        "lstm is not compared: it has no length in common with all others (only 5)",
+        "gpt is not compared: it has no length in common with all others (only 10)",
     ]
 
 

@@ -206,7 +206,7 @@ BAD = {
     "--seed -1": "argument --seed: must be 0 to",
     "--output x.mp4": "argument --output: must end with .gif or .png, got x.mp4",
     "--steps 1,2": "--steps needs an --output that ends with .png, got folder/watch.gif",
-    "--steps 1,x --output x.png": "argument --steps: must be whole numbers with commas between",
+    "--steps 1,x --output x.png": "argument --steps: must be integers separated by commas",
 }
 
 

@@ -1,1 +1,1 @@
-"""What a person types: one module for each command, arguments -> calls -> printing."""
+"""The command line, one module per command: arguments -> calls -> printing."""

@@ -1,4 +1,4 @@
-"""Arguments that several commands share: which runs, and how they become numbers."""
+"""Arguments that several commands share: which runs, and how they are scored."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, cells
 from memrl.run.outcome import ConfigError
 
-SHOWN = 10  # runs that are named where there may be hundreds
+SHOWN = 10  # how many runs are named, of possibly hundreds
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which runs, and how they become numbers."""
+    """Add the arguments that select the runs and how they are scored."""
     parser.add_argument(
         "folder",
         nargs="+",
         type=Path,
-        help="outputs/<sweep>; several are put into one figure. Log folders of the paper's "
+        help="outputs/<sweep>; several are drawn in one figure. Log folders of the paper's "
         "original program can be among them",
     )
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
         default="last",
-        help="last: IQM of the runs that are done, each the mean of its last 10 evaluations "
-        "(default); paper: as Ni et al. 2023, the mean of the last 5 %% of smoothed runs that have "
-        "90 %% of their steps",
+        help="last (default): the IQM over done runs; a run's score is the mean of its last 10 "
+        "evaluations. paper: as in Ni et al. 2023, the mean over the last 5 %% of smoothed runs "
+        "that have 90 %% of their steps",
     )
     parser.add_argument(
         "--metric",
         metavar="COLUMN",
-        help="of eval.csv, such as eval/return (default: eval/success if the task reports it)",
+        help="a column of eval.csv, such as eval/return (default: eval/success if the task reports "
+        "it, else eval/return)",
     )
 
 
 def read_runs(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
-    """Read the runs that were asked for, and score them.
+    """Read the requested runs, and score them.
 
     Raises:
         ConfigError: there are none, or an argument does not fit.
@@ -56,12 +57,12 @@ def read_runs(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
 
 
 def output_folder(folders: Sequence[Path]) -> Path:
-    """Return the folder that what is made of these goes to."""
+    """Return the default folder for what is made from these."""
     return folders[0] if len(folders) == 1 else Path()
 
 
 def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return a type of argument: some of these names, with commas between."""
+    """Return an argument type: some of these names, separated by commas."""
 
     def parse(text: str) -> tuple[str, ...]:
         given = tuple(dict.fromkeys(text.split(",")))
@@ -73,7 +74,7 @@ def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """Return a type of argument: a number from ``low`` to ``high``."""
+    """Return an argument type: a number from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
         try:
@@ -89,7 +90,7 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
 
 
 def file_ending(*endings: str) -> Callable[[str], Path]:
-    """Return a type of argument: a file whose name ends with one of these."""
+    """Return an argument type: a file whose name ends with one of these."""
 
     def parse(text: str) -> Path:
         path = Path(text)

@@ -1,5 +1,5 @@
-"""Write the rows of all runs as one tidy table: a line for each evaluation, with the run, its state
-and its config. Runs without a row have a line too."""
+"""Write the rows of all runs to one tidy table: a line per evaluation, with the run, its state and
+its config. A run without rows gets one line too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=file_ending(".csv", ".parquet"),
         required=True,
         metavar="FILE",
-        help="ends with .csv or .parquet",
+        help="a name that ends with .csv or .parquet",
     )
     parser.add_argument("--table", choices=TABLES, default="eval", help="default: eval")
 

@@ -1,5 +1,5 @@
-"""Draw a sweep, finished or not: score against length (lengths), learning curves (curves) and
-performance profiles (profiles); print the table of scores and what is missing."""
+"""Draw the figures of a sweep, finished or not: score against length (lengths), learning curves
+(curves) and performance profiles (profiles). Print the table of scores and what is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="default: the folder itself; of several, the current one",
+        help="default: the sweep's folder; with several, the current folder",
     )
     parser.add_argument(
         "--figures",
@@ -38,16 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     look, inches = Look(), number(float, 1, 50)
     parser.add_argument("--width", type=inches, default=look.width, help="inches (default: 6.5)")
-    parser.add_argument("--height", type=inches, help="inches (default: what the content needs)")
+    parser.add_argument("--height", type=inches, help="inches (default: as the content needs)")
     parser.add_argument(
         "--font-size", type=number(float, 2, 50), default=look.font_size, help="points (default: 9)"
     )
     parser.add_argument(
-        "--dpi", type=number(int, 20, 2000), default=look.dpi, help="of png (default: 200)"
+        "--dpi",
+        type=number(int, 20, 2000),
+        default=look.dpi,
+        help="resolution of png (default: 200)",
     )
-    parser.add_argument("--style", default=look.style, help="of matplotlib: a name or a file")
+    parser.add_argument("--style", default=look.style, help="a matplotlib style: a name or a file")
     parser.add_argument(
-        "--scale", choices=SCALES, default=look.scale, help="of lengths (default: even)"
+        "--scale",
+        choices=SCALES,
+        default=look.scale,
+        help="scale of the length axis (default: even)",
     )
 
 
@@ -58,7 +64,8 @@ def run(given: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     look = Look(**{name: getattr(given, name) for name in Look._fields})
     written = write(found, folder, given.figures, given.format, look)
-    print(as_text(found))  # once all is written: its reader may leave, as `head` does
+    # Only after the files are written: the reader of a pipe may leave, as `head` does.
+    print(as_text(found))
     print(how_many(found))
     if lines := left_out(found, runs):
         print("not counted:")

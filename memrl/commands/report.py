@@ -1,5 +1,5 @@
-"""Write one self-contained HTML file about a sweep, finished or not: scores, figures, what was run
-on what, what it cost, what failed, and how to run it again."""
+"""Write a report on a sweep, finished or not, as one self-contained HTML file: scores, figures,
+settings, hardware, cost, failures, and the commands to run it again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=file_ending(".html"),
         metavar="FILE",
-        help="default: report.html in the folder",
+        help="default: report.html in the sweep's folder",
     )
 
 

@@ -1,4 +1,4 @@
-"""Look after the runs of a sweep."""
+"""Manage the runs of a sweep: status, logs, retry, cancel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from memrl.sweep.progress import code_note, code_of, counts
 from memrl.sweep.states import ONGOING, State, Sweep, look
 from memrl.sweep.submissions import Run
 
-SHOWN = 10  # runs that are named where there may be hundreds
+SHOWN = 10  # how many runs are named, of possibly hundreds
 WATCH_S = 5.0
 
 
@@ -36,25 +36,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         added.set_defaults(do=do)
         return added
 
-    status = command("status", show, "what every run is doing")
-    status.add_argument("--watch", action="store_true", help="again every few seconds")
-    status.add_argument("--json", action="store_true", help="for programs")
-    command("retry", retry, "start again what failed, and all that is missing")
-    what = "RUN is the number in the table of status, or a part of the name"
-    cancelling = command("cancel", cancel, f"cancel runs, which can be continued. {what}")
-    cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all")
-    logs = command("logs", show_log, f"what a run printed. {what}")
+    status = command("status", show, "show what every run is doing")
+    status.add_argument("--watch", action="store_true", help="refresh every few seconds")
+    status.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    command("retry", retry, "start failed and missing runs")
+    what = "RUN is a run's number in the table of status, or a part of its name"
+    cancelling = command("cancel", cancel, f"cancel runs; they can be continued later. {what}")
+    cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all runs")
+    logs = command("logs", show_log, f"show what a run printed. {what}")
     logs.add_argument("run", metavar="RUN")
-    logs.add_argument("--lines", type=_positive, default=40, metavar="N", help="default: 40")
-    logs.add_argument("--follow", action="store_true", help="go on as it grows")
+    logs.add_argument(
+        "--lines", type=_positive, default=40, metavar="N", help="lines to show (default: 40)"
+    )
+    logs.add_argument("--follow", action="store_true", help="keep printing as the log grows")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Carry out a subcommand where the sweep was started; return the exit status.
+    """Run a subcommand in the folder where the sweep was started; return the exit status.
 
     Raises:
-        ConfigError: there is no such sweep, or what was requested cannot be done.
-        Failure: what is known of the sweep cannot be read, or SLURM refused.
+        ConfigError: there is no such sweep, or the request cannot be carried out.
+        Failure: the sweep's records cannot be read, or SLURM refused.
     """
     folder = Path(given.folder).absolute()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
@@ -70,7 +72,7 @@ def _positive(text: str) -> int:
 
 
 def _find(sweep: Sweep, text: str) -> list[Run]:
-    """Return the run with this number, or all those with this in their names."""
+    """Return the run with this number, or all runs whose names contain this text."""
     if text.isdecimal() and int(text) < len(sweep.runs):
         return [sweep.runs[int(text)]]
     found = [run for run in sweep.runs if run.name == text]
@@ -128,7 +130,7 @@ def show(folder: Path, given: argparse.Namespace) -> int:
 def _as_text(sweep: Sweep) -> str:
     lines = [table(sweep.runs), f"{sweep.folder}: {counts(sweep)}"]
     if not sweep.queue_known:
-        lines.append("squeue does not answer: what is queued may be lost, or already running")
+        lines.append("squeue does not answer: queued runs may be lost, or already running")
     lines += sweep.torn
     if note := code_note(sweep):
         lines.append(note)
@@ -162,7 +164,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 
 
 def retry(folder: Path, given: argparse.Namespace) -> int:
-    """Start the sweep again as it was started last, the failed runs included."""
+    """Start the sweep again as it was last started, including failed runs."""
     from memrl.commands.train import start
 
     sweep = look(folder)
@@ -185,7 +187,7 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
 
 
 def _import_from(folders: Sequence[str]) -> None:
-    """Add folders to where we, and the processes we start, import from."""
+    """Add folders to the import path of this process and of those it starts."""
     given = (os.environ.get("PYTHONPATH") or "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*given, *folders])))
     sys.path += [folder for folder in folders if folder not in sys.path]
@@ -199,7 +201,7 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     sweep = look(folder)
     named = [run for text in given.run for run in _find(sweep, text)] if given.run else sweep.runs
     chosen = {run.name: run for run in named if run.state in ONGOING}
-    # A job that does others as well goes on: it looks for what was cancelled now and then.
+    # A job with other runs continues: it checks now and then which runs were cancelled.
     shared = {r.job.id for r in sweep.runs if r.job and r.state in ONGOING and r.name not in chosen}
     jobs = sorted({run.job.id for run in chosen.values() if run.job} - shared)
     here = [run for run in chosen.values() if not run.job]
@@ -211,7 +213,7 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     for run in chosen.values():
         by_submission.setdefault(run.submission.name if run.submission else "", []).append(run)
     for runs in by_submission.values():
-        if submission := runs[0].submission:  # so that nothing starts them meanwhile
+        if submission := runs[0].submission:  # so that nothing starts them in the meantime
             submission.cancel([run.index for run in runs])
     elsewhere = [text for run in here if (text := _stop_here(run))]
     if elsewhere:
@@ -221,7 +223,7 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
 
 
 def _stop_here(run: Run) -> str | None:
-    """Tell a run's process to save and end; say so if nobody on this machine can."""
+    """Tell a run's process to save and end; return why, if that is impossible from here."""
     try:
         owner = json.loads((run.folder / "lock").read_text())
         if is_alive(owner, False):
@@ -231,17 +233,17 @@ def _stop_here(run: Run) -> str | None:
         return None  # it has not begun, or it has just ended
     submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
-        return None  # which looks for what was cancelled now and then
+        return None  # it checks now and then which runs were cancelled
     if owner["host"] == this_process()["host"]:
         return None
-    return f"{run.name} is going on on {owner['host']}; cancel it there"
+    return f"{run.name} runs on {owner['host']}; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------
 
 
 def show_log(folder: Path, given: argparse.Namespace) -> int:
-    """Print where the logs of a run are, and the end of what it printed last."""
+    """Print the paths of a run's logs, and the end of the last one."""
     found = _find(look(folder), given.run)
     if len(found) > 1:
         names = "\n  ".join(run.name for run in found[:SHOWN])
@@ -263,7 +265,7 @@ def show_log(folder: Path, given: argparse.Namespace) -> int:
 
 
 def _logs(run: Run) -> list[Path]:
-    """Return the files that may tell of a run, what it printed itself last."""
+    """Return the log files of a run, its own output last."""
     paths = [run.folder / "run.log"]
     if run.submission:
         job = run.index // run.submission.per_job

@@ -1,8 +1,8 @@
 """``python run.py``, or ``memrl train``: one run, or a sweep with ``-m``.
 
 Hydra composes the config. Exit status: 0 done; 1 failed; 2 bad config, nothing created; 3 another
-process works on the run; 75, 130, 143 stopped by SIGUSR2, SIGINT, SIGTERM, to be continued by the
-same command.
+process is working on the run; 75, 130, 143 stopped by SIGUSR2, SIGINT, SIGTERM. The same command
+continues a stopped run.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from memrl.sweep.progress import code_note, counts, status_command
 from memrl.sweep.states import ONGOING, State, Sweep, look
 from memrl.sweep.submissions import Run
 
-SHOWN = 10  # runs that are named where there may be hundreds
-TABLE_LINES = 40  # of a table that is printed without being asked for
+SHOWN = 10  # how many runs are named, of possibly hundreds
+TABLE_LINES = 40  # a longer table of scores is not printed at the end of a sweep
 
 GROUPS = {
-    "env": "the task; env.length is its one number: how long the agent must remember",
-    "algo": "the algorithm; the env chooses it",
-    "seq_model": "the memory, with seq_model.n_layer and more; mlp remembers nothing",
-    "budget": "how long to train; smoke is 20 episodes, quick 600; fast solves T-Mazes in minutes",
-    "encoder": "what embeds observations; the env chooses it",
-    "logger": "besides csv files and the console",
+    "env": "the task; env.length is its memory length or credit-assignment length",
+    "algo": "the algorithm; env selects the default",
+    "seq_model": "the memory, with keys such as seq_model.n_layer; mlp has no memory",
+    "budget": "how long to train: smoke 20 episodes, quick 600; fast solves T-Mazes in minutes",
+    "encoder": "the embedding of observations; env selects the default",
+    "logger": "in addition to csv files and the console",
 }
 
 
@@ -61,14 +61,14 @@ memrl: memory-based reinforcement learning, one run or a sweep
 
   python run.py [group=option ...] [key=value ...]
 
-Groups, with their options (the default stands first):
+Groups and their options (the default comes first):
 
 {groups}
 
 Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_envs=N
   precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
   budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
-  python run.py --cfg job      shows every key and its value, with any of these
+  python run.py --cfg job      shows every key and its value; takes the arguments above too
 
 Examples:
 
@@ -81,23 +81,24 @@ Examples:
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
   python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
-Sweeps run with hydra/launcher=basic (one by one), local (hydra.launcher.n_jobs=N at a time) or
-slurm (docs/slurm.md). The same command again starts only what is missing. Also:
-hydra.launcher.dry_run=true, hydra.launcher.retry_failed=true
+Sweeps run with hydra/launcher=basic (one run after another), local (hydra.launcher.n_jobs=N at a
+time) or slurm (docs/slurm.md). The same command again starts only what is missing. To print the
+runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
+hydra.launcher.retry_failed=true
 
-  python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    looks after a sweep
+  python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
 
-Results go to outputs/<sweep>/<run>/. The same command again continues a run that was
-interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 2 bad config,
-3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, 129 by a closed
-terminal, to be continued.
+Results go to outputs/<sweep>/<run>/. The same command again continues an interrupted run, or
+returns at once if the run is done. Exit status: 0 done, 1 failed, 2 bad config, 3 another process
+is working on the run; stopped, to be continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a
+closed terminal.
 
-  python -m memrl plot outputs/<sweep>       figures and a table, finished or not
-  python -m memrl report outputs/<sweep>     all about it in one HTML file
-  python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table; or .parquet
+  python -m memrl plot outputs/<sweep>       figures and a table, also of unfinished sweeps
+  python -m memrl report outputs/<sweep>     a report as one HTML file
+  python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table (or .parquet)
   python -m memrl watch outputs/<sweep>/<run>    an animation of the trained agent
 
-  python run.py --hydra-help   shows the flags of Hydra, which composes the config
+  python run.py --hydra-help   shows Hydra's own flags
 """
 
 
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of ``run.py``, and exit with its status."""
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     with reader_may_leave():
-        if {"-h", "--help"} & {*given}:  # Hydra's own takes a second
+        if {"-h", "--help"} & {*given}:  # Hydra's own help takes a second
             print(help_text())
         elif "--version" in given:
             print(f"memrl {memrl.__version__}")
@@ -127,7 +128,7 @@ def _with_hydra() -> None:
 
 
 def _task(cfg: DictConfig) -> None:
-    # Hydra would print a line of its own about an exception that leaves its task.
+    # Hydra would print its own message about an exception that leaves its task.
     if status := exit_status(lambda: _one_run(cfg)):
         sys.exit(status)
 
@@ -135,7 +136,7 @@ def _task(cfg: DictConfig) -> None:
 def _one_run(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     launcher = hydra_config.runtime.choices["hydra/launcher"]
-    # Hydra would run it here, on the login node perhaps, without a word.
+    # Hydra would silently run it in this process, perhaps on the login node.
     if hydra_config.mode == RunMode.RUN and launcher != "basic":
         raise ConfigError(f"hydra/launcher={launcher} starts sweeps, of one run too; add -m")
     experiment.run(cfg)
@@ -158,7 +159,7 @@ def help_text() -> str:
 
 
 def start(runs: Sequence[Run], launcher: Launcher) -> int:
-    """Start what is missing of a sweep, and conclude it if it ends here; return the exit status.
+    """Start the missing runs of a sweep; conclude it if it ends here; return the exit status.
 
     Raises:
         What ``launch`` raises.
@@ -169,17 +170,17 @@ def start(runs: Sequence[Run], launcher: Launcher) -> int:
 
 
 def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
-    """Print how a command's runs ended, write the whole sweep's table and figure.
+    """Print how a command's runs ended, and write the table and figure of the whole sweep.
 
     Returns:
-        The exit status: 1 if one has ended without being done, 3 if another process works on one.
+        The exit status: 1 if a run ended but is not done, 3 if another process works on a run.
     """
     ours = sweep.only(requested)
     print(f"{below_cwd(sweep.folder)}: {counts(ours)}")
     written = [write_table(sweep)]
     try:
         written += draw_scores(sweep.folder)
-    except Exception as error:  # the runs are what counts
+    except Exception as error:  # a missing figure must not fail the sweep
         print(f"no figure: {in_one_line(error)}", file=sys.stderr)
     print(f"see {', '.join(map(below_cwd, written))}")
     print(f"a report: python -m memrl report {shlex.quote(below_cwd(sweep.folder))}", flush=True)
@@ -197,7 +198,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
 
 
 def draw_scores(folder: Path) -> list[Path]:
-    """Print a sweep's scores, draw them, or curves if it has no length; return the paths."""
+    """Print a sweep's scores and draw them, or curves if it has no length; return the paths."""
     from memrl.results.drawing import Look
     from memrl.results.figures import write
     from memrl.results.runs import load
@@ -213,7 +214,7 @@ def draw_scores(folder: Path) -> list[Path]:
 
 
 def write_table(sweep: Sweep) -> Path:
-    """Write ``runs.csv``, a line for each run, into the sweep's folder."""
+    """Write ``runs.csv``, one line per run, into the sweep's folder."""
     keys = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,6 +1,6 @@
-"""Play greedy episodes of a trained (or still training) run and write them as a picture: the task,
-reward and step, and for models with attention the earlier step that the decision attends to most
-(mean over layers and heads)."""
+"""Play greedy episodes of a run, done or still training, and write them as an animation or image:
+the task, reward and step, and for models with attention the earlier step that each decision attends
+to most (mean over layers and heads)."""
 
 from __future__ import annotations
 
@@ -17,34 +17,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", type=Path, help="a run's folder, outputs/<sweep>/<run>")
     parser.add_argument(
-        "--output", type=file_ending(".gif", ".png"), help=".gif or .png (default: watch.gif in it)"
+        "--output",
+        type=file_ending(".gif", ".png"),
+        help="a .gif or .png file (default: watch.gif in the run's folder)",
     )
     parser.add_argument(
-        "--episodes", type=number(int, 1, 1000), default=3, help="how many (default: 3)"
+        "--episodes", type=number(int, 1, 1000), default=3, help="number of episodes (default: 3)"
     )
     parser.add_argument(
-        "--seed", type=number(int, 0, 2**63), help="of the task (default: as the run's evaluation)"
+        "--seed",
+        type=number(int, 0, 2**63),
+        help="seed of the task (default: that of the run's evaluation)",
     )
     parser.add_argument(
         "--fps", type=number(float, 0.01, 100), default=6, help="steps per second (default: 6)"
     )
     parser.add_argument(
-        "--steps", type=_steps, help="for .png: which steps, such as 0,14,75 (default: six)"
+        "--steps",
+        type=_steps,
+        help="for .png: the steps to show, such as 0,14,75 (default: six steps)",
     )
 
 
 def _steps(text: str) -> list[int]:
     if not all(step.isdecimal() for step in text.split(",")):
-        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, got {text}")
+        raise argparse.ArgumentTypeError(f"must be integers separated by commas, got {text}")
     return sorted(map(int, text.split(",")))
 
 
 def run(given: argparse.Namespace) -> None:
-    """Play, print how the episodes ended, and write the picture.
+    """Play episodes, print how they ended, and write the file.
 
     Raises:
-        ConfigError, CannotContinue: there is nothing that can be watched.
-        OSError: the picture cannot be written.
+        ConfigError, CannotContinue: the run has nothing to watch.
+        OSError: the file cannot be written.
     """
     from memrl.trainer import EVAL_SEED_OFFSET
 

@@ -1,4 +1,4 @@
-"""The figures of a sweep: what each shows, from scores, and its caption."""
+"""The figures of a sweep, made from scores, and their captions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIGURES = {
 
 
 def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | None:
-    """Return a figure of these cells, or None if there is nothing that it could show.
+    """Return a figure of these cells, or None if it would be empty.
 
     Args:
         name: lengths, curves or profiles.
@@ -40,13 +40,13 @@ def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | Non
     score = f"Score: {seen[0].protocol.text}."
     missing = how_many(found)
     if name == "lengths":
-        caption = f"{score} Large marks: {center}; small ones: single runs, hollow: not counted."
+        caption = f"{score} Large marks: {center}. Small marks: single runs, hollow if not counted."
         points = _length_panels([cell for cell in seen if cell.length is not None])
         return drawing.lengths(points, f"{caption} {missing}", look, form) if points else None
     if name == "curves":
         caption = (
-            f"{seen[0].protocol.curve_text} Lines: {center}, as far as all of them go; "
-            f"thin ones: single runs, dotted: not counted. {missing}"
+            f"{seen[0].protocol.curve_text} Thick lines: {center}, as far as all runs go. "
+            f"Thin lines: single runs, dotted if not counted. {missing}"
         )
         return drawing.curves(_curve_panels(seen), caption, look, form)
     together = [one for one in aggregates(found) if one.profile]
@@ -59,8 +59,10 @@ def draw(name: str, found: Sequence[Cell], look: Look, form: str) -> bytes | Non
         if cell.task == one.task and cell.length in one.lengths and cell.label in one.profile
     ]
     places = "; ".join(f"{_name(one.task)}: {lengths_of(one)}" for one in together)
-    caption = f"{score} Share of the runs at all lengths that the series have in common ({places})"
-    caption = f"{caption}, with 95 % bootstrap intervals. {how_many(used)}"
+    caption = (
+        f"{score} Share of runs above each score, at the lengths that all series have in common "
+        f"({places}), with 95 % bootstrap intervals. {how_many(used)}"
+    )
     panels = []
     for one in together:
         series = {label: (one.levels, estimate) for label, estimate in one.profile.items()}
@@ -120,7 +122,7 @@ def _metric(task: str, found: Sequence[Cell]) -> str:
 def write(
     found: Sequence[Cell], folder: Path, names: Sequence[str], forms: Sequence[str], look: Look
 ) -> list[Path]:
-    """Write figures into a folder; return their paths, without those that have nothing to show."""
+    """Write figures into a folder, except empty ones; return their paths."""
     written = []
     for name in names:
         for form in forms:

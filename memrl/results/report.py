@@ -52,7 +52,7 @@ def score_table(found: Sequence[Cell]) -> list[list[Value | str]]:
     name = found[0].protocol.name
     mean = [] if name == "mean" else ["mean [95 %]"]
     header = ["task", "length", "series", "metric", f"{name} [95 %]", *mean]
-    rows: list[list[Value | str]] = [[*header, "n", "asked for", f"solved (≥ {SOLVED})"]]
+    rows: list[list[Value | str]] = [[*header, "n", "requested", f"solved (≥ {SOLVED})"]]
     for cell in found:
         where: list[Value | str] = [cell.task, number(cell.length, "g"), cell.label]
         where.append(cell.metric.removeprefix("eval/"))

@@ -141,9 +141,9 @@ PROTOCOLS = {
         _not_done,
         stats.iqm,
         "IQM",
-        f"mean of a run's last {LAST} evaluations, or the one that ended it",
+        f"mean of a run's last {LAST} evaluations, or the evaluation that ended it",
         curve_to_its_stop,
-        f"Trailing averages of {LAST} evaluations; a run that one ended, ends with it.",
+        f"Trailing averages of {LAST} evaluations; where an evaluation ended a run, its own value.",
         False,
     ),
     "paper": Protocol(

@@ -1,4 +1,4 @@
-"""Scores in words: tables, what they tell together, which runs count and why others do not."""
+"""Scores as text: tables, aggregates over lengths, which runs count and why others do not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memrl.run.tables import align
 
 
 def how_many(found: Sequence[Cell]) -> str:
-    """Say how many runs count, and why others do not."""
+    """Return how many runs count, and why others do not."""
     members = [member for cell in found for member in cell.members]
     left_out = Counter(member.kind for member in members if member.excluded)
     count = f"{len(members) - left_out.total()} of {len(members)} runs counted"
@@ -21,7 +21,7 @@ def how_many(found: Sequence[Cell]) -> str:
 
 
 def as_text(found: Sequence[Cell]) -> str:
-    """Return the table of tasks, lengths and series, and what all lengths tell together."""
+    """Return the table of tasks, lengths and series, and the aggregates over lengths."""
     if not found:
         return "no run whose config is known"
     name, text = found[0].protocol.name, found[0].protocol.text
@@ -34,7 +34,7 @@ def as_text(found: Sequence[Cell]) -> str:
         solved = "-" if cell.solved is None else str(cell.solved)
         estimates = str(cell.estimate), str(cell.mean)
         rows.append([cell.task, length, cell.label, metric, *estimates, n, solved])
-    if name == "mean":  # twice the same
+    if name == "mean":  # the same column twice
         rows = [row[:5] + row[6:] for row in rows]
     lines = [align(rows), f"score: {text}; intervals: bootstrap over runs"]
     for one in aggregates(found):
@@ -43,7 +43,7 @@ def as_text(found: Sequence[Cell]) -> str:
 
 
 def lengths_of(one: Aggregate) -> str:
-    """Name the lengths that were taken together."""
+    """Name the lengths that an aggregate is over."""
     if not one.lengths:
         return "no length in common"
     if one.lengths == [None]:
@@ -52,9 +52,9 @@ def lengths_of(one: Aggregate) -> str:
 
 
 def together(one: Aggregate, name: str) -> list[str]:
-    """Return lines on all lengths together: each series, which is better, which is left out."""
+    """Return lines on an aggregate: each series, which is better, which is left out."""
     lines = []
-    if len(one.lengths) > 1:  # else the table says so
+    if len(one.lengths) > 1:  # else the table has the same numbers
         lines += [f"{name} of {label}: {e} (n = {e.n})" for label, e in one.overall.items()]
     for (a, b), chance in one.better.items():
         n = f"n = {one.overall[a].n} and {one.overall[b].n}"
@@ -62,7 +62,9 @@ def together(one: Aggregate, name: str) -> list[str]:
         lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
     for label, lengths in one.left_out.items():
         has = ", ".join("none" if length is None else str(length) for length in lengths)
-        lines.append(f"{label} is not compared: no length in common with all others (but {has})")
+        lines.append(
+            f"{label} is not compared: it has no length in common with all others (only {has})"
+        )
     return lines
 
 
