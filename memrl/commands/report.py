@@ -1,5 +1,5 @@
 """Write one self-contained HTML file about a sweep, finished or not: scores, figures, what was run
-on what, what it cost, what failed, and how to run it again."""
+on what, what it cost, what failed, and the commands that started it."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
@@ -35,7 +36,7 @@ class Run(NamedTuple):
 
 FOLDER = ".submissions"
 KINDS: dict[str, Any] = {"launcher": str, "settings": dict, "code": dict, "python_path": list}
-KINDS |= {"created": (int, float), "driver": dict, "per_job": int}
+KINDS |= {"created": (int, float), "driver": dict, "per_job": int, "command": str | None}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Submission:
         created: UTC seconds.
         driver: the process that submitted it.
         per_job: how many consecutive runs form one job.
+        command: what was typed; None of a retry, whose runs were submitted before.
         job_id: SLURM's, once ``sbatch`` has returned.
         problem: what is wrong with its record, of which the folder is all that is known then.
     """
@@ -63,6 +65,7 @@ class Submission:
     created: float
     driver: dict[str, Any]
     per_job: int = 1
+    command: str | None = None
     job_id: str | None = None
     problem: str | None = field(default=None, compare=False)
 
@@ -207,7 +210,7 @@ def draft(
     folder = (sweep / FOLDER / f"{job_name(sweep.name)}-{secrets.token_hex(3)}").absolute()
     driver, now = this_process(), time.time()
     given = (dict(settings), dict(code), list(python_path), now, driver, per_job)
-    record = Submission(folder, launcher, *given)
+    record = Submission(folder, launcher, *given, typed_command())
     record.__dict__["runs"] = list(runs)  # which otherwise are read from its file
     return record
 
@@ -227,6 +230,7 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     try:
         content = json.loads(path.read_text())
+        content.setdefault("command", None)  # which older versions did not record
         keys = content.keys()
     except (ValueError, AttributeError) as error:
         raise CannotContinue(f"{path}: {error}") from None
