@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
+NAMED_GROUPS = ("env", "algo", "seq_model")  # their names are in the names of runs
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -65,27 +67,37 @@ def resolve(cfg: DictConfig) -> Config:
     return config
 
 
-def folder_of(config: Config, plain: dict[tuple[str, ...], Config] | None = None) -> Path:
+def folder_of(config: Config) -> Path:
     """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist.
 
     Args:
         config: a resolved config.
-        plain: remembers, from one call to the next, the configs that names are compared with.
     """
-    overrides = [f"{group}={config[group]['name']}" for group in ("env", "algo", "seq_model")]
-    if "length" in config["env"]:
-        overrides.append(f"env.length={config['env']['length']}")
-    plain = {} if plain is None else plain
-    key = tuple(overrides)
-    if key not in plain:
-        try:
-            plain[key] = dict(leaves(compose_config(overrides), "", strict=False))
-        except HydraException:
-            named = ", ".join(overrides[:3])
-            raise ConfigError(
-                f"{named}: a group's name must be that of its file in conf/"
-            ) from None
-    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, plain[key])
+    default = default_config(config)
+    if default is None:
+        named = ", ".join(f"{group}={config[group]['name']}" for group in NAMED_GROUPS)
+        raise ConfigError(f"{named}: a group's name must be that of its file in conf/")
+    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, default)
+
+
+def default_config(config: Mapping[str, Any]) -> Config | None:
+    """Return the config of the same env, length, algo and seq_model with nothing else changed.
+
+    It is None if one of them is no option in ``conf/``. The result is shared: do not change it.
+    """
+    flat = identity.flatten(config)
+    overrides = [f"{group}={flat.get(f'{group}.name')}" for group in NAMED_GROUPS]
+    if "env.length" in flat:
+        overrides.append(f"env.length={flat['env.length']}")
+    return _compose_default(tuple(overrides))
+
+
+@functools.cache
+def _compose_default(overrides: tuple[str, ...]) -> Config | None:
+    try:
+        return dict(leaves(compose_config(overrides), "", strict=False))
+    except HydraException:
+        return None
 
 
 # --- build ---------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from memrl.experiment import folder_of, resolve
 from memrl.run.config import compose_config
 from memrl.run.identity import Config
 
-PLAIN: dict[tuple[str, ...], Config] = {}
 TOTAL = 6710  # environment steps of a run that is done
 
 
@@ -43,7 +42,7 @@ def make_run(
 ) -> Path:
     """Write a run with these evaluations, done unless ``status`` says otherwise."""
     config = make_config(*overrides)
-    folder = cwd / folder_of(config, PLAIN)
+    folder = cwd / folder_of(config)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     n = len(returns)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN, Process
-from made import make_run, make_sweep
+from made import make_config, make_run, make_sweep
 
 from memrl.__main__ import main
-from memrl.results.report import page
-from memrl.results.runs import load
+from memrl.results.report import changed_keys, page
+from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, cells
 
 Launch = Callable[..., Process]
@@ -82,6 +82,11 @@ class Reader(HTMLParser):
             self._table[-1][-1] += data.strip()
 
 
+def printed_commands(text: str) -> list[str]:
+    found = re.search('<pre id="commands">(.*?)</pre>', text, re.DOTALL)
+    return html.unescape(found[1]).splitlines() if found else []
+
+
 # --- what is in it -------------------------------------------------------------------------------
 
 
@@ -128,13 +133,45 @@ def test_its_scores_are_those_of_the_cells(protocol: str, sweep: Path) -> None:
         assert (said["n"], said["requested"]) == (str(len(cell.counted)), str(len(cell.members)))
 
 
-def test_it_says_what_differs_from_the_defaults_and_how_to_run_it_again(sweep: Path) -> None:
+def test_it_says_what_differs_from_the_defaults(sweep: Path) -> None:
     read = Reader(report(sweep))
     rows = [row for table in read.tables.values() for row in table]
     assert ["env.length", "5, 10"] in rows
     assert ["algo.lr", "0.0003", "0.01"] in rows
-    assert "python run.py -m env=tmaze_passive env.length=5 seq_model=gpt,lstm" in read.text
-    assert "algo.lr=0.01" in read.text
+
+
+def test_the_defaults_are_those_of_the_same_task_length_and_model(tmp_path: Path) -> None:
+    choices = ("env=visual_match", "seq_model=gpt", "seed=5"), ("env.length=20", "budget=paper")
+    for choice in choices:
+        make_run(tmp_path, [0.1], *choice, "budget=paper")
+    assert changed_keys(load(tmp_path / "outputs")) == []
+    make_run(tmp_path, [0.1], "env.length=20", "algo.lr=0.01")
+    assert changed_keys(load(tmp_path / "outputs")) == [
+        ("algo.lr", "0.0003", "0.01"),
+        ("budget.train_episodes", "4000", "600"),
+    ]
+
+
+def test_a_key_that_is_new_or_gone_is_said_and_an_unknown_model_left_out(tmp_path: Path) -> None:
+    config = make_config()
+    config["algo"]["width"] = 3
+    del config["algo"]["tau"]
+    run = Run(tmp_path, config)
+    unknown = Run(tmp_path, config | {"seq_model": {"name": "of_mine"}})
+    nameless = Run(tmp_path, {"seed": 1})
+    assert changed_keys([run, unknown, nameless]) == [
+        ("algo.tau", "0.005", "absent"),
+        ("algo.width", "absent", "3"),
+    ]
+
+
+def test_it_has_the_commands_in_order_and_says_how_many_runs_have_none(tmp_path: Path) -> None:
+    for seed, (command, started) in enumerate([("b <&> 'c d'", 9), ("a", 7), ("a", 3), (None, 1)]):
+        status = {"command": command, "started": started}
+        make_run(tmp_path, [0.1], f"seed={seed}", status=status)
+    text = report(tmp_path / "outputs")
+    assert printed_commands(text) == ["a", "b <&> 'c d'"]
+    assert "No command is recorded for 1 run;" in text
 
 
 def test_it_says_what_it_ran_on_and_what_it_cost(sweep: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -205,6 +206,8 @@ def test_one_that_fails_leaves_the_others_alone_and_is_started_again_only_if_ask
     assert "to start: 1\n" in retried.out
     assert [index for index, _ in children.new()] == [0]
     assert [status(path)["attempt"] for path in (*good, failed)] == [1, 1, 2]
+    typed = f"python run.py {shlex.join(sweep)}"
+    assert {status(path)["command"] for path in (*good, failed)} == {typed}
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -313,6 +314,7 @@ def test_a_record_is_read_as_it_was_written(
     settings, code = {"partition": "gpu"}, {"commit": "c0ffee", "changed": True, "diff": "+ x\n"}
     sweep = Path("outputs", "my sweep")
     runs = [Run({"seed": n}, sweep / f"r{n}") for n in range(3)]
+    monkeypatch.setenv("MEMRL_COMMAND", "python run.py -m 'seed=range(3)'")
     record = submissions.draft(runs, "slurm", settings, code, ["/tree"], 2)
     record.write()
     (again,) = submissions.load_all(sweep)
@@ -320,6 +322,7 @@ def test_a_record_is_read_as_it_was_written(
         n: (run.config, run.folder) for n, run in enumerate(runs)
     }
     assert (again.jobs, again.cwd, again.job_id) == (2, tmp_path, None)
+    assert again.command == "python run.py -m 'seed=range(3)'"
     assert again == replace(record, code={"commit": "c0ffee", "changed": True})
     assert (again.folder / "changes.diff").read_text() == "+ x\n"
     again.save("77")
@@ -327,6 +330,23 @@ def test_a_record_is_read_as_it_was_written(
     again.cancel([0, 2])
     (last,) = submissions.load_all(sweep)
     assert (last.job_id, last.cancelled) == ("77", [0, 2])
+
+
+def test_a_record_of_an_older_version_has_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [Run({"seed": 0}, Path("outputs", "s", "r"))]
+    record = submissions.draft(runs, "local", {}, {}, ["/tree"])
+    record.write()
+    path = record.folder / "submission.json"
+    content = json.loads(path.read_text())
+    del content["command"]
+    path.write_text(json.dumps(content))
+    assert submissions.load(record.folder) == replace(record, command=None)
+    path.write_text(json.dumps(content | {"command": 7}))
+    with pytest.raises(CannotContinue, match="command cannot be 7"):
+        submissions.load(record.folder)
 
 
 def test_what_is_torn_costs_no_other_run(squeue: Path) -> None:

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import memrl
 from memrl import experiment
+from memrl.run.command import remember_command
 from memrl.run.config import CONF, explain
 from memrl.run.files import write_whole
 from memrl.run.identity import flatten
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"memrl {memrl.__version__}")
         else:
             sys.argv = [sys.argv[0], *given]
+            remember_command(given)
             log_to_console()
             sys.exit(exit_status(_with_hydra))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import time
 from collections import Counter
@@ -14,12 +15,14 @@ import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from memrl.results import figures, reproduce, text
+from memrl.experiment import default_config
+from memrl.results import figures, text
 from memrl.results.comparison import aggregates
 from memrl.results.drawing import Look
 from memrl.results.runs import DUPLICATE, Run, varying
 from memrl.results.scores import SOLVED, Cell
 from memrl.results.stats import Estimate
+from memrl.run.identity import NAMED, changes
 from memrl.run.outcome import below_cwd, show
 from memrl.run.tables import Column
 from memrl.sweep.states import ONGOING, State
@@ -173,9 +176,22 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     counts: dict[tuple[str, str], Counter[str]] = {}
     for run in runs:
         if run.config and run.program == "memrl" and run.state != DUPLICATE:
-            for key, (default, value) in (reproduce.changes(run.config) or {}).items():
-                counts.setdefault((key, show(default)), Counter())[show(value)] += 1
+            default = default_config(run.config)
+            changed = {} if default is None else changes(default, run.config)
+            for key in changed.keys() - {*NAMED}:
+                before, value = map(show, changed[key])
+                counts.setdefault((key, before), Counter())[value] += 1
     return [(key, default, _spread(values)) for (key, default), values in sorted(counts.items())]
+
+
+def commands(runs: Iterable[Run]) -> list[str]:
+    """Return the commands that were typed for these runs, each once, in the order of their runs."""
+    begun: dict[str, float] = {}
+    for run in runs:
+        if run.command:
+            started = run.number("started") or math.inf
+            begun[run.command] = min(started, begun.get(run.command, math.inf))
+    return sorted(begun, key=begun.__getitem__)
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -189,7 +205,7 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         if (content := figures.draw(name, found, Look(), "svg"))
     }
     name = found[0].protocol.name
-    ours = [run.config for run in runs if run.config and run.program == "memrl"]
+    ours = [run for run in runs if run.config and run.program == "memrl"]
     states = Counter(str(run.state) for run in runs)
     updated = max((run.number("updated") or 0 for run in runs), default=0)
     environment = Environment(
@@ -213,11 +229,12 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         ],
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
         changed=changed_keys(runs),
-        config=yaml.safe_dump(dict(ours[0]), sort_keys=False) if ours else None,
+        config=yaml.safe_dump(dict(ours[0].config), sort_keys=False) if ours else None,
         costs=cost_table(found),
         versions=version_table(runs),
         failures=failures(runs),
-        commands=reproduce.commands(ours),
+        commands=commands(ours),
+        unrecorded=sum(run.command is None for run in ours),
         others=len(runs) - len(ours),
         runs=run_table(found, runs),
         is_value=lambda cell: isinstance(cell, Value),

@@ -63,6 +63,7 @@ class Run:
         program: memrl, or original for a log folder of the original program.
         problem: one line if a file of it is torn; what could be read is there.
         eval: columns of ``eval.csv`` by name, (evaluations,) float64 each.
+        command: what was typed to start it, or the sweep that it is part of, if that is known.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Run:
     program: str = "memrl"
     problem: str | None = None
     eval: Table = field(default_factory=dict)
+    command: str | None = None
 
     @property
     def name(self) -> str:
@@ -194,9 +196,17 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
 
 def _read_sweep(folder: Path, only: str | None = None) -> Iterator[Run]:
     sweep = look(folder)
-    for run in sweep.runs:
-        if only in (None, run.name):
-            yield _read(Run(folder / run.name, run.config, run.state, run.cause, run.status))
+    commands = {
+        run.name: submission.command
+        for submission in reversed(sweep.submissions)  # of a run in several, the first counts
+        for run in submission.runs.values()
+        if submission.command
+    }
+    for seen in sweep.runs:
+        if only in (None, seen.name):
+            run = Run(folder / seen.name, seen.config, seen.state, seen.cause, seen.status)
+            run.command = commands.get(seen.name)
+            yield _read(run)
     if only is None and sweep.torn:
         yield Run(folder / SUBMISSIONS, state=UNREADABLE, cause="; ".join(sweep.torn))
 
@@ -212,6 +222,8 @@ def _read_lone(folder: Path) -> Run:
 def _read(run: Run) -> Run:
     """Add what the run's own files say."""
     status = run.status
+    if run.command is None and isinstance(typed := status.get("command"), str):
+        run.command = typed
     closed = os.path.isdir(run.folder) and not os.access(run.folder, os.X_OK)
     if not status and run.state not in ONGOING and (closed or _has_files(run.folder)):
         run.state, run.cause = UNREADABLE, NO_STATUS

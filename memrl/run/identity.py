@@ -25,6 +25,7 @@ ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 OUTPUTS = Path("outputs")
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
+NAMED = ("env.name", "env.length", "algo.name", "seq_model.name", "seed")  # in every run's name
 LONGEST_NAME = 150
 
 # --- identity ------------------------------------------------------------------------------------
@@ -57,16 +58,13 @@ def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
         config: the resolved config.
         default: the same env, length, algo and seq_model with nothing else changed.
     """
-    env, plain = config["env"], identity(default)
+    env = config["env"]
     task = env["name"] + (f"-{env['length']}" if "length" in env else "")
-    named = {"seed", "env.name", "env.length", "algo.name", "seq_model.name"}
-    changed = {
-        key: value
-        for key, value in identity(config).items()
-        if key not in named and (key not in plain or plain[key] != value)
-    }
-    changed |= {key: "absent" for key in plain.keys() - identity(config).keys()}
-    middle = "".join(f",{key}={show(changed[key])}" for key in sorted(changed))
+    middle = "".join(
+        f",{key}={show(value)}"
+        for key, (_, value) in changes(default, config).items()
+        if key not in NAMED or value is ABSENT
+    )
     head = f"{task},{config['algo']['name']},{config['seq_model']['name']}"
     tail = f",seed={config['seed']}"
     if len(head + middle + tail) > LONGEST_NAME:
@@ -74,12 +72,16 @@ def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9._=,+\[\]-]", "-", head + middle + tail)
 
 
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the identity keys in which two configs differ, sorted, and both values.
+
+    A key that one of them lacks has the value ABSENT there.
+    """
+    a, b = identity(old), identity(new)
+    pairs = {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted(a.keys() | b.keys())}
+    return {key: (before, after) for key, (before, after) in pairs.items() if before != after}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return one line for each identity key in which two configs differ."""
-    a, b = identity(old), identity(new)
-    return [
-        f"{key}: {show(a[key]) if key in a else 'absent'}"
-        f" -> {show(b[key]) if key in b else 'absent'}"
-        for key in sorted(a.keys() | b.keys())
-        if key not in a or key not in b or a[key] != b[key]
-    ]
+    return [f"{key}: {show(a)} -> {show(b)}" for key, (a, b) in changes(old, new).items()]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.lock import job_id, locked
 from memrl.run.outcome import Busy
@@ -39,6 +40,7 @@ class Status:
         self.fields: dict[str, Any] = {
             "state": "running",
             "cause": None,
+            "command": typed_command() or before.get("command"),
             "progress": before.get("progress", 0.0),
             "env_steps": before.get("env_steps", 0),
             "episodes": before.get("episodes", 0),
@@ -97,7 +99,7 @@ def record_end(folder: Path, state: str, cause: str) -> None:
         "last_return": None,
     }
     blank |= {"env_steps_per_s": None, "eta_s": None, "started": time.time(), "attempt": 1}
-    blank |= {"pid": None, "versions": {}}
+    blank |= {"pid": None, "versions": {}, "command": typed_command()}
     fields = {"state": state, "cause": cause} | blank | before
     fields |= {"state": state, "cause": cause, "updated": time.time()}
     fields |= {"host": socket.gethostname(), "job_id": job_id()}

@@ -95,14 +95,13 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
     composer = Composer(loader, master)
     runs: dict[Path, Run] = {}
     refused: dict[str, list[str]] = {}
-    plain: dict[tuple[str, ...], Config] = {}
     agents: dict[str, ConfigError | None] = {}
     product = composer.product(arguments)
     for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
         try:
             config = resolve(composer(overrides))
             _check_agent(config, agents)
-            run = Run(config, folder_of(config, plain))
+            run = Run(config, folder_of(config))
         except (ConfigError, ConfigCompositionException) as error:
             if isinstance(error, MissingConfigException):  # a group's option, by its own name
                 raise

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
@@ -35,6 +36,7 @@ RECORD: dict[str, Any] = {  # the keys of submission.json, and their types
     "created": (int, float),
     "driver": dict,
     "per_job": int,
+    "command": (str, NoneType),
     "job_id": (str, NoneType),
 }
 
@@ -96,6 +98,7 @@ class Submission:
         created: UTC seconds.
         driver: the process that submitted it.
         per_job: how many consecutive runs form one job.
+        command: what was typed; None of a retry, whose runs were submitted before.
         job_id: SLURM's, once ``sbatch`` has returned.
         runs: by their index; their folders are as seen from ``cwd``.
         torn: a line for each part of its record that cannot be read.
@@ -109,6 +112,7 @@ class Submission:
     created: float = 0.0
     driver: dict[str, Any] = field(default_factory=dict)
     per_job: int = 1
+    command: str | None = None
     job_id: str | None = None
     runs: dict[int, Run] = field(default_factory=dict, repr=False, compare=False)
     torn: list[str] = field(default_factory=list, repr=False, compare=False)
@@ -224,6 +228,7 @@ def draft(
         created=time.time(),
         driver=this_process(),
         per_job=per_job,
+        command=typed_command(),
         runs=dict(enumerate(runs)),
     )
 
@@ -284,9 +289,9 @@ def _read(folder: Path) -> Submission:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = {"command": None} | json.loads(path.read_text())  # older versions had none
         missing = sorted(RECORD.keys() - content.keys())
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise CannotContinue(f"{path}: {error}") from None
     if missing:
         raise CannotContinue(f"{path}: no {missing[0]}; was it written by another version?")
