@@ -58,7 +58,8 @@ def resolve(cfg: DictConfig) -> Config:
         raise ConfigError(f"logger={needed}: not installed; {install}")
     if config["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
-    make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
+    # Before anything that a table gives for a length: the ranges of the task.
+    make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1).close()
     config = dict(leaves(cfg, ""))
     check_types(config)
     check_ranges(config)
@@ -135,7 +136,6 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
-    from memrl import graphs
     from memrl.memory import Memory, action_width
     from memrl.run import machine
 
@@ -145,8 +145,8 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     torch.manual_seed(config["seed"])
-    env = make_env(config, 1)
-    spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
+    with contextlib.closing(make_env(config, 1)) as env:
+        spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
         raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
@@ -176,15 +176,12 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
         horizon=spec.horizon,
         train_steps=config["budget"]["train_episodes"] * spec.horizon,
     )
-    if config["update"] == "compiled":
-        graphs.compile_(agent)
-    elif config["update"] == "graphed":
-        agent.update = graphs.Graphed(agent.update)
     return agent, spec, device
 
 
 def build(config: Config) -> Trainer:
     """Build everything a run needs from a resolved config; nothing is written."""
+    from memrl.graphs import update_function
     from memrl.replay import Replay
 
     agent, spec, device = build_agent(config)
@@ -202,6 +199,7 @@ def build(config: Config) -> Trainer:
         replay=replay,
         device=device,
         horizon=spec.horizon,
+        update=update_function(agent, config["update"]),
         **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
     )
 
@@ -264,7 +262,7 @@ def run(cfg: DictConfig) -> Path:
         return folder
     config = resolve(cfg)
     folder = folder_of(config)
-    work(config, folder)
+    train(config, folder)
     return folder
 
 
@@ -279,7 +277,7 @@ def _done_before(cfg: DictConfig) -> Path | None:
     return None
 
 
-def work(config: Config, folder: Path) -> None:
+def train(config: Config, folder: Path) -> None:
     """Train a resolved config in its folder, to the end; raises what ``run`` does."""
     if session.is_done(folder, config):
         log.info(f"already done: {folder}")
@@ -299,11 +297,12 @@ def work(config: Config, folder: Path) -> None:
         given = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
         return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
 
-    session.work(
-        folder,
-        trainer,
-        config,
-        versions(config, trainer.device.type),
-        config["checkpoint_minutes"],
-        open_logger,
-    )
+    with contextlib.closing(trainer):
+        session.train_in_folder(
+            folder,
+            trainer,
+            config,
+            versions(config, trainer.device.type),
+            config["checkpoint_minutes"],
+            open_logger,
+        )

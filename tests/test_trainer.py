@@ -193,7 +193,7 @@ def test_everything_collected_is_in_the_replay():
 def test_length_50_owes_127_updates_after_the_warm_up_and_13_an_episode():
     tape, trainer = fitted(length=50, train_episodes=3)
     assert updates_between_rows(tape) == [127, 13, 13, 13]
-    assert trainer.env_steps == 13 * 51
+    assert trainer.counters.env_steps == 13 * 51
     rows = [[row[key] for key in COUNTERS] for row in tape.rows("train")]
     assert rows == [[510, 10, 127], [561, 11, 140], [612, 12, 153], [663, 13, 166]]
 
@@ -201,9 +201,9 @@ def test_length_50_owes_127_updates_after_the_warm_up_and_13_an_episode():
 @pytest.mark.parametrize(("length", "train_episodes"), [(3, 1), (3, 7), (7, 11)])
 def test_the_budget_is_warm_up_plus_train_episodes(length, train_episodes):
     tape, trainer = fitted(length=length, train_episodes=train_episodes)
-    assert trainer.env_steps == trainer.total_steps == (10 + train_episodes) * (length + 1)
-    assert trainer.episodes == 10 + train_episodes
-    assert tape.rows("train")[-1]["env_steps"] == trainer.env_steps
+    assert trainer.counters.env_steps == trainer.total_steps == (10 + train_episodes) * (length + 1)
+    assert trainer.counters.episodes == 10 + train_episodes
+    assert tape.rows("train")[-1]["env_steps"] == trainer.counters.env_steps
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_owed_updates_are_rounded_down_after_the_warm_up_then_up(
 def test_a_cycle_without_an_update_writes_no_row():
     tape, trainer = fitted(length=3, updates_per_step=0.02, train_episodes=2)  # owes 0.8, 0.08
     assert [row["env_steps"] for row in tape.rows("train")] == [44, 48]
-    assert trainer.updates == 2
+    assert trainer.counters.updates == 2
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_evaluation_row_holds_the_means_of_its_episodes():
     assert row["eval/return"] == pytest.approx(-1)  # a penalty of -1/4 at all steps but the last
     assert row["eval/length"] == 5
     assert math.isnan(row["eval/success"])  # a T-Maze reports none
-    assert trainer.last_return == row["eval/return"]
+    assert trainer.counters.last_return == row["eval/return"]
     assert list(row) == [*COUNTERS, "eval/return", "eval/success", "eval/length", "time/seconds"]
 
 
@@ -313,7 +313,7 @@ def test_the_run_stops_once_an_evaluation_reaches_stop_at_return():
     tape, trainer = fitted(stop_at_return=-1.0, train_episodes=100, eval_every=6)
     assert evaluated_at(tape) == [12]
     assert trainer.finished and trainer.solved
-    assert trainer.env_steps == 12 * 4
+    assert trainer.counters.env_steps == 12 * 4
     assert trainer.progress == 1
 
 
@@ -375,7 +375,7 @@ def test_a_training_row_holds_the_success_of_its_cycle():
 def test_progress_stays_between_0_and_1_and_counts_owed_updates_as_unspent():
     tape = Tape()
     trainer, seen = trainer_of(tape), []
-    trainer.fit(lambda: seen.append((trainer.progress, trainer.owed)))
+    trainer.fit(lambda: seen.append((trainer.progress, trainer.counters.owed)))
     assert seen[0] == (0, 0)
     assert seen[1] == (0, 10)  # ten episodes are played, and all their updates owed
     assert [p for p, _ in seen] == sorted(p for p, _ in seen)
@@ -404,7 +404,7 @@ def test_check_finite_sees_the_cycle_that_is_going_on():
         try:
             trainer.check_finite()
         except FloatingPointError:
-            bad.append(trainer.updates)
+            bad.append(trainer.counters.updates)
 
     with pytest.raises(FloatingPointError):
         trainer.fit(boundary)

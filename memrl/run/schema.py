@@ -64,7 +64,7 @@ BUILT = {  # parameters that are no keys of their section: memrl gives them
     "algo": {"horizon", "memory", "new_memory", "train_steps"},
     "budget": {
         *("agent", "batch_size", "device", "horizon", "make_env", "num_envs"),
-        *("replay", "seed", "updates_per_step"),
+        *("replay", "seed", "update", "updates_per_step"),
     },
     "logger": {"config", "folder", "next_step", "run_id"},
 }

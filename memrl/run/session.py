@@ -66,7 +66,7 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
         raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
 
 
-def work(
+def train_in_folder(
     folder: Path,
     trainer: Trainer,
     config: Mapping[str, Any],
@@ -91,8 +91,8 @@ def work(
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             with Status(folder, versions) as status, Signals() as signals:
-                process = Process(folder, trainer, status, signals, checkpoint_minutes)
-                process.work(open_logger)
+                session = Session(folder, trainer, status, signals, checkpoint_minutes)
+                session.train(open_logger)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException:
@@ -122,7 +122,7 @@ def log_file(path: Path) -> Iterator[None]:
             handler.close()
 
 
-class Process:
+class Session:
     """What happens around a trainer, at its boundaries, between a start and an end."""
 
     def __init__(
@@ -154,7 +154,7 @@ class Process:
         self.trainer.load_state_dict(state["trainer"])
         return dict(state["csv_sizes"])
 
-    def work(self, open_logger: LoggerOpener) -> None:
+    def train(self, open_logger: LoggerOpener) -> None:
         """Train to the end, and leave the run done, stopped or failed."""
         trainer = self.trainer
         extra = None
@@ -162,7 +162,7 @@ class Process:
             self.tables = CsvTables(self.folder, self.restore())
             self.progress.begin()
             # Within a cycle the row of the present step is still to be written.
-            extra = open_logger(trainer.env_steps + (not trainer.in_cycle))
+            extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
             trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
             self.describe()
             trainer.fit(self.boundary)
@@ -185,7 +185,7 @@ class Process:
 
     def describe(self) -> None:
         """Log what is about to run, and on what."""
-        trainer, fields = self.trainer, self.status.fields
+        trainer, counters, fields = self.trainer, self.trainer.counters, self.status.fields
         replay, weights = trainer.replay, [w for _, w in trainer.agent.named_parameters()]
         log.info(f"run: {self.folder}")
         log.info(
@@ -193,9 +193,9 @@ class Process:
             f"replay {replay.capacity:,} slots, {replay.nbytes / 2**20:.1f} MiB; "
             f"{trainer.total_steps:,} env steps"
         )
-        log.debug(f"process {fields['pid']} on {fields['host']}; {fields['versions']}")
-        if trainer.env_steps:
-            log.info(f"continuing at env step {trainer.env_steps:,}, update {trainer.updates:,}")
+        log.debug(f"process {fields.pid} on {fields.host}; {fields.versions}")
+        if counters.env_steps:
+            log.info(f"continuing at env step {counters.env_steps:,}, update {counters.updates:,}")
         if self.status.changed:
             log.warning(f"since this run began: {'; '.join(self.status.changed)}")
 
@@ -239,11 +239,11 @@ class Process:
         checkpoint.remove(self.folder)
         recent = table["eval/return"][-10:]
         outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
-        if not math.isnan(trainer.last_success):
+        if not math.isnan(trainer.counters.last_success):
             success = fmean(table["eval/success"][-10:])
-            outcome += f", success {trainer.last_success:.2f} ({success:.2f})"
+            outcome += f", success {trainer.counters.last_success:.2f} ({success:.2f})"
         log.info(
-            f"done: {outcome} after {trainer.episodes:,} episodes, "
-            f"{trainer.env_steps:,} env steps, {trainer.updates:,} updates "
+            f"done: {outcome} after {trainer.counters.episodes:,} episodes, "
+            f"{trainer.counters.env_steps:,} env steps, {trainer.counters.updates:,} updates "
             f"in {clock(trainer.seconds())}; curve: {picture}"
         )
