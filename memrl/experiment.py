@@ -1,4 +1,4 @@
-"""One run: compose -> validate -> build -> fit. Nothing below this module sees a config."""
+"""One run: compose -> validate -> build -> fit. The learning core never sees a config."""
 
 from __future__ import annotations
 
@@ -66,34 +66,34 @@ def resolve(cfg: DictConfig) -> Config:
     return config
 
 
-def folder_of(config: Config, plain: dict[tuple[str, ...], Config] | None = None) -> Path:
+def folder_of(config: Config, defaults: dict[tuple[str, ...], Config] | None = None) -> Path:
     """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist.
 
     Args:
         config: a resolved config.
-        plain: remembers, from one call to the next, the configs that names are compared with.
+        defaults: a cache of the configs that names are compared with; kept between calls.
     """
     overrides = [f"{group}={config[group]['name']}" for group in ("env", "algo", "seq_model")]
     if "length" in config["env"]:
         overrides.append(f"env.length={config['env']['length']}")
-    plain = {} if plain is None else plain
+    defaults = {} if defaults is None else defaults
     key = tuple(overrides)
-    if key not in plain:
+    if key not in defaults:
         try:
-            plain[key] = dict(leaves(compose_config(overrides), "", strict=False))
+            defaults[key] = dict(leaves(compose_config(overrides), "", strict=False))
         except HydraException:
-            named = ", ".join(overrides[:3])
+            names = ", ".join(overrides[:3])
             raise ConfigError(
-                f"{named}: a group's name must be that of its file in conf/"
+                f"{names}: a group's name must be that of its file in conf/"
             ) from None
-    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, plain[key])
+    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, defaults[key])
 
 
 # --- build ---------------------------------------------------------------------------------------
 
 
 def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
-    """Construct a section's ``_target_`` from its keys and from what it asks for by name.
+    """Construct a section's ``_target_`` from its keys and from what memrl provides.
 
     Args:
         path: the section's dotted name, for messages.
@@ -101,18 +101,18 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         available: arguments that are passed on if the constructor has a parameter of that name.
 
     Raises:
-        ConfigError: a missing key, or whatever the constructor refused.
+        ConfigError: a missing key, or a value that the constructor refused.
     """
     target = get_object(section["_target_"])
     parameters = inspect.signature(target).parameters
     arguments = {key: value for key, value in section.items() if key not in LABELS}
-    given = {key: value for key, value in available.items() if key in parameters}
+    provided = {key: value for key, value in available.items() if key in parameters}
     try:
-        inspect.signature(target).bind(**(given | arguments))
+        inspect.signature(target).bind(**(provided | arguments))
     except TypeError as error:
         raise ConfigError(f"{path}: {error}") from None
     try:
-        return target(**(given | arguments))
+        return target(**(provided | arguments))
     except ValueError as error:
         first = str(error).split(" ")[0]
         prefix = f"{path}." if first in arguments else "" if first in RANGES else f"{path}: "
@@ -205,7 +205,7 @@ def build(config: Config) -> Trainer:
 
 
 def check_replay(config: Config, spec: TaskSpec) -> None:
-    """Raise ConfigError if the replay asked for cannot hold a round; nothing is reserved."""
+    """Raise ConfigError if the replay cannot hold a round of episodes; no memory is reserved."""
     from memrl.replay import check_capacity
 
     try:
@@ -215,7 +215,7 @@ def check_replay(config: Config, spec: TaskSpec) -> None:
 
 
 def replay_capacity(config: Config, horizon: int) -> int:
-    """Return the slots asked for, or else the published number less what can never be filled."""
+    """Return the configured number of slots, or the published one, capped at what a run fills."""
     if config["replay_capacity"] is not None:
         return int(config["replay_capacity"])
     budget = config["budget"]
@@ -225,20 +225,20 @@ def replay_capacity(config: Config, horizon: int) -> int:
 
 
 def versions(config: Config, device: str) -> dict[str, Any]:
-    """Return what may change the results of the same config: software, machine, threads."""
+    """Return what may change the results of one config: software, machine, threads."""
     import torch
 
     from memrl.run.machine import cpuinfo
 
     machine = torch.cuda.get_device_name() if device == "cuda" else cpuinfo("model name")
-    found: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
+    result: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "gymnasium"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
+            result[package] = version(package)
     code = os.environ.get("MEMRL_CODE")  # set where a sweep runs a snapshot of the code
-    found |= {"code": code} if code else {}
-    found |= {"machine": f"{platform.machine()} {machine}".strip(), "device": device}
-    return found | {"threads": config["threads"]}
+    result |= {"code": code} if code else {}
+    result |= {"machine": f"{platform.machine()} {machine}".strip(), "device": device}
+    return result | {"threads": config["threads"]}
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -255,8 +255,8 @@ def run(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError: nothing was created.
-        lock.Busy: another process works on this run.
-        Stopped: a signal was obeyed; all is saved.
+        Busy: another process works on this run.
+        Stopped: by a signal; everything is saved.
     """
     if folder := _done_before(cfg):
         return folder
@@ -267,7 +267,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def _done_before(cfg: DictConfig) -> Path | None:
-    """Return the folder of this very run if it is done; to know that costs no import of torch."""
+    """Return the run's folder if it is done; this does not import torch."""
     with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError):
         config = dict(leaves(cfg, ""))
         folder = folder_of(config)
@@ -294,8 +294,8 @@ def train(config: Config, folder: Path) -> None:
         if config["logger"]["_target_"] is None:
             return None
         run_id = hashlib.sha256("/".join(folder.parts[-2:]).encode()).hexdigest()[:16]
-        given = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
-        return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
+        available = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
+        return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 
     with contextlib.closing(trainer):
         session.train_in_folder(

@@ -1,4 +1,4 @@
-"""The loop: collect whole episodes, pay the updates they owe, evaluate (Ni et al. 2023)."""
+"""The loop: collect whole episodes, do the updates they owe, evaluate (Ni et al. 2023)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Counters:
     episodes: int = 0
     updates: int = 0
     owed: int = 0  # updates still to do before the next collection
-    in_cycle: bool = False  # collected, and its row not yet written
+    in_cycle: bool = False  # episodes are collected, the row is not yet written
     cycle_steps: int = 0
     cycle_return: float = 0.0
     cycle_success: float = math.nan
@@ -63,7 +63,7 @@ class Trainer:
         eval_episodes: episodes of one evaluation, played as one batch; at least 1.
         stop_at_return: end once an evaluation's mean return reaches it; None never does.
         stop_at_success: the same for the fraction of its episodes that succeed; a task that
-            reports no success never reaches it. With both, both have to be reached.
+            reports no success never reaches it. If both are given, both must be reached.
         update: the agent's update in another form, such as a CUDA graph; None for its own.
     """
 
@@ -168,7 +168,7 @@ class Trainer:
         return 1.0 if self.finished else min(max(done / self.total_steps, 0.0), 1.0)
 
     def seconds(self) -> float:
-        """Return the time spent training, earlier processes included."""
+        """Return the time spent training, earlier processes included, in seconds."""
         return self.elapsed + time.perf_counter() - self._since
 
     def collect(self) -> None:

@@ -248,7 +248,10 @@ class TMazeVec(Lockstep):
 
 
 class Variant(TMazeVec):
-    """What the named variants share: their defaults, and that the oracle's place is fixed."""
+    """What the named variants share: defaults, and a fixed place of the oracle.
+
+    The signature is the schema of their keys in a config: ``oracle_length`` is none.
+    """
 
     variant_oracle_length: int
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and what ``status.json`` says of it."""
+"""A run's progress: the line on the console, and fields of ``status.json``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from memrl.trainer import Trainer
 
 LIVE_S, PLAIN_S = 0.2, 10.0  # between lines on a terminal, and elsewhere
 
-
 log = logging.getLogger("memrl")
 
 
 class Progress:
-    """Measures a trainer's speed and writes it as one line: live on a terminal, else now and then.
+    """Measures a trainer's speed and shows it as one line, live on a terminal.
 
-    Call it at the trainer's boundaries; between lines that costs a clock reading.
+    To be called at the trainer's boundaries; between lines that costs a clock reading.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -53,7 +52,7 @@ class Progress:
         return True
 
     def end(self) -> None:
-        """Leave the live line behind."""
+        """End the live line."""
         if self.shown:
             sys.stdout.write("\n")
             sys.stdout.flush()
