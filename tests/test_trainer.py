@@ -1,5 +1,6 @@
 """The loop: its order, its counts, what it writes, and that it may be cut anywhere."""
 
+import contextlib
 import io
 import math
 
@@ -427,6 +428,19 @@ def test_updates_per_step_out_of_range_is_refused_by_name(value):
         trainer_of(Tape(), updates_per_step=value)
 
 
+def test_an_update_in_another_form_takes_the_place_of_the_agents_own():
+    tape, batches = Tape(), []
+
+    def update(batch):
+        batches.append(batch)
+        return {"loss": torch.tensor(0.5)}
+
+    trainer_of(tape, update=update).fit(tape.boundary)
+    assert tape.updates == 0
+    assert len(batches) == tape.rows("train")[-1]["updates"] > 10
+    assert {row["train/loss"] for row in tape.rows("train")} == {0.5}
+
+
 # --- interruption, with a real agent -------------------------------------------------------------
 
 SMALL = ["device=cpu", "env.length=3", "batch_size=3", "algo.hidden_dims=[8]", "budget=smoke"]
@@ -549,6 +563,27 @@ def test_seconds_go_on_counting_over_interruptions():
     trainer.load_state_dict(state)
     assert trainer.seconds() >= 1000
     assert trainer.state_dict()["elapsed"] >= 1000
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_environment_is_closed_however_a_run_ends(fails, monkeypatch, tmp_path):
+    make_env, envs = experiment.make_env, []
+
+    def noted(*arguments):
+        envs.append(make_env(*arguments))
+        return envs[-1]
+
+    def fail(trainer, boundary):
+        raise RuntimeError("as a test wants it")
+
+    monkeypatch.setattr(experiment, "make_env", noted)
+    if fails:
+        monkeypatch.setattr(Trainer, "fit", fail)
+    config = config_of(LSTM)
+    with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+        experiment.train(config, tmp_path / "run")
+    assert len(envs) == 4  # to check ranges, for the task's shapes, to train, to evaluate
+    assert all(env.closed for env in envs)
 
 
 @pytest.mark.parametrize("overrides", [LSTM, GPT], ids=lambda o: o[0])
