@@ -120,9 +120,9 @@ class SACD(SoftActor):
 class SeparateSACD(SoftActor):
     """Policy and critic with a memory each; the target network is a whole critic.
 
-    The critic takes its step first (the sum of both heads' losses, not halved), and the policy is
-    then judged by the new critic. The policy's activations of all micro-batches are held until
-    then. Arguments as for :class:`SACD`, and
+    The critic takes its step first (the sum of both heads' losses, not halved); then the policy's
+    loss uses the new critic. Until then the policy's activations of all micro-batches are held.
+    Arguments as for :class:`SACD`, and
 
     Args:
         memory: the critic's.

@@ -200,7 +200,7 @@ class Session:
             log.warning(f"since this run began: {'; '.join(self.status.changed)}")
 
     def boundary(self) -> None:
-        """Save if it is time or a signal has arrived, stop in the latter case; show progress."""
+        """Save if it is time; after a signal save and stop; show progress."""
         stopped = self.signals.stopped()
         if stopped or time.monotonic() >= self.next_save:
             self.save()
