@@ -45,39 +45,38 @@ def reference(model: str, length: int) -> Callable[[], Any]:
     return lambda: update(batch)
 
 
-def agent_of(model: str, length: int, overrides: list[str]) -> Any:
-    """Return a configured agent on the device."""
+def update_of(model: str, length: int, overrides: list[str]) -> Callable[[Any], Any]:
+    """Return the update of a configured agent on the device."""
     from memrl.experiment import build_agent, resolve
+    from memrl.graphs import update_function
     from memrl.run.config import compose_config
 
     given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", "device=cuda"]
-    given += ["budget.train_episodes=10", *SHARED, *overrides]
-    return build_agent(resolve(compose_config(given)))[0]
+    config = resolve(compose_config([*given, "budget.train_episodes=10", *SHARED, *overrides]))
+    return update_function(build_agent(config)[0], config["update"])
 
 
 def ours(model: str, length: int, overrides: list[str]) -> Callable[[], Any]:
-    """Return an update of a configured agent, after compilation and capture."""
-    agent = agent_of(model, length, overrides)
+    """Return an update of a configured agent, past compilation and capture."""
+    update = update_of(model, length, overrides)
     batch = type(windows(1))(*(column.cuda() for column in windows(length)))
     for _ in range(CHECKED):
-        agent.update(batch)
-    return lambda: agent.update(batch)
+        update(batch)
+    return lambda: update(batch)
 
 
 def check(model: str) -> None:
     """Exit with a message unless eager, compiled and graphed updates have the same losses."""
     batch = type(windows(1))(*(column.cuda() for column in windows(50)))
     losses = {}
-    for update in ("eager", "compiled", "graphed"):
-        agent = agent_of(model, 50, ["dropout=0", f"update={update}"])
-        losses[update] = [agent.update(batch)["loss"].item() for _ in range(CHECKED)]
-    for update, found in losses.items():
-        for own, eager in zip(found, losses["eager"], strict=True):
-            if abs(own - eager) > 1e-3 * abs(eager):
-                sys.exit(f"{model}, {update}: losses {found}, eager {losses['eager']}")
-    print(
-        f"{model}: compiled and graphed updates have the losses of eager ones ({CHECKED} updates)"
-    )
+    for kind in ("eager", "compiled", "graphed"):
+        update = update_of(model, 50, ["dropout=0", f"update={kind}"])
+        losses[kind] = [update(batch)["loss"].item() for _ in range(CHECKED)]
+    for kind, values in losses.items():
+        for value, eager in zip(values, losses["eager"], strict=True):
+            if abs(value - eager) > 1e-3 * abs(eager):
+                sys.exit(f"{model}, {kind}: losses {values}, eager {losses['eager']}")
+    print(f"{model}: compiled and graphed losses of {CHECKED} updates are the eager ones")
 
 
 def expected() -> None:

@@ -61,13 +61,14 @@ def reference(model: str, length: int, threads: int) -> Callable[[], Any]:
 def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callable[[], Any]:
     """Return an update of a configured agent."""
     from memrl.experiment import build_agent, resolve
+    from memrl.graphs import update_function
     from memrl.run.config import compose_config
 
     short = ["budget.train_episodes=10", "device=cpu", f"threads={threads}"]
     given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", *short, *overrides]
-    agent, _, _ = build_agent(resolve(compose_config(given)))
-    batch = windows(length)
-    return lambda: agent.update(batch)
+    config = resolve(compose_config(given))
+    update, batch = update_function(build_agent(config)[0], config["update"]), windows(length)
+    return lambda: update(batch)
 
 
 def operations(model: str, length: int) -> float:

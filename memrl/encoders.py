@@ -19,7 +19,7 @@ from memrl.interfaces import TaskSpec
 class Encoder(nn.Module):
     """What encoders share: linear layers with ReLU for the previous action and reward.
 
-    A kind of encoder adds the observation's embedding, ``embed``.
+    A subclass adds the observation's embedding, ``embed``.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         assert space.shape is not None
         self.obs_shape = space.shape
         pixels = space.dtype == np.uint8 and len(space.shape) == 3
-        self.largest = 255.0 if pixels else 1.0  # pixels come as bytes, and leave in [0, 1]
+        self.scale = 255.0 if pixels else 1.0  # pixels are bytes, to be scaled to [0, 1]
         self.action = nn.Linear(action_width, action_dim) if action_dim else None
         self.reward = nn.Linear(1, reward_dim) if reward_dim else None
         self.output_dim = action_dim + reward_dim + obs_dim
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         if self.reward is not None:
             parts.append(torch.relu(self.reward(prev_reward.unsqueeze(-1))))
         flat = obs.reshape(-1, *self.obs_shape).float()
-        flat = flat / self.largest if self.largest != 1 else flat
+        flat = flat / self.scale if self.scale != 1 else flat
         parts.append(self.embed(flat).view(*prev_reward.shape, -1))
         return torch.cat(parts, dim=-1)
 
@@ -75,7 +75,6 @@ class MLPEncoder(Encoder):
         self.obs = nn.Linear(math.prod(self.obs_shape), obs_dim)
 
     def embed(self, obs: Tensor) -> Tensor:
-        """Map (N, *obs_shape) to (N, obs_dim)."""
         return torch.relu(self.obs(obs.flatten(1)))
 
 
@@ -85,7 +84,7 @@ class CNNEncoder(Encoder):
     Args:
         spec: the task; its observations are images (C, height, width).
         action_width: width of the previous action as it arrives (one-hot if discrete).
-        channels: of each convolution; each makes the image one pixel lower and narrower.
+        channels: output channels of each convolution, which takes one row and one column off.
         obs_dim: width of the observation's embedding, at least 1.
         action_dim: width of the previous action's embedding; 0 leaves it out.
         reward_dim: width of the previous reward's embedding; 0 leaves it out.

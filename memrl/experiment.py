@@ -1,4 +1,4 @@
-"""One run: compose -> validate -> build -> fit. Nothing below this module sees a config."""
+"""One run: compose -> validate -> build -> fit. The learning core never sees a config."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def resolve(cfg: DictConfig) -> Config:
         raise ConfigError(f"logger={needed}: not installed; {install}")
     if config["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
-    make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1)  # ranges, before a table is asked
+    # Before anything that a table gives for a length: the ranges of the task.
+    make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1).close()
     config = dict(leaves(cfg, ""))
     check_types(config)
     check_ranges(config)
@@ -104,7 +105,7 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
 
 
 def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
-    """Construct a section's ``_target_`` from its keys and from what it asks for by name.
+    """Construct a section's ``_target_`` from its keys and from what memrl provides.
 
     Args:
         path: the section's dotted name, for messages.
@@ -112,18 +113,18 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         available: arguments that are passed on if the constructor has a parameter of that name.
 
     Raises:
-        ConfigError: a missing key, or whatever the constructor refused.
+        ConfigError: a missing key, or a value that the constructor refused.
     """
     target = get_object(section["_target_"])
     parameters = inspect.signature(target).parameters
     arguments = {key: value for key, value in section.items() if key not in LABELS}
-    given = {key: value for key, value in available.items() if key in parameters}
+    provided = {key: value for key, value in available.items() if key in parameters}
     try:
-        inspect.signature(target).bind(**(given | arguments))
+        inspect.signature(target).bind(**(provided | arguments))
     except TypeError as error:
         raise ConfigError(f"{path}: {error}") from None
     try:
-        return target(**(given | arguments))
+        return target(**(provided | arguments))
     except ValueError as error:
         first = str(error).split(" ")[0]
         prefix = f"{path}." if first in arguments else "" if first in RANGES else f"{path}: "
@@ -147,7 +148,6 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
-    from memrl import graphs
     from memrl.memory import Memory, action_width
     from memrl.run import machine
 
@@ -157,8 +157,8 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     torch.manual_seed(config["seed"])
-    env = make_env(config, 1)
-    spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
+    with contextlib.closing(make_env(config, 1)) as env:
+        spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
         raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
@@ -188,15 +188,12 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
         horizon=spec.horizon,
         train_steps=config["budget"]["train_episodes"] * spec.horizon,
     )
-    if config["update"] == "compiled":
-        graphs.compile_(agent)
-    elif config["update"] == "graphed":
-        agent.update = graphs.Graphed(agent.update)
     return agent, spec, device
 
 
 def build(config: Config) -> Trainer:
     """Build everything a run needs from a resolved config; nothing is written."""
+    from memrl.graphs import update_function
     from memrl.replay import Replay
 
     agent, spec, device = build_agent(config)
@@ -214,12 +211,13 @@ def build(config: Config) -> Trainer:
         replay=replay,
         device=device,
         horizon=spec.horizon,
+        update=update_function(agent, config["update"]),
         **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
     )
 
 
 def check_replay(config: Config, spec: TaskSpec) -> None:
-    """Raise ConfigError if the replay asked for cannot hold a round; nothing is reserved."""
+    """Raise ConfigError if the replay cannot hold a round of episodes; no memory is reserved."""
     from memrl.replay import check_capacity
 
     try:
@@ -229,7 +227,7 @@ def check_replay(config: Config, spec: TaskSpec) -> None:
 
 
 def replay_capacity(config: Config, horizon: int) -> int:
-    """Return the slots asked for, or else the published number less what can never be filled."""
+    """Return the configured number of slots, or the published one, capped at what a run fills."""
     if config["replay_capacity"] is not None:
         return int(config["replay_capacity"])
     budget = config["budget"]
@@ -239,20 +237,20 @@ def replay_capacity(config: Config, horizon: int) -> int:
 
 
 def versions(config: Config, device: str) -> dict[str, Any]:
-    """Return what may change the results of the same config: software, machine, threads."""
+    """Return what may change the results of one config: software, machine, threads."""
     import torch
 
     from memrl.run.machine import cpuinfo
 
     machine = torch.cuda.get_device_name() if device == "cuda" else cpuinfo("model name")
-    found: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
+    result: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "gymnasium"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
+            result[package] = version(package)
     code = os.environ.get("MEMRL_CODE")  # set where a sweep runs a snapshot of the code
-    found |= {"code": code} if code else {}
-    found |= {"machine": f"{platform.machine()} {machine}".strip(), "device": device}
-    return found | {"threads": config["threads"]}
+    result |= {"code": code} if code else {}
+    result |= {"machine": f"{platform.machine()} {machine}".strip(), "device": device}
+    return result | {"threads": config["threads"]}
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -269,19 +267,19 @@ def run(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError: nothing was created.
-        lock.Busy: another process works on this run.
-        Stopped: a signal was obeyed; all is saved.
+        Busy: another process works on this run.
+        Stopped: by a signal; everything is saved.
     """
     if folder := _done_before(cfg):
         return folder
     config = resolve(cfg)
     folder = folder_of(config)
-    work(config, folder)
+    train(config, folder)
     return folder
 
 
 def _done_before(cfg: DictConfig) -> Path | None:
-    """Return the folder of this very run if it is done; to know that costs no import of torch."""
+    """Return the run's folder if it is done; this does not import torch."""
     with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError):
         config = dict(leaves(cfg, ""))
         folder = folder_of(config)
@@ -291,7 +289,7 @@ def _done_before(cfg: DictConfig) -> Path | None:
     return None
 
 
-def work(config: Config, folder: Path) -> None:
+def train(config: Config, folder: Path) -> None:
     """Train a resolved config in its folder, to the end; raises what ``run`` does."""
     if session.is_done(folder, config):
         log.info(f"already done: {folder}")
@@ -308,14 +306,15 @@ def work(config: Config, folder: Path) -> None:
         if config["logger"]["_target_"] is None:
             return None
         run_id = hashlib.sha256("/".join(folder.parts[-2:]).encode()).hexdigest()[:16]
-        given = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
-        return make("logger", config["logger"], **given)  # type: ignore[no-any-return]
+        available = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
+        return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 
-    session.work(
-        folder,
-        trainer,
-        config,
-        versions(config, trainer.device.type),
-        config["checkpoint_minutes"],
-        open_logger,
-    )
+    with contextlib.closing(trainer):
+        session.train_in_folder(
+            folder,
+            trainer,
+            config,
+            versions(config, trainer.device.type),
+            config["checkpoint_minutes"],
+            open_logger,
+        )

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = Any
-"""A recurrent state: opaque, born at an episode's start, threaded by the caller, dead at its end.
+"""A recurrent state: opaque, new in each episode, passed on by the caller, dropped at its end.
 
-All its rows are at the same time step, and no update of the weights happens while it lives.
+All its rows are at the same time step, and no update of the weights happens while it is in use.
 """
 
 
 class TaskSpec(NamedTuple):
-    """What an agent has to know of a task."""
+    """What an agent needs to know about a task."""
 
     observation_space: gymnasium.Space[Any]  # of one environment
     action_space: gymnasium.Space[Any]  # of one environment
@@ -40,10 +40,10 @@ class Episodes(NamedTuple):
 
 
 class SequenceModel(Protocol):
-    """A causal map from a history to a state, with one law.
+    """A causal model of histories, with one law.
 
     A history fed whole or in pieces gives the same outputs (evaluation mode). Dropout, if any, is
-    one of PyTorch's dropout modules or recurrent layers, so that others can see it.
+    one of PyTorch's dropout modules or recurrent layers, so that it can be detected.
     """
 
     output_dim: int
@@ -59,10 +59,8 @@ class SequenceModel(Protocol):
         """
 
 
-class Agent(Protocol):
-    """Acts and learns; sees no environment and no buffer."""
-
-    memory: Any  # the ``Memory`` it acts with
+class Actor(Protocol):
+    """Acts; sees no environment."""
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state of ``batch_size`` episodes about to begin."""
@@ -70,22 +68,35 @@ class Agent(Protocol):
     def act(
         self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
     ) -> tuple[Tensor, State]:
-        """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,)."""
+        """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,).
+
+        Args:
+            obs: what the environments show.
+            prev_reward: of the step before; 0 at an episode's start.
+            state: what ``initial_state`` or the last call returned.
+            explore: True while collecting, False while evaluating.
+        """
+
+
+class Agent(Actor, Protocol):
+    """Acts and learns; sees no environment and no buffer."""
+
+    memory: Any  # the ``Memory`` it acts with
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
-        """Do one gradient step; its metrics, ``loss`` among them, are not synchronised with."""
+        """Do one gradient step; return its metrics, ``loss`` among them, without a host sync."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next ``act`` and ``update`` depend on, random generators aside."""
+        """Return all that later calls depend on, except random generators."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Return all that the optimisers move, by name."""
+        """Return the network weights that are trained, by name."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what acting alone needs, by name."""
+        """Return the weights that acting needs, by name."""
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Restore what ``weights`` returned."""

@@ -1,12 +1,12 @@
 """Memory = encoder -> sequence model; the one place where actions and rewards are shifted.
 
-The state h_t depends on observations o_0..o_t and on the actions and rewards before o_t:
+The summary h_t depends on observations o_0..o_t and on the actions and rewards before o_t:
 the first input of an episode or window carries a zero action vector and a zero reward.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import torch
@@ -25,21 +25,14 @@ def action_width(space: gymnasium.Space[Any]) -> int:
     raise ValueError(f"the action space must be Discrete, got {space}")
 
 
-class ActState(NamedTuple):
-    """What acting carries from one step to the next."""
-
-    memory: State
-    prev_action: Tensor  # (B,) int64; -1 before the first
-
-
 class Memory(nn.Module):
-    """Summarise histories: (observations, actions, rewards) -> states of width ``output_dim``.
+    """Summarise histories: (observations, actions, rewards) -> vectors of width ``output_dim``.
 
     Args:
-        encoder: of one step.
-        seq_model: of the embedded steps.
+        encoder: embeds one step.
+        seq_model: reads the embedded steps.
         n_action: A.
-        precision: number format of what the sequence model does with whole windows, that is in
+        precision: number format in which the sequence model processes whole windows, that is in
             training; encoder and weights stay float32, and so does acting.
     """
 
@@ -58,17 +51,11 @@ class Memory(nn.Module):
         self.output_dim: int = seq_model.output_dim  # type: ignore[assignment]
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the sequence model's state of ``batch_size`` empty histories."""
+        """Return the state of ``batch_size`` empty histories, for ``step``."""
         return self.seq_model.initial_state(batch_size)  # type: ignore[operator]
 
-    def begin(self, batch_size: int) -> ActState:
-        """Return the state of an agent before the first step of ``batch_size`` episodes."""
-        device = next(self.parameters()).device
-        no_action = torch.full((batch_size,), -1, device=device)
-        return ActState(self.initial_state(batch_size), no_action)
-
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Return the states of whole windows.
+        """Return the summaries of whole windows.
 
         Args:
             obs: (T + 1, B, *obs_shape).
@@ -85,7 +72,7 @@ class Memory(nn.Module):
         return h.to(self.precision)
 
     def embed(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Return what the sequence model is given for a whole window, (T + 1, B, D)."""
+        """Return the sequence model's inputs for whole windows, (T + 1, B, D)."""
         prev_action = F.pad(action, (0, 0, 1, 0), value=-1)
         prev_reward = F.pad(reward, (0, 0, 1, 0))
         return self.encoder(  # type: ignore[no-any-return]

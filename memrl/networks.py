@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Head(nn.Sequential):
-    """Map a history state to one number per output: linear layers with ReLU between.
+    """Map a history's summary to one number per output: linear layers with ReLU between.
 
     Hidden weights are uniform in +-1/sqrt(number of outputs of the layer), hidden biases 0.1;
     the last layer is uniform in +-``last_init``, biases included.
@@ -41,11 +41,11 @@ class Head(nn.Sequential):
     def forward(self, h: Tensor) -> Tensor:
         """Map (..., input_dim) to (..., output_dim) float32.
 
-        Hidden layers compute in the number format of ``h``, the last one in float32: values keep
-        their digits, and so do the differences that they are learnt from.
+        Hidden layers compute in the number format of ``h``, the last one in float32, so that
+        neither values nor the small differences between them are rounded.
         """
         *hidden, last = self
-        y = h.flatten(0, -2)  # of a batch of rows ReLU may take the place: it is no view
+        y = h.flatten(0, -2)  # 2-D: then a layer's output is no view, which ReLU may overwrite
         with products_in(h.dtype, h.device):
             for layer in hidden:
                 y = layer(y)
@@ -60,10 +60,10 @@ def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.Abstract
 
 
 class Dropout(nn.Dropout):
-    """PyTorch's dropout; on a CPU its masks are drawn four numbers at a time.
+    """PyTorch's dropout; on a CPU one random integer gives four values of the mask.
 
-    There the probability is rounded to a multiple of 2^-16 below 1, and the scale is that of the
-    rounded one, so that means in float32 stay what they are without dropout.
+    There the probability is rounded to a multiple of 2^-16 below 1, and the outputs are scaled by
+    the rounded one, so that their means stay what they are without dropout.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,34 +73,36 @@ class Dropout(nn.Dropout):
         dropped = min(round(self.p * 2**16), 2**16 - 1)  # of the values of a 16-bit integer
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = torch.ge(bits, dropped - 2**15, out=torch.empty(x.shape, dtype=x.dtype))
-        return x * kept.mul_(2**16 / (2**16 - dropped))
+        mask = torch.ge(bits, dropped - 2**15, out=torch.empty(x.shape, dtype=x.dtype))
+        return x * mask.mul_(2**16 / (2**16 - dropped))
 
 
 def set_training(module: nn.Module, training: bool) -> None:
-    """Switch dropout on or off; free when nothing changes, for it runs at every step of acting."""
+    """Switch dropout on or off; costs nothing if it already is: acting calls it at every step."""
     if module.training != training:
         module.train(training)
 
 
 def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
-    """Return PyTorch's Adam in one kernel, which a CUDA graph can hold."""
+    """Return PyTorch's Adam, fused into one kernel that a CUDA graph can capture."""
     weights = list(parameters)
     cuda = weights[0].device.type == "cuda"
     return torch.optim.Adam(weights, lr=lr, fused=True, capturable=cuda)
 
 
 def accumulate_(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
-    """Add each metric to the sum of its name, or begin one."""
+    """Add each metric to the sum of the same name, or start one."""
     for key, value in metrics.items():
         sums[key] = sums[key] + value if key in sums else value
 
 
 def frozen_copy(module: nn.Module) -> Any:
-    """Return a copy that learns nothing, such as a target network."""
+    """Return a copy whose parameters need no gradient, such as a target network."""
     copied = deepcopy(module).requires_grad_(False)
     for layer in copied.modules():
-        if isinstance(layer, nn.RNNBase):  # cuDNN wants its weights in one piece, as they were
+        if isinstance(
+            layer, nn.RNNBase
+        ):  # cuDNN wants contiguous weights, and copying separates them
             layer.flatten_parameters()
     return copied
 

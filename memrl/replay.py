@@ -1,8 +1,8 @@
 """Replay: a ring of slots (Ni et al. 2023).
 
-An episode of n steps takes n + 1 consecutive slots. Slot i holds an observation and what was done
-there: action, reward, end of the task. The extra slot holds the final observation and ends the
-episode. S is the window's length in transitions.
+An episode of n steps takes n + 1 consecutive slots. A slot holds an observation and what followed
+it: action, reward, termination. The extra slot holds the final observation and ends the episode.
+S is the window's length in transitions.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Replay:
 
 
 def check_capacity(capacity: int, spec: TaskSpec, num_envs: int = 1) -> None:
-    """Raise ValueError unless the slots hold a round of episodes, as long as the task has them."""
+    """Raise ValueError unless a round of ``num_envs`` episodes of full length fits."""
     least = num_envs * (spec.horizon + 1)
     if capacity < least:
         what = "one episode" if num_envs == 1 else f"the num_envs={num_envs} episodes of a round"
@@ -141,7 +141,7 @@ def check_capacity(capacity: int, spec: TaskSpec, num_envs: int = 1) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that can still be reserved on a device, in bytes."""
+    """Return the free memory of a device, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from memrl.interfaces import Episodes, State
-
-
-class Actor(Protocol):
-    """The acting half of an ``Agent``."""
-
-    def initial_state(self, batch_size: int) -> State:
-        """Return the state of ``batch_size`` episodes about to begin."""
-
-    def act(
-        self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
-    ) -> tuple[Tensor, State]:
-        """Choose actions (B,)."""
+from memrl.interfaces import Actor, Episodes, State
 
 
 class UniformActor:
-    """Uniformly random actions, for the episodes before learning."""
+    """Uniformly random actions, drawn with torch's generator; for the episodes before learning."""
 
     def __init__(self, n_action: int) -> None:
         self.n_action = n_action
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the empty state."""
         return ()
 
     def act(
         self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
     ) -> tuple[Tensor, State]:
-        """Return actions (B,) int64, drawn with torch's generator."""
         action = torch.randint(self.n_action, prev_reward.shape, device=prev_reward.device)
         return action, state
 
@@ -52,11 +38,14 @@ def rollout(
     """Play one episode in each of the environment's B rows.
 
     The environment must not reset rows by itself (``AutoresetMode.DISABLED``). A row that ends
-    early is stepped on with the others, and masked. An episode longer than ``horizon`` is an error.
+    early is stepped along with the others, and masked out.
 
     Returns:
         The episodes, on the CPU, and each row's ``info["success"]`` (B,) of its last step, or
         None if the task reports none.
+
+    Raises:
+        RuntimeError: an episode is longer than ``horizon``.
     """
     obs, _ = env.reset()
     B = env.num_envs
@@ -74,12 +63,12 @@ def rollout(
         )
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
         reward = np.array(rewards, dtype=np.float32)
-        over = alive & (terminated | truncated)
+        ended = alive & (terminated | truncated)
         if "success" in info:
             success = np.zeros(B) if success is None else success
-            success[over] = np.asarray(info["success"])[over]
+            success[ended] = np.asarray(info["success"])[ended]
         observations.append(torch.tensor(obs))
         steps.append((action.cpu(), *map(torch.tensor, (rewards, terminated & alive, alive))))
-        alive = alive & ~over
+        alive = alive & ~ended
     columns = [torch.stack(column) for column in zip(*steps, strict=True)]
     return Episodes(torch.stack(observations), *columns), success

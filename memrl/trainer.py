@@ -1,10 +1,11 @@
-"""The loop: collect whole episodes, pay the updates they owe, evaluate (Ni et al. 2023)."""
+"""The loop: collect whole episodes, do the updates they owe, evaluate (Ni et al. 2023)."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import gymnasium
@@ -12,40 +13,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memrl.graphs import Update
 from memrl.interfaces import Agent, Logger
 from memrl.networks import accumulate_
 from memrl.replay import Replay
 from memrl.rollout import UniformActor, rollout
 
 EVAL_SEED_OFFSET = 42  # the evaluation environment has its own generator
-COUNTERS = (
-    "env_steps",
-    "episodes",
-    "updates",
-    "owed",
-    "in_cycle",
-    "cycle_steps",
-    "cycle_return",
-    "cycle_success",
-    "cycle_updates",
-    "cycle_metrics",
-    "eval_block",
-    "last_return",
-    "last_success",
-)  # the trainer's own state
+
+
+@dataclass
+class Counters:
+    """Where a run stands: what a checkpoint of the trainer holds besides its parts' contents."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    owed: int = 0  # updates still to do before the next collection
+    in_cycle: bool = False  # episodes are collected, the row is not yet written
+    cycle_steps: int = 0
+    cycle_return: float = 0.0
+    cycle_success: float = math.nan
+    cycle_updates: int = 0
+    cycle_metrics: dict[str, Tensor] = field(default_factory=dict)  # sums over its updates
+    eval_block: int | None = None  # multiples of eval_every reached at the last cycle
+    last_return: float | None = None  # of the last evaluation
+    last_success: float = math.nan  # of tasks that report it
 
 
 class Trainer:
     """Trains an agent in cycles: collect, update, log a row, evaluate if due.
 
-    The first cycle plays ``warmup_episodes`` uniformly random episodes. Its whole state is one
-    ``state_dict``, which may be taken at every boundary: between any two updates, and before and
-    after every collection.
+    The first cycle plays ``warmup_episodes`` uniformly random episodes. A ``state_dict`` may be
+    taken at every boundary: between any two updates, and before and after every collection.
 
     Args:
         make_env: builds the task's vector environment for a number of rows.
-        agent: learns, on ``device``.
-        replay: holds what was collected, on ``device``.
+        agent: the one to train, on ``device``.
+        replay: stores the collected episodes, on ``device``.
         device: where acting happens.
         horizon: longest episode of the task, in steps.
         seed: of the environments.
@@ -57,8 +62,9 @@ class Trainer:
         eval_every: episodes' worth of steps between evaluations, at least 1.
         eval_episodes: episodes of one evaluation, played as one batch; at least 1.
         stop_at_return: end once an evaluation's mean return reaches it; None never does.
-        stop_at_success: the same for the share of its episodes that succeed; a task that reports
-            no success never reaches it. With both, both have to be reached.
+        stop_at_success: the same for the fraction of its episodes that succeed; a task that
+            reports no success never reaches it. If both are given, both must be reached.
+        update: the agent's update in another form, such as a CUDA graph; None for its own.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Trainer:
         eval_episodes: int,
         stop_at_return: float | None,
         stop_at_success: float | None,
+        update: Update | None = None,
     ) -> None:
         for name, value in (
             ("num_envs", num_envs),
@@ -96,6 +103,7 @@ class Trainer:
         self.env.reset(seed=seed)
         self.eval_env.reset(seed=seed + EVAL_SEED_OFFSET)
         self.agent = agent
+        self.agent_update = update or agent.update
         self.replay = replay
         self.logger: Logger | None = None  # set before fit
         self.device = device
@@ -106,17 +114,7 @@ class Trainer:
         self.eval_every = eval_every
         self.stop_at = {"return": stop_at_return, "success": stop_at_success}
         self.total_steps = (warmup_episodes + train_episodes) * horizon
-        self.env_steps = self.episodes = self.updates = 0
-        self.owed = 0  # updates still to do before the next collection
-        self.in_cycle = False  # collected, and its row not yet written
-        self.cycle_steps = 0
-        self.cycle_return = 0.0
-        self.cycle_success = math.nan
-        self.cycle_updates = 0
-        self.cycle_metrics: dict[str, Tensor] = {}  # sums over the cycle's updates
-        self.eval_block: int | None = None  # multiples of eval_every reached at the last cycle
-        self.last_return: float | None = None
-        self.last_success = math.nan  # of tasks that report it
+        self.counters = Counters()
         self.elapsed = 0.0  # seconds in earlier processes
         self._since = time.perf_counter()
         self._cycle_since = (self._since, 0)
@@ -127,18 +125,18 @@ class Trainer:
         """Train to the end of the budget, or until solved.
 
         Args:
-            boundary: called wherever the state is whole; it may raise to stop.
+            boundary: called wherever a ``state_dict`` may be taken; it may raise to stop.
 
         Raises:
             FloatingPointError: a training metric is not finite.
         """
         self._since = time.perf_counter()
-        self._cycle_since = (self._since, self.updates)
+        self._cycle_since = (self._since, self.counters.updates)
         while True:
-            while self.owed:
+            while self.counters.owed:
                 self.update()
                 boundary()
-            if self.in_cycle:
+            if self.counters.in_cycle:
                 self._end_cycle()
             if self.finished:
                 return
@@ -149,109 +147,120 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """True if nothing is left to do."""
-        return not self.in_cycle and (self.env_steps >= self.total_steps or self.solved)
+        return not self.counters.in_cycle and (
+            self.counters.env_steps >= self.total_steps or self.solved
+        )
 
     @property
     def solved(self) -> bool:
-        """True if the last evaluation reached all there is to reach."""
-        if self.last_return is None:
+        """True if the last evaluation reached every threshold of ``stop_at``."""
+        if self.counters.last_return is None:
             return False
-        reached = {"return": self.last_return, "success": self.last_success}
-        asked = {name: least for name, least in self.stop_at.items() if least is not None}
-        return bool(asked) and all(reached[name] >= least for name, least in asked.items())
+        reached = {"return": self.counters.last_return, "success": self.counters.last_success}
+        thresholds = {name: least for name, least in self.stop_at.items() if least is not None}
+        return bool(thresholds) and all(reached[name] >= v for name, v in thresholds.items())
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent, 0 to 1; owed updates count as unspent steps."""
-        unpaid = min(self.owed / self.updates_per_step, self.cycle_steps)
-        done = self.env_steps - unpaid
+        """Fraction of the budget that is spent, 0 to 1; owed updates count as unspent steps."""
+        c = self.counters
+        done = c.env_steps - min(c.owed / self.updates_per_step, c.cycle_steps)
         return 1.0 if self.finished else min(max(done / self.total_steps, 0.0), 1.0)
 
     def seconds(self) -> float:
-        """Return the time spent training, earlier processes included."""
+        """Return the time spent training, earlier processes included, in seconds."""
         return self.elapsed + time.perf_counter() - self._since
 
     def collect(self) -> None:
-        """Play a round of episodes into the replay; owe the updates that they ask for."""
-        self._cycle_since = (time.perf_counter(), self.updates)
-        before, returns, successes = self.env_steps, [], []
-        warmup = self.env_steps == 0
+        """Play a round of episodes into the replay, and note the updates that they owe."""
+        c = self.counters
+        self._cycle_since = (time.perf_counter(), c.updates)
+        before, returns, successes = c.env_steps, [], []
+        warmup = c.env_steps == 0
         while True:
             space = self.env.single_action_space
             assert isinstance(space, gymnasium.spaces.Discrete)
             actor = UniformActor(int(space.n)) if warmup else self.agent
             episodes, success = rollout(self.env, actor, True, self.device, self.horizon)
             self.replay.add(episodes)
-            self.env_steps += int(episodes.mask.sum())
-            self.episodes += episodes.mask.shape[1]
+            c.env_steps += int(episodes.mask.sum())
+            c.episodes += episodes.mask.shape[1]
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
             if success is not None:
                 successes.append(float(success.mean()))
-            if not warmup or self.episodes >= self.warmup_episodes:
+            if not warmup or c.episodes >= self.warmup_episodes:
                 break
-        self.cycle_steps = self.env_steps - before
-        owed = self.updates_per_step * self.cycle_steps
+        c.cycle_steps = c.env_steps - before
+        owed = self.updates_per_step * c.cycle_steps
         if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
             owed = round(owed)
-        self.owed = math.floor(owed) if warmup else math.ceil(owed)
-        self.cycle_return = float(np.mean(returns))
-        self.cycle_success = float(np.mean(successes)) if successes else math.nan
-        self.in_cycle = True
+        c.owed = math.floor(owed) if warmup else math.ceil(owed)
+        c.cycle_return = float(np.mean(returns))
+        c.cycle_success = float(np.mean(successes)) if successes else math.nan
+        c.in_cycle = True
 
     def update(self) -> None:
         """Do one gradient step on a sampled batch."""
-        metrics = self.agent.update(self.replay.sample(self.batch_size))
-        self.owed -= 1
-        self.updates += 1
-        self.cycle_updates += 1
-        accumulate_(self.cycle_metrics, metrics)
+        c = self.counters
+        metrics = self.agent_update(self.replay.sample(self.batch_size))
+        c.owed -= 1
+        c.updates += 1
+        c.cycle_updates += 1
+        accumulate_(c.cycle_metrics, metrics)
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a metric of this cycle, or a weight, is not finite."""
-        when = f"at env step {self.env_steps}, by update {self.updates}"
-        for key, value in self.cycle_metrics.items():
+        when = f"at env step {self.counters.env_steps}, by update {self.counters.updates}"
+        for key, value in self.counters.cycle_metrics.items():
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"train/{key} is {value.item()} {when}")
         weights = dict(self.agent.named_parameters())
-        sound = [weight.isfinite().all() for weight in weights.values()]
-        if sound and not torch.stack(sound).all():  # the device is waited for once, not for each
-            name = next(name for name, fine in zip(weights, sound, strict=True) if not fine)
+        finite = [weight.isfinite().all() for weight in weights.values()]
+        if finite and not torch.stack(finite).all():  # one host sync, not one for each
+            name = next(name for name, ok in zip(weights, finite, strict=True) if not ok)
             raise FloatingPointError(f"the weights {name} are not finite {when}")
 
     def _end_cycle(self) -> None:
         self.check_finite()
+        c = self.counters
         now, (since, updates) = time.perf_counter(), self._cycle_since
-        if self.cycle_updates:
-            row = self._counters()
-            row |= {"train/return": self.cycle_return, "train/success": self.cycle_success}
-            for key, value in self.cycle_metrics.items():
-                row[f"train/{key}"] = value.item() / self.cycle_updates
-            row["time/updates_per_s"] = (self.updates - updates) / (now - since)
+        if c.cycle_updates:
+            row = self._step_columns()
+            row |= {"train/return": c.cycle_return, "train/success": c.cycle_success}
+            for key, value in c.cycle_metrics.items():
+                row[f"train/{key}"] = value.item() / c.cycle_updates
+            row["time/updates_per_s"] = (c.updates - updates) / (now - since)
             self._write("train", row)
-        block = self.env_steps // self.horizon // self.eval_every
-        due = self.eval_block is not None and block > self.eval_block  # never after the warm-up
-        self.eval_block = block
-        self.in_cycle, self.cycle_updates, self.cycle_metrics = False, 0, {}
-        if due or self.env_steps >= self.total_steps:
+        block = c.env_steps // self.horizon // self.eval_every
+        due = c.eval_block is not None and block > c.eval_block  # never after the warm-up
+        c.eval_block = block
+        c.in_cycle, c.cycle_updates, c.cycle_metrics = False, 0, {}
+        if due or c.env_steps >= self.total_steps:
             self._evaluate()
 
     def _evaluate(self) -> None:
         episodes, success = rollout(self.eval_env, self.agent, False, self.device, self.horizon)
-        self.last_return = float((episodes.reward * episodes.mask).sum(0).mean())
-        self.last_success = math.nan if success is None else float(success.mean())
-        row = self._counters() | {
-            "eval/return": self.last_return,
-            "eval/success": self.last_success,
+        self.counters.last_return = float((episodes.reward * episodes.mask).sum(0).mean())
+        self.counters.last_success = math.nan if success is None else float(success.mean())
+        row = self._step_columns() | {
+            "eval/return": self.counters.last_return,
+            "eval/success": self.counters.last_success,
             "eval/length": float(episodes.mask.sum(0).double().mean()),
         }
         self._write("eval", row)
 
-    def _counters(self) -> dict[str, float]:
-        return {"env_steps": self.env_steps, "episodes": self.episodes, "updates": self.updates}
+    def _step_columns(self) -> dict[str, float]:
+        c = self.counters
+        return {"env_steps": c.env_steps, "episodes": c.episodes, "updates": c.updates}
 
     def _write(self, table: str, row: dict[str, float]) -> None:
         assert self.logger is not None
         self.logger.write(table, row | {"time/seconds": self.seconds()})
+
+    def close(self) -> None:
+        """Close both environments."""
+        self.env.close()
+        self.eval_env.close()
 
     # --- interruption ----------------------------------------------------------------------------
 
@@ -266,13 +275,13 @@ class Trainer:
         for name, env in (("env", self.env), ("eval_env", self.eval_env)):
             rng[name] = env.np_random.bit_generator.state
         parts = {"agent": self.agent.state_dict(), "replay": self.replay.state_dict(), "rng": rng}
-        return {key: getattr(self, key) for key in COUNTERS} | parts | {"elapsed": self.seconds()}
+        return vars(self.counters) | parts | {"elapsed": self.seconds()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        for key in COUNTERS:
-            setattr(self, key, state[key])
-        self.cycle_metrics = {k: v.to(self.device) for k, v in self.cycle_metrics.items()}
+        self.counters = Counters(**{f.name: state[f.name] for f in fields(Counters)})
+        metrics = self.counters.cycle_metrics.items()
+        self.counters.cycle_metrics = {name: value.to(self.device) for name, value in metrics}
         self.elapsed = state["elapsed"]
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])

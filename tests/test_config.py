@@ -162,7 +162,7 @@ def test_every_task_takes_every_algorithm(env, algo):
     trainer.logger = type("Nowhere", (), {"write": lambda *_: None})()
     trainer.total_steps = 1  # ends after the warm-up, its updates and an evaluation
     trainer.fit(lambda: None)
-    assert trainer.updates > 0
+    assert trainer.counters.updates > 0
 
 
 def test_every_key_is_read_by_somebody():

@@ -256,20 +256,20 @@ def test_rows_repeated_after_a_crash_stand_once_in_tensorboard(
     in_cycle, tmp_path, monkeypatch, scalars
 ):
     monkeypatch.chdir(tmp_path)
-    boundary, seen = session.Process.boundary, []
+    boundary, seen = session.Session.boundary, []
 
-    def crash_later(process):
+    def crash_later(running):
         """Save once, at env step 90 or a little later; crash four cycles on."""
-        trainer = process.trainer
-        if trainer.env_steps >= 90 and trainer.in_cycle == in_cycle and not seen:
-            process.save()
-            seen.append(trainer.env_steps)
-        if trainer.env_steps > 110:
+        trainer = running.trainer
+        if trainer.counters.env_steps >= 90 and trainer.counters.in_cycle == in_cycle and not seen:
+            running.save()
+            seen.append(trainer.counters.env_steps)
+        if trainer.counters.env_steps > 110:
             raise Crash
-        boundary(process)
+        boundary(running)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.Process, "boundary", crash_later)
+        patch.setattr(session.Session, "boundary", crash_later)
         with pytest.raises(Crash):
             run(["logger=tensorboard"])
     assert seen == [90]

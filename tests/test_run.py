@@ -864,5 +864,5 @@ def test_a_signal_ends_the_whole_sweep(launch: Launch, tmp_path: Path) -> None:
 def test_a_status_that_says_nonsense_is_begun_anew(before, tmp_path):
     (tmp_path / "status.json").write_text(before)
     status = status_file.Status(tmp_path, {"torch": "2.13"})
-    assert status.fields["attempt"] == 1
-    assert status.fields["versions"] == {"torch": "2.13", "changed": []}
+    assert status.fields.attempt == 1
+    assert status.fields.versions == {"torch": "2.13", "changed": []}

@@ -1,5 +1,6 @@
 """The loop: its order, its counts, what it writes, and that it may be cut anywhere."""
 
+import contextlib
 import io
 import math
 
@@ -193,7 +194,7 @@ def test_everything_collected_is_in_the_replay():
 def test_length_50_owes_127_updates_after_the_warm_up_and_13_an_episode():
     tape, trainer = fitted(length=50, train_episodes=3)
     assert updates_between_rows(tape) == [127, 13, 13, 13]
-    assert trainer.env_steps == 13 * 51
+    assert trainer.counters.env_steps == 13 * 51
     rows = [[row[key] for key in COUNTERS] for row in tape.rows("train")]
     assert rows == [[510, 10, 127], [561, 11, 140], [612, 12, 153], [663, 13, 166]]
 
@@ -201,9 +202,9 @@ def test_length_50_owes_127_updates_after_the_warm_up_and_13_an_episode():
 @pytest.mark.parametrize(("length", "train_episodes"), [(3, 1), (3, 7), (7, 11)])
 def test_the_budget_is_warm_up_plus_train_episodes(length, train_episodes):
     tape, trainer = fitted(length=length, train_episodes=train_episodes)
-    assert trainer.env_steps == trainer.total_steps == (10 + train_episodes) * (length + 1)
-    assert trainer.episodes == 10 + train_episodes
-    assert tape.rows("train")[-1]["env_steps"] == trainer.env_steps
+    assert trainer.counters.env_steps == trainer.total_steps == (10 + train_episodes) * (length + 1)
+    assert trainer.counters.episodes == 10 + train_episodes
+    assert tape.rows("train")[-1]["env_steps"] == trainer.counters.env_steps
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_owed_updates_are_rounded_down_after_the_warm_up_then_up(
 def test_a_cycle_without_an_update_writes_no_row():
     tape, trainer = fitted(length=3, updates_per_step=0.02, train_episodes=2)  # owes 0.8, 0.08
     assert [row["env_steps"] for row in tape.rows("train")] == [44, 48]
-    assert trainer.updates == 2
+    assert trainer.counters.updates == 2
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_an_evaluation_row_holds_the_means_of_its_episodes():
     assert row["eval/return"] == pytest.approx(-1)  # a penalty of -1/4 at all steps but the last
     assert row["eval/length"] == 5
     assert math.isnan(row["eval/success"])  # a T-Maze reports none
-    assert trainer.last_return == row["eval/return"]
+    assert trainer.counters.last_return == row["eval/return"]
     assert list(row) == [*COUNTERS, "eval/return", "eval/success", "eval/length", "time/seconds"]
 
 
@@ -313,7 +314,7 @@ def test_the_run_stops_once_an_evaluation_reaches_stop_at_return():
     tape, trainer = fitted(stop_at_return=-1.0, train_episodes=100, eval_every=6)
     assert evaluated_at(tape) == [12]
     assert trainer.finished and trainer.solved
-    assert trainer.env_steps == 12 * 4
+    assert trainer.counters.env_steps == 12 * 4
     assert trainer.progress == 1
 
 
@@ -375,7 +376,7 @@ def test_a_training_row_holds_the_success_of_its_cycle():
 def test_progress_stays_between_0_and_1_and_counts_owed_updates_as_unspent():
     tape = Tape()
     trainer, seen = trainer_of(tape), []
-    trainer.fit(lambda: seen.append((trainer.progress, trainer.owed)))
+    trainer.fit(lambda: seen.append((trainer.progress, trainer.counters.owed)))
     assert seen[0] == (0, 0)
     assert seen[1] == (0, 10)  # ten episodes are played, and all their updates owed
     assert [p for p, _ in seen] == sorted(p for p, _ in seen)
@@ -404,7 +405,7 @@ def test_check_finite_sees_the_cycle_that_is_going_on():
         try:
             trainer.check_finite()
         except FloatingPointError:
-            bad.append(trainer.updates)
+            bad.append(trainer.counters.updates)
 
     with pytest.raises(FloatingPointError):
         trainer.fit(boundary)
@@ -425,6 +426,19 @@ def test_counts_below_1_are_refused_by_name(name, value):
 def test_updates_per_step_out_of_range_is_refused_by_name(value):
     with pytest.raises(ValueError, match=f"^updates_per_step must be above 0, got {value}$"):
         trainer_of(Tape(), updates_per_step=value)
+
+
+def test_an_update_in_another_form_takes_the_place_of_the_agents_own():
+    tape, batches = Tape(), []
+
+    def update(batch):
+        batches.append(batch)
+        return {"loss": torch.tensor(0.5)}
+
+    trainer_of(tape, update=update).fit(tape.boundary)
+    assert tape.updates == 0
+    assert len(batches) == tape.rows("train")[-1]["updates"] > 10
+    assert {row["train/loss"] for row in tape.rows("train")} == {0.5}
 
 
 # --- interruption, with a real agent -------------------------------------------------------------
@@ -549,6 +563,27 @@ def test_seconds_go_on_counting_over_interruptions():
     trainer.load_state_dict(state)
     assert trainer.seconds() >= 1000
     assert trainer.state_dict()["elapsed"] >= 1000
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_environment_is_closed_however_a_run_ends(fails, monkeypatch, tmp_path):
+    make_env, envs = experiment.make_env, []
+
+    def noted(*arguments):
+        envs.append(make_env(*arguments))
+        return envs[-1]
+
+    def fail(trainer, boundary):
+        raise RuntimeError("as a test wants it")
+
+    monkeypatch.setattr(experiment, "make_env", noted)
+    if fails:
+        monkeypatch.setattr(Trainer, "fit", fail)
+    config = config_of(LSTM)
+    with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+        experiment.train(config, tmp_path / "run")
+    assert len(envs) == 4  # to check ranges, for the task's shapes, to train, to evaluate
+    assert all(env.closed for env in envs)
 
 
 @pytest.mark.parametrize("overrides", [LSTM, GPT], ids=lambda o: o[0])

@@ -1,4 +1,4 @@
-"""What every agent's update is, however it is computed: in parts, in bfloat16, on a device."""
+"""What every agent's update is, however computed: in micro-batches, in bfloat16, on a device."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memrl import graphs
-from memrl.algos import parts
+from memrl.algos import agent as shared
 from memrl.memory import Memory
 from memrl.networks import Dropout, Head
 from memrl.run import machine
@@ -42,18 +42,18 @@ def tensors_of(agent):
     return found
 
 
-# --- in parts ------------------------------------------------------------------------------------
+# --- in micro-batches ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_update_in_parts_is_the_update_of_the_whole(name, monkeypatch):
+def test_an_update_in_micro_batches_is_the_update_of_the_whole(name, monkeypatch):
     make, batch = AGENTS[name][0], AGENTS[name][1]()
     whole = make()
     split = copy.deepcopy(whole)
     expected = whole.update(batch)
-    monkeypatch.setattr(parts, "CPU_INPUTS", 1)
-    monkeypatch.setattr(parts, "CPU_WINDOWS", 2)
-    assert len(parts.parts(batch)) == 2
+    monkeypatch.setattr(shared, "CPU_INPUTS", 1)
+    monkeypatch.setattr(shared, "CPU_WINDOWS", 2)
+    assert len(shared.micro_batches(batch)) == 2
     metrics = split.update(batch)
     assert metrics.keys() == expected.keys()
     for key, value in expected.items():
@@ -64,17 +64,17 @@ def test_an_update_in_parts_is_the_update_of_the_whole(name, monkeypatch):
 
 
 @pytest.mark.parametrize(("B", "sizes"), [(16, [16]), (17, [16, 1]), (40, [16, 16, 8])])
-def test_parts_hold_every_window_once_and_in_order(B, sizes):
+def test_micro_batches_hold_every_window_once_and_in_order(B, sizes):
     batch = batch_of(T=3, B=B)
-    found = parts.parts(batch._replace(mask=batch.mask.repeat(10**4, 1)))  # long windows
-    assert [part.reward.shape[1] for part in found] == sizes
-    for whole, columns in zip(batch[:4], list(zip(*found, strict=True))[:4], strict=True):
+    split = shared.micro_batches(batch._replace(mask=batch.mask.repeat(10**4, 1)))  # long windows
+    assert [rows.reward.shape[1] for rows in split] == sizes
+    for whole, columns in zip(batch[:4], list(zip(*split, strict=True))[:4], strict=True):
         assert torch.equal(whole, torch.cat(columns, dim=1))
 
 
-def test_short_windows_stay_together():
+def test_a_batch_of_short_windows_stays_whole():
     batch = batch_of(T=3, B=40)
-    assert parts.parts(batch)[0] is batch
+    assert shared.micro_batches(batch)[0] is batch
 
 
 # --- in bfloat16 ---------------------------------------------------------------------------------

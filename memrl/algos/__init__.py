@@ -1,1 +1,1 @@
-"""Algorithms: what to do with a memory's states."""
+"""Algorithms: agents that act and learn with a memory."""

@@ -1,59 +1,45 @@
 """Double DQN over histories (Ni et al. 2023; van Hasselt et al. 2016).
 
-T transitions, B batch, A actions, D width of a state.
+T transitions, B batch, A actions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from memrl.algos.checks import check_settings
-from memrl.algos.parts import parts
-from memrl.interfaces import Episodes
-from memrl.memory import ActState, Memory
-from memrl.networks import (
-    Head,
-    accumulate_,
-    adam,
-    frozen_copy,
-    mean_grad_norm,
-    polyak_,
-    set_training,
+from memrl.algos.agent import (
+    ActionNetwork,
+    MemoryAgent,
+    masked_mean,
+    micro_batches,
+    without_last_obs,
 )
+from memrl.interfaces import Episodes
+from memrl.memory import Memory
+from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
 
 
-class QNetwork(nn.Module):
-    """Action values of a history: a memory and a head."""
-
-    def __init__(self, memory: Memory, hidden_dims: Sequence[int]) -> None:
-        super().__init__()
-        self.memory = memory
-        self.head = Head(memory.output_dim, hidden_dims, memory.n_action, last_init=3e-3)
-
-    def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, A)."""
-        return self.head(self.memory(obs, action, reward))  # type: ignore[no-any-return]
-
-
-class DQN:
+class DQN(MemoryAgent):
     """Epsilon-greedy acting and double-DQN updates with a soft target network.
+
+    Every row of an exploring step counts towards the epsilon schedule.
 
     Args:
         memory: encoder and sequence model, already on its device.
         horizon: longest episode; the final epsilon is 1 / horizon.
         train_steps: environment steps chosen by this agent in the whole run.
         gamma: discount, in [0, 1].
-        tau: share of the online weights that enters the target each update, in (0, 1].
+        tau: fraction of the online weights that enters the target each update, in (0, 1].
         lr: Adam's learning rate, above 0.
         hidden_dims: widths of the head's hidden layers.
-        explore_fraction: share of ``train_steps`` after which epsilon has fallen from 1 to
+        explore_fraction: fraction of ``train_steps`` over which epsilon falls from 1 to
             1 / horizon, linearly; in (0, 1].
         dropout_scope: where dropout is active. "everywhere": in every forward pass of training,
-            so also while exploring and in targets, as the published program. "gradient": only
+            so also while exploring and in targets, as in the published program. "gradient": only
             in the pass that is differentiated (and the arg-max, if that pass gives it too).
         shared_forward: compute predictions and arg-max from one online forward pass instead of
             two. Without dropout this changes nothing, and it is then always done.
@@ -75,22 +61,17 @@ class DQN:
         for name, steps, least in (("horizon", horizon, 1), ("train_steps", train_steps, 0)):
             if steps < least:
                 raise ValueError(f"{name} must be at least {least}, got {steps}")
-        check_settings(gamma, tau, lr, dropout_scope)
+        super().__init__(memory, gamma, tau, lr, dropout_scope)
         if not 0 < explore_fraction <= 1:
             raise ValueError(f"explore_fraction must be in (0, 1], got {explore_fraction}")
-        device = next(memory.parameters()).device
-        self.memory = memory
-        self.online = QNetwork(memory, hidden_dims).to(device)
+        self.online = ActionNetwork(memory, hidden_dims, last_init=3e-3).to(self.device)
         self.target = frozen_copy(self.online)
         self.optimizer = adam(self.online.parameters(), lr)
-        self.gamma = gamma
-        self.tau = tau
-        self.dropout_everywhere = dropout_scope == "everywhere"
         self.shared_forward = shared_forward or not memory.has_dropout
         self.epsilon_end = 1 / horizon
         self.epsilon_steps = explore_fraction * train_steps
         self.explored_steps = 0
-        self.epsilon_now = torch.ones((), device=device)  # for metrics, where nothing may wait
+        self.epsilon_now = torch.ones((), device=self.device)  # for metrics: no host sync
 
     @property
     def epsilon(self) -> float:
@@ -100,27 +81,18 @@ class DQN:
         done = self.explored_steps / self.epsilon_steps
         return 1 + (self.epsilon_end - 1) * done
 
-    def initial_state(self, batch_size: int) -> ActState:
-        """Return the state of ``batch_size`` episodes about to begin."""
-        return self.memory.begin(batch_size)
+    @property
+    def actor(self) -> ActionNetwork:
+        return self.online
 
-    @torch.no_grad()
-    def act(
-        self, obs: Tensor, prev_reward: Tensor, state: ActState, explore: bool
-    ) -> tuple[Tensor, ActState]:
-        """Return actions (B,) int64: epsilon-greedy if ``explore``, else greedy.
-
-        Every row of an exploring step counts towards the epsilon schedule.
-        """
-        set_training(self.online, explore and self.dropout_everywhere)
-        h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
-        action = self.online.head(h).argmax(-1)
+    def choose(self, values: Tensor, explore: bool) -> Tensor:
+        action = values.argmax(-1)
         if explore:
             random = torch.randint_like(action, self.memory.n_action)
-            action = torch.where(torch.rand_like(h[:, 0]) < self.epsilon, random, action)
+            action = torch.where(torch.rand_like(values[:, 0]) < self.epsilon, random, action)
             self.explored_steps += len(action)
             self.epsilon_now.fill_(self.epsilon)
-        return action, ActState(memory, action)
+        return action
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step on the batch.
@@ -131,11 +103,11 @@ class DQN:
         n = batch.mask.sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
-        for part in parts(batch):
-            prediction, target = self.predict(part)
-            loss = ((prediction - target).square() * part.mask).sum() / n
+        for rows in micro_batches(batch):
+            prediction, target = self.predict(rows)
+            loss = masked_mean((prediction - target).square(), rows.mask, n)
             loss.backward()  # type: ignore[no-untyped-call]
-            q = (prediction.detach() * part.mask).sum() / n
+            q = masked_mean(prediction.detach(), rows.mask, n)
             accumulate_(metrics, {"loss": loss.detach(), "q": q})
         metrics |= {
             "epsilon": self.epsilon_now.clone(),
@@ -153,8 +125,8 @@ class DQN:
         if self.shared_forward:
             q = self.online(obs, action, reward)  # (T + 1, B, A)
             prediction, q_next = q[:-1], q[1:].detach()
-        else:  # no input of the last observation, so that no gradient passes through it
-            prediction = self.online(obs[:-1], action[:-1], reward[:-1])  # (T, B, A)
+        else:
+            prediction = self.online(*without_last_obs(batch))  # (T, B, A)
             set_training(self.online, self.dropout_everywhere)
             with torch.no_grad():
                 q_next = self.online(obs, action, reward)[1:]
@@ -165,31 +137,16 @@ class DQN:
             target = reward + self.gamma * value * ~batch.terminated
         return prediction.gather(-1, action.unsqueeze(-1)).squeeze(-1), target
 
+    def networks(self) -> dict[str, nn.Module]:
+        return {"online": self.online}
+
+    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"target": self.target, "optimizer": self.optimizer}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next ``act`` and ``update`` depend on, random generators aside."""
-        return {
-            "online": self.online.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "explored_steps": self.explored_steps,
-        }
+        return super().state_dict() | {"explored_steps": self.explored_steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        self.online.load_state_dict(state["online"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        super().load_state_dict(state)
         self.explored_steps = state["explored_steps"]
         self.epsilon_now.fill_(self.epsilon)
-
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Return all that the optimiser moves, by name."""
-        return self.online.named_parameters()
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return what greedy acting needs, by name."""
-        return self.online.state_dict()
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Restore what ``weights`` returned."""
-        self.online.load_state_dict(weights)

@@ -1,20 +1,21 @@
 """Discrete SAC over histories (Ni et al. 2023).
 
-The history states h_0 .. h_T come from one memory shared by policy and critic (:class:`SACD`), or
-from one memory each (:class:`SeparateSACD`). T transitions, B batch, A actions, D width of a state.
+The summaries h_0 .. h_T of histories come from one memory shared by policy and critic
+(:class:`SACD`), or from one memory each (:class:`SeparateSACD`). T transitions, B batch, A actions,
+D width of a summary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from memrl.algos.parts import parts
-from memrl.algos.soft import Policy, SoftActor, TwinHeads, critic_loss_of
+from memrl.algos.agent import micro_batches, without_last_obs
+from memrl.algos.soft import SoftActor, TwinHeads, policy_network, twin_loss
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
 from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
@@ -34,20 +35,20 @@ class Critic(nn.Module):
 
 
 class SACD(SoftActor):
-    """Policy and critic on the states of one shared memory; the target network is heads only.
+    """Policy and critic on the summaries of one shared memory; the target network is heads only.
 
-    One forward pass gives the states for everything; the loss is half the critic's plus the
+    One forward pass gives the summaries for everything; the loss is half the critic's plus the
     policy's, and one Adam moves all weights.
 
     Args:
         memory: encoder and sequence model, already on its device.
         gamma: discount, in [0, 1].
-        tau: share of the online heads that enters the target heads each update, in (0, 1].
+        tau: fraction of the online heads that enters the target heads each update, in (0, 1].
         lr: Adam's learning rate, above 0; of the temperature too.
         hidden_dims: widths of each head's hidden layers.
         alpha: the temperature, at least 0; if it is learned, the one to begin with.
-        target_entropy: None to leave the temperature as it is; else it is learned, such that the
-            policy's entropy tends to this share of its maximum, in [0, 1].
+        target_entropy: None for a fixed temperature; else it is learned, such that the policy's
+            entropy tends to this fraction of its maximum, in [0, 1].
         dropout_scope: "everywhere": dropout is active while exploring too, as in the published
             program. "gradient": only in updates.
         freeze_critic: let no gradient of the policy's loss pass through the critic's values; it
@@ -66,14 +67,13 @@ class SACD(SoftActor):
         dropout_scope: Literal["everywhere", "gradient"],
         freeze_critic: bool,
     ) -> None:
-        policy = Policy(memory, hidden_dims)
+        policy = policy_network(memory, hidden_dims)
         super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
         heads = TwinHeads(memory.output_dim, hidden_dims, memory.n_action)
-        self.heads = heads.to(self.alpha.device)
+        self.heads = heads.to(self.device)
         self.target_heads = frozen_copy(self.heads)
         self.freeze_critic = freeze_critic
-        learned = chain(policy.parameters(), heads.parameters())
-        self.optimizer = adam(learned, lr)
+        self.optimizer = adam(chain(policy.parameters(), heads.parameters()), lr)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step on the batch.
@@ -87,19 +87,19 @@ class SACD(SoftActor):
         n = batch.mask.sum().clamp(min=1)
         set_training(self.policy, True)
         self.optimizer.zero_grad(set_to_none=True)
-        for part in parts(batch):
-            h = self.memory(part.obs, part.action, part.reward)  # (T + 1, B, D)
+        for rows in micro_batches(batch):
+            h = self.memory(rows.obs, rows.action, rows.reward)  # (T + 1, B, D)
             logits = self.policy.head(h)  # (T + 1, B, A)
-            target = self.target(part, logits[1:].detach(), self.target_heads(h[1:].detach()))
-            both = self.heads(h[:-1])  # (T, B, A) each
-            critic_loss, sums = critic_loss_of(both, part, target, n)
-            q = torch.minimum(*both)
+            target = self.target(rows, logits[1:].detach(), self.target_heads(h[1:].detach()))
+            estimates = self.heads(h[:-1])  # (T, B, A) each
+            critic_loss, means = twin_loss(estimates, rows, target, n)
+            q = torch.minimum(*estimates)
             q = q.detach() if self.freeze_critic else q
-            policy_loss, entropy = self.policy_loss(logits[:-1], q, part.mask, n)
+            policy_loss, entropy = self.policy_loss(logits[:-1], q, rows.mask, n)
             loss = critic_loss / 2 + policy_loss
             loss.backward()  # type: ignore[no-untyped-call]
-            sums |= {"loss": loss.detach(), "policy_loss": policy_loss.detach()}
-            accumulate_(metrics, sums | {"entropy": entropy})
+            means |= {"loss": loss.detach(), "policy_loss": policy_loss.detach()}
+            accumulate_(metrics, means | {"entropy": entropy})
         metrics |= {
             "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
             "critic_grad_norm": mean_grad_norm(self.heads.q1.parameters()),
@@ -111,19 +111,18 @@ class SACD(SoftActor):
         return metrics
 
     def networks(self) -> dict[str, nn.Module]:
-        """Return the networks that learn, by name."""
         return {"policy": self.policy, "heads": self.heads}
 
-    def others(self) -> dict[str, Any]:
-        """Return what else has a ``state_dict``, by name."""
+    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"target_heads": self.target_heads, "optimizer": self.optimizer}
 
 
 class SeparateSACD(SoftActor):
     """Policy and critic with a memory each; the target network is a whole critic.
 
-    The critic takes its step first (the sum of both heads' losses, not halved), and the policy is
-    then judged by the new critic. Arguments as for :class:`SACD`, and
+    The critic takes its step first (the sum of both heads' losses, not halved); then the policy's
+    loss uses the new critic. Until then the policy's activations of all micro-batches are held.
+    Arguments as for :class:`SACD`, and
 
     Args:
         memory: the critic's.
@@ -144,9 +143,9 @@ class SeparateSACD(SoftActor):
         target_entropy: float | None,
         dropout_scope: Literal["everywhere", "gradient"],
     ) -> None:
-        policy = Policy(new_memory(), hidden_dims)
+        policy = policy_network(new_memory(), hidden_dims)
         super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
-        self.critic = Critic(memory, hidden_dims).to(self.alpha.device)
+        self.critic = Critic(memory, hidden_dims).to(self.device)
         self.target_critic = frozen_copy(self.critic)
         self.critic_optimizer = adam(self.critic.parameters(), lr)
         self.policy_optimizer = adam(policy.parameters(), lr)
@@ -159,19 +158,19 @@ class SeparateSACD(SoftActor):
         """
         metrics = {"alpha": self.alpha.clone()}
         n = batch.mask.sum().clamp(min=1)
-        learnt = []  # parts, and the policy's logits there, (T + 1, B, A)
+        passes = []  # micro-batches, and the policy's logits there, (T + 1, B, A)
         set_training(self.policy, True)
         set_training(self.target_critic, self.dropout_everywhere)
         set_training(self.critic, True)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        for part in parts(batch):
-            logits = self.policy.head(self.memory(part.obs, part.action, part.reward))
-            learnt.append((part, logits))
-            q1, q2 = self.target_critic(part.obs, part.action, part.reward)
-            target = self.target(part, logits[1:].detach(), (q1[1:], q2[1:]))
-            critic_loss, sums = critic_loss_of(self.critic(*early(part)), part, target, n)
-            critic_loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, sums)
+        for rows in micro_batches(batch):
+            logits = self.policy(rows.obs, rows.action, rows.reward)
+            passes.append((rows, logits))
+            q1, q2 = self.target_critic(rows.obs, rows.action, rows.reward)
+            target = self.target(rows, logits[1:].detach(), (q1[1:], q2[1:]))
+            loss, means = twin_loss(self.critic(*without_last_obs(rows)), rows, target, n)
+            loss.backward()  # type: ignore[no-untyped-call]
+            accumulate_(metrics, means)
         metrics |= {
             "critic_grad_norm": mean_grad_norm(self.critic.parameters()),
             "critic_seq_grad_norm": mean_grad_norm(self.critic.memory.seq_model.parameters()),
@@ -180,12 +179,12 @@ class SeparateSACD(SoftActor):
 
         set_training(self.critic, self.dropout_everywhere)
         self.policy_optimizer.zero_grad(set_to_none=True)
-        for part, logits in learnt:
+        for rows, logits in passes:
             with torch.no_grad():
-                q = torch.minimum(*self.critic(*early(part)))
-            policy_loss, entropy = self.policy_loss(logits[:-1], q, part.mask, n)
-            policy_loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, {"policy_loss": policy_loss.detach(), "entropy": entropy})
+                q = torch.minimum(*self.critic(*without_last_obs(rows)))
+            loss, entropy = self.policy_loss(logits[:-1], q, rows.mask, n)
+            loss.backward()  # type: ignore[no-untyped-call]
+            accumulate_(metrics, {"policy_loss": loss.detach(), "entropy": entropy})
         metrics |= {
             "policy_grad_norm": mean_grad_norm(self.policy.parameters()),
             "policy_seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
@@ -196,18 +195,11 @@ class SeparateSACD(SoftActor):
         return {"loss": metrics["critic_loss"] + metrics["policy_loss"]} | metrics
 
     def networks(self) -> dict[str, nn.Module]:
-        """Return the networks that learn, by name."""
         return {"policy": self.policy, "critic": self.critic}
 
-    def others(self) -> dict[str, Any]:
-        """Return what else has a ``state_dict``, by name."""
+    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {
             "target_critic": self.target_critic,
             "policy_optimizer": self.policy_optimizer,
             "critic_optimizer": self.critic_optimizer,
         }
-
-
-def early(part: Episodes) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a memory sees of windows without their last observation."""
-    return part.obs[:-1], part.action[:-1], part.reward[:-1]

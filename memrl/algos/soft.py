@@ -1,34 +1,25 @@
 """What the variants of discrete SAC share (Christodoulou 2019; Haarnoja et al. 2018).
 
-T transitions, B batch, A actions, D width of a state.
+T transitions, B batch, A actions, D width of a summary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from memrl.algos.checks import check_settings
+from memrl.algos.agent import ActionNetwork, MemoryAgent, masked_mean
 from memrl.interfaces import Episodes
-from memrl.memory import ActState, Memory
-from memrl.networks import Head, adam, set_training
-
-
-class Policy(nn.Module):
-    """A memory and a head that gives logits."""
-
-    def __init__(self, memory: Memory, hidden_dims: Sequence[int]) -> None:
-        super().__init__()
-        self.memory = memory
-        self.head = Head(memory.output_dim, hidden_dims, memory.n_action, last_init=1e-3)
+from memrl.memory import Memory
+from memrl.networks import Head, adam
 
 
 class TwinHeads(nn.Module):
-    """Two independent estimates of the action values of a state."""
+    """Two independent estimates of the action values, given a history's summary."""
 
     def __init__(self, input_dim: int, hidden_dims: Sequence[int], n_action: int) -> None:
         super().__init__()
@@ -36,16 +27,21 @@ class TwinHeads(nn.Module):
         self.q2 = Head(input_dim, hidden_dims, n_action, last_init=3e-3)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Map states (T, B, D) to two estimates (T, B, A)."""
+        """Map summaries (T, B, D) to two estimates (T, B, A)."""
         return self.q1(h), self.q2(h)
 
 
-class SoftActor:
+def policy_network(memory: Memory, hidden_dims: Sequence[int]) -> ActionNetwork:
+    """Return a policy: a memory, and a head that gives logits."""
+    return ActionNetwork(memory, hidden_dims, last_init=1e-3)
+
+
+class SoftActor(MemoryAgent):
     """What both variants share: a policy that acts, its temperature, and the soft values."""
 
     def __init__(
         self,
-        policy: Policy,
+        policy: ActionNetwork,
         gamma: float,
         tau: float,
         lr: float,
@@ -53,41 +49,29 @@ class SoftActor:
         target_entropy: float | None,
         dropout_scope: str,
     ) -> None:
-        check_settings(gamma, tau, lr, dropout_scope)
+        super().__init__(policy.memory, gamma, tau, lr, dropout_scope)
         if not 0 <= alpha < math.inf or (alpha == 0 and target_entropy is not None):
             least = "above" if target_entropy is not None else "at least"
             raise ValueError(f"alpha must be {least} 0, got {alpha}")
         if target_entropy is not None and not 0 <= target_entropy <= 1:
             raise ValueError(f"target_entropy must be null or in [0, 1], got {target_entropy}")
-        device = next(policy.memory.parameters()).device
-        self.memory = policy.memory
-        self.policy = policy.to(device)
-        self.gamma = gamma
-        self.tau = tau
-        self.dropout_everywhere = dropout_scope == "everywhere"
-        self.alpha = torch.tensor(alpha, dtype=torch.float32, device=device)
+        self.policy = policy.to(self.device)
+        self.alpha = torch.tensor(alpha, dtype=torch.float32, device=self.device)
         self.target_entropy: float | None = None
         if target_entropy is not None:
             self.target_entropy = target_entropy * math.log(policy.memory.n_action)
             self.log_alpha = self.alpha.log().requires_grad_()
             self.alpha_optimizer = adam([self.log_alpha], lr)
 
-    def initial_state(self, batch_size: int) -> ActState:
-        """Return the state of ``batch_size`` episodes about to begin."""
-        return self.memory.begin(batch_size)
+    @property
+    def actor(self) -> ActionNetwork:
+        return self.policy
 
-    @torch.no_grad()
-    def act(
-        self, obs: Tensor, prev_reward: Tensor, state: ActState, explore: bool
-    ) -> tuple[Tensor, ActState]:
+    def choose(self, values: Tensor, explore: bool) -> Tensor:
         """Return actions (B,) int64: sampled from the policy if ``explore``, else its mode."""
-        set_training(self.policy, explore and self.dropout_everywhere)
-        h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
-        logits = self.policy.head(h)  # (B, A)
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
-            logits = logits.softmax(-1) / torch.empty_like(logits).exponential_()
-        action = logits.argmax(-1)
-        return action, ActState(memory, action)
+            values = values.softmax(-1) / torch.empty_like(values).exponential_()
+        return values.argmax(-1)
 
     def learn_temperature(self, entropy: Tensor) -> None:
         """Move the temperature so that the policy's mean entropy tends to its target."""
@@ -99,7 +83,7 @@ class SoftActor:
         self.alpha.copy_(self.log_alpha.detach().exp())  # in place: a CUDA graph reads it there
 
     def target(self, batch: Episodes, logits: Tensor, q: tuple[Tensor, Tensor]) -> Tensor:
-        """Return r + gamma times the soft value of the next state, (T, B), without gradient.
+        """Return r + gamma times the soft value of what follows, (T, B), without gradient.
 
         Args:
             batch: B windows.
@@ -114,57 +98,32 @@ class SoftActor:
     def policy_loss(
         self, logits: Tensor, q: Tensor, mask: Tensor, n: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return a part's share in the loss of the policy at h_0 .. h_(T-1), and in its entropy.
+        """Return the policy's loss and its entropy, masked means over a micro-batch.
 
         Args:
-            logits: (T, B, A).
+            logits: at h_0 .. h_(T-1), (T, B, A).
             q: the smaller of the critic's two estimates, (T, B, A).
             mask: real transitions, (T, B).
             n: real transitions of the whole batch.
         """
         p, log_p = probabilities(logits)
-        loss = share((p * (self.alpha * log_p - q)).sum(-1), mask, n)
-        return loss, -share((p * log_p).sum(-1), mask, n).detach()
-
-    def networks(self) -> dict[str, nn.Module]:
-        """Return the networks that learn, by name."""
-        raise NotImplementedError
-
-    def others(self) -> dict[str, Any]:
-        """Return what else has a ``state_dict``, by name."""
-        raise NotImplementedError
-
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Return all that the optimisers move, by name; the temperature aside."""
-        for name, network in self.networks().items():
-            yield from network.named_parameters(prefix=name)
+        loss = masked_mean((p * (self.alpha * log_p - q)).sum(-1), mask, n)
+        return loss, -masked_mean((p * log_p).sum(-1), mask, n).detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next ``act`` and ``update`` depend on, random generators aside."""
-        parts = self.networks() | self.others()
-        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        state = super().state_dict()
         if self.target_entropy is not None:
             state["log_alpha"] = self.log_alpha.detach().clone()
             state["alpha_optimizer"] = self.alpha_optimizer.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        for name, part in (self.networks() | self.others()).items():
-            part.load_state_dict(state[name])
+        super().load_state_dict(state)
         if self.target_entropy is not None:
             self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
             with torch.no_grad():
                 self.log_alpha.copy_(state["log_alpha"])
             self.alpha.copy_(self.log_alpha.detach().exp())
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return what acting needs, by name."""
-        return self.policy.state_dict()
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Restore what ``weights`` returned."""
-        self.policy.load_state_dict(weights)
 
 
 def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,24 +132,20 @@ def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     return p, p.clamp(min=1e-8).log()
 
 
-def share(x: Tensor, mask: Tensor, n: Tensor) -> Tensor:
-    """Return a part's share (T, B) in the mean over the batch's n real transitions."""
-    return (x * mask).sum() / n
-
-
-def critic_loss_of(
-    both: tuple[Tensor, Tensor], part: Episodes, target: Tensor, n: Tensor
+def twin_loss(
+    estimates: tuple[Tensor, Tensor], batch: Episodes, target: Tensor, n: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return a part's share in the squared errors of both heads, summed, and in their metrics.
+    """Return the squared errors of both heads, summed, and metrics: masked means.
 
     Args:
-        both: estimates (T, B, A) each.
-        part: B windows.
+        estimates: of either head, (T, B, A) each.
+        batch: a micro-batch of B windows.
         target: of the action taken, (T, B).
         n: real transitions of the whole batch.
     """
-    q1, q2 = (q.gather(-1, part.action.unsqueeze(-1)).squeeze(-1) for q in both)  # (T, B)
-    loss = sum(share((q - target).square(), part.mask, n) for q in (q1, q2))
+    action = batch.action.unsqueeze(-1)
+    q1, q2 = (values.gather(-1, action).squeeze(-1) for values in estimates)  # (T, B)
+    loss = sum(masked_mean((q - target).square(), batch.mask, n) for q in (q1, q2))
     assert isinstance(loss, Tensor)
-    means = {name: share(q.detach(), part.mask, n) for name, q in (("q1", q1), ("q2", q2))}
+    means = {name: masked_mean(q.detach(), batch.mask, n) for name, q in (("q1", q1), ("q2", q2))}
     return loss, {"critic_loss": loss.detach()} | means

@@ -36,7 +36,7 @@ IMAGE = (3, 2 * SIGHT + 1, 2 * SIGHT + 1)  # the window's shape: channels, rows,
 
 
 class Room:
-    """A board drawn as text: ``#`` is wall, letters are cells of which some get something."""
+    """A board drawn as text: ``#`` is wall, letters mark the cells that a task uses."""
 
     def __init__(self, *rows: str) -> None:
         """Read ``ROWS`` lines of ``COLS`` characters."""

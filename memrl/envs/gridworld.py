@@ -136,7 +136,7 @@ class GridVec(Lockstep):
         self.places = places
         self.option_names = [*places, "apples"]
         self._phase_starts = np.array([0, frames[0], frames[0] + frames[1]])
-        # What each episode was given, by name: cells, or what a task makes of an option.
+        # The choices of each episode, by name: cells, or values of a task's own.
         self.choices: dict[str, NDArray[Any]] = {}
         self.has_key: Bools = np.zeros(num_envs, np.bool_)
         self.success: Bools = np.zeros(num_envs, np.bool_)
@@ -188,11 +188,11 @@ class GridVec(Lockstep):
         return np.broadcast_to(given, full)
 
     def furnish(self, phase: int, rows: Ints) -> None:
-        """Put things into the empty room of phase 0 or 2."""
+        """Place objects in the empty room of phase 0 or 2."""
         raise NotImplementedError
 
     def visit(self, here: Images) -> Rewards:
-        """Do what happens where the players now stand, in phases 0 and 2; return the rewards.
+        """Apply what happens where the players now stand, in phases 0 and 2; return the rewards.
 
         Args:
             here: what the player's cell holds, (B,).
@@ -210,7 +210,7 @@ class GridVec(Lockstep):
         that fixing some leaves the others as they were.
 
         Args:
-            seed: Makes a new generator; None goes on with the present one.
+            seed: Makes a new generator; None keeps the present one.
             options: Internal choices by name, each once for all or with a leading B. Cells are
                 (row, column): ``start_explore``, ``start_reward``, and the task's own. ``apples``:
                 the cells with apples (num_apples, 2). One that the room fixes must agree with it.
@@ -295,7 +295,7 @@ class GridVec(Lockstep):
         pixels = self.palette.reshape(-1, 3)[codes + self._colour_origin]  # (B, 25, 3)
         return np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(self.obs_shape)
 
-    # --- to look at ------------------------------------------------------------------------------
+    # --- inspection ------------------------------------------------------------------------------
 
     @property
     def phase(self) -> Ints:

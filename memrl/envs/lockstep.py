@@ -97,7 +97,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         return action
 
     def render(self) -> tuple[Images, ...] | None:
-        """Return a picture of each environment, uint8 (height, width, 3); None if not asked for."""
+        """Return a picture of each environment, uint8 (height, width, 3); None without a mode."""
         if self.render_mode is None:
             return None
         return tuple(self.draw(b) for b in range(self.num_envs))

@@ -56,7 +56,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         self.vec.close()
 
     # Gymnasium's public ``np_random`` and ``np_random_seed`` read and write these two, and so does
-    # its environment checker: delegating here keeps one generator, whoever asks for it.
+    # its environment checker: delegating here keeps a single generator.
     @property
     def _np_random(self) -> np.random.Generator | None:
         return self.vec._np_random

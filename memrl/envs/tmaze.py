@@ -137,7 +137,7 @@ class TMazeVec(Lockstep):
         leaves the later ones as they were.
 
         Args:
-            seed: Makes a new generator; None goes on with the present one.
+            seed: Makes a new generator; None keeps the present one.
             options: ``goal``: the goal's side, -1 or +1, as one number or (B,).
                 ``reset_mask``: bool (B,), at least one True; the other environments stay as they
                 are, and so do their observations.
@@ -248,7 +248,10 @@ class TMazeVec(Lockstep):
 
 
 class Variant(TMazeVec):
-    """What the named variants share: their defaults, and that the oracle's place is fixed."""
+    """What the named variants share: defaults, and a fixed place of the oracle.
+
+    The signature is the schema of their keys in a config: ``oracle_length`` is none.
+    """
 
     variant_oracle_length: int
 

@@ -1,1 +1,1 @@
-"""One run: what it is, where it is kept, and how it is carried out."""
+"""One run: its config and identity, its folder, and its training from start to end."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run that goes on, and the weights of one that is done."""
+"""Checkpoints of an unfinished run, and the weights of a finished one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from memrl.run.files import write_whole
 from memrl.run.outcome import START_OVER, CannotContinue
 
 UNFINISHED = NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
-
-
 WEIGHTS = "agent.pt"
 
 
@@ -24,19 +22,20 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
 def load(folder: Path) -> tuple[dict[str, Any], str] | None:
     """Return the newest checkpoint that can be read and its file's name; None if there is none.
 
-    A newest one that cannot be read is removed, lest it take the place of the sound one before.
+    If the newest cannot be read, it is removed: the next save must not put it in place of the one
+    before.
 
     Raises:
         CannotContinue: there are checkpoints, and none can be read.
     """
-    found = read(folder)
-    if found and found[1] != NEWEST:
+    newest = read(folder)
+    if newest and newest[1] != NEWEST:
         (folder / NEWEST).unlink(missing_ok=True)
-    return found
+    return newest
 
 
 def read(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """Do the same without a change to the folder, which may be another process's."""
+    """Do the same without changing the folder, which another process may be using."""
     import torch
 
     problems = []
@@ -44,7 +43,7 @@ def read(folder: Path) -> tuple[dict[str, Any], str] | None:
         path = folder / name
         if not path.exists():
             continue
-        content = io.BytesIO(path.read_bytes())  # what fails here is no torn file
+        content = io.BytesIO(path.read_bytes())  # a read error is no torn file
         try:
             state = torch.load(content, map_location="cpu", weights_only=True)
         except MemoryError:

@@ -78,7 +78,7 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
 
 
 def explain(error: Exception) -> str:
-    """Say in one line which key of the command line was refused, and what is allowed."""
+    """Return one line: which key of the command line was refused, and what is allowed."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")

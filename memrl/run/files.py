@@ -1,4 +1,4 @@
-"""Files that are whole or absent: what is written is complete before it gets its name."""
+"""Atomic writes: a file is complete before it gets its name."""
 
 from __future__ import annotations
 

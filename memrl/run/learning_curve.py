@@ -11,7 +11,7 @@ from memrl.run.tables import Table
 
 
 def learning_curve(table: Table, title: str, path: Path) -> Path:
-    """Draw the columns of ``eval.csv`` as they are; return the PNG's path."""
+    """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG; return its path."""
     from matplotlib.figure import Figure
 
     shown = [name for name in ("eval/return", "eval/success") if not math.isnan(table[name][-1])]

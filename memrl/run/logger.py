@@ -1,4 +1,4 @@
-"""Where rows go besides the csv files: TensorBoard and Weights & Biases."""
+"""Loggers besides the csv files: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ class Loggers:
         self.loggers = loggers
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
-        """Append one row everywhere."""
         for logger in self.loggers:
             logger.write(table, row)
 
     def close(self, exit_code: int) -> None:
-        """Close all."""
         for logger in self.loggers:
             logger.close(exit_code)
 
@@ -36,7 +34,7 @@ class TensorBoard:
 
     Args:
         folder: the run's folder.
-        next_step: least ``env_steps`` of a row to come; what an interrupted process wrote from
+        next_step: least ``env_steps`` of rows to come; what an interrupted process wrote from
             there on is hidden.
     """
 
@@ -46,7 +44,7 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
-        """Add each finite value of the row as a scalar; both tables have times, so name whose."""
+        """Add each finite value of the row; the tag of a time says of which table it is."""
         for key, value in row.items():
             if "/" in key and math.isfinite(value):
                 tag = key.replace("time/", f"time/{table}_")
@@ -54,12 +52,11 @@ class TensorBoard:
         self.writer.flush()
 
     def close(self, exit_code: int) -> None:
-        """Write what is buffered."""
         self.writer.close()
 
 
 class WandB:
-    """One W&B run per memrl run, whatever number of times it was interrupted.
+    """One W&B run per memrl run, however often it was interrupted.
 
     The id is fixed by the run's identity. The axis is ``env_steps``, not W&B's own step, which
     would refuse the rows that a continued run repeats.
@@ -112,5 +109,4 @@ class WandB:
         self.run.log({key: value for key, value in row.items() if not math.isnan(value)})
 
     def close(self, exit_code: int) -> None:
-        """Finish; a non-zero exit code marks the W&B run as failed."""
         self.run.finish(exit_code=exit_code)

@@ -1,4 +1,4 @@
-"""What a process asks of its machine: a device, threads, number formats, and its memory to keep."""
+"""Sets up the machine for a run: device, threads, number formats, memory allocation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import sys
 
 import torch
 
-# Of glibc's malloc.h. By default each large tensor is given back to the system when it is freed,
-# and its pages are cleared and mapped anew at the next one, thousands of times an update.
+# From glibc's malloc.h. By default the memory of a large tensor returns to the system when it is
+# freed, and its pages are mapped and cleared again for the next one, thousands of times an update.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-
-
-KEPT_BYTES = (2**30, 2**25)  # the largest block that is kept: what is liked, what older ones allow
+LARGEST_REUSED = (2**30, 2**25)  # bytes; older versions of glibc refuse the first
 
 
 def prepare(threads: int, precision: str, device: str, update: str) -> torch.device:
-    """Set the machine up for one run, and return where it computes.
+    """Set up the machine for one run, and return the device it computes on.
 
     Args:
         threads: CPU threads of the tensor library.
@@ -28,7 +26,7 @@ def prepare(threads: int, precision: str, device: str, update: str) -> torch.dev
         update: "eager", "compiled" or "graphed".
 
     Raises:
-        ValueError: what is asked for is not there.
+        ValueError: the machine lacks what a setting requires.
     """
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
@@ -56,8 +54,8 @@ def prepare(threads: int, precision: str, device: str, update: str) -> torch.dev
 def window_format(precision: str, device: torch.device) -> torch.dtype:
     """Return the number format of windows in updates; "auto" is bfloat16 where that is fast.
 
-    That is on GPUs that have it, and on CPUs with matrix instructions for it (AMX). On any other
-    CPU it is several times slower than float32.
+    It is fast on GPUs that support it and on CPUs with matrix instructions for it (AMX), and
+    several times slower than float32 on other CPUs.
     """
     if precision == "auto":
         fast = has_amx() if device.type == "cpu" else torch.cuda.is_bf16_supported()
@@ -66,12 +64,12 @@ def window_format(precision: str, device: torch.device) -> torch.dtype:
 
 
 def has_amx() -> bool:
-    """True if the system says that its processor has bfloat16 matrix instructions."""
+    """True if the processor reports bfloat16 matrix instructions."""
     return "amx_bf16" in cpuinfo("flags").split()
 
 
 def cpuinfo(field: str, path: str = "/proc/cpuinfo") -> str:
-    """Return what Linux says of the first processor; empty where it says nothing."""
+    """Return a field of the first processor as Linux reports it; empty if there is none."""
     with contextlib.suppress(OSError), open(path) as file:
         lines = (line.partition(":") for line in file)
         return next((value.strip() for name, _, value in lines if name.strip() == field), "")
@@ -79,13 +77,13 @@ def cpuinfo(field: str, path: str = "/proc/cpuinfo") -> str:
 
 
 def compiler() -> str:
-    """Return the command that torch.compile calls for a CPU."""
+    """Return the C++ compiler that torch.compile calls on a CPU."""
     return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
 def keep_freed_memory() -> None:
-    """Have the C library reuse freed memory instead of returning it, where it can be told to."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
-    # The second only with the first: alone it would have every large tensor mapped anew.
-    if mallopt is not None and any(mallopt(M_MMAP_THRESHOLD, kept) for kept in KEPT_BYTES):
+    """Have the C library reuse freed memory instead of returning it, if it is glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
+    # The trim threshold only along with the other: alone, every large tensor would be mapped anew.
+    if mallopt is not None and any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_REUSED):
         mallopt(M_TRIM_THRESHOLD, -1)  # never

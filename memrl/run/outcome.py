@@ -1,4 +1,4 @@
-"""How a command ends: the errors with a line for a person, and the exit statuses."""
+"""How a command ends: errors with a message of one line, and exit statuses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CannotContinue(Failure):
 
 
 class Busy(Exception):
-    """Another process works on this run."""
+    """Another process is working on this run."""
 
 
 WHOLE_SENTENCES = (FloatingPointError, OSError, Failure)  # their messages need no traceback

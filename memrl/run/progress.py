@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and what ``status.json`` says of it."""
+"""A run's progress: the line on the console, and fields of ``status.json``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from memrl.trainer import Trainer
 
 LIVE_S, PLAIN_S = 0.2, 10.0  # between lines on a terminal, and elsewhere
 
-
 log = logging.getLogger("memrl")
 
 
 class Progress:
-    """Measures a trainer's speed and writes it as one line: live on a terminal, else now and then.
+    """Measures a trainer's speed and shows it as one line, live on a terminal.
 
-    Call it at the trainer's boundaries; between lines that costs a clock reading.
+    To be called at the trainer's boundaries; between lines that costs a clock reading.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -34,7 +33,7 @@ class Progress:
         """Measure from where the trainer stands now."""
         trainer = self.trainer
         self.start = time.perf_counter()
-        self.start_steps, self.start_updates = trainer.env_steps, trainer.updates
+        self.start_steps, self.start_updates = trainer.counters.env_steps, trainer.counters.updates
         self.start_progress = trainer.progress
         self.next = self.start + (LIVE_S if self.live else PLAIN_S)
 
@@ -53,7 +52,7 @@ class Progress:
         return True
 
     def end(self) -> None:
-        """Leave the live line behind."""
+        """End the live line."""
         if self.shown:
             sys.stdout.write("\n")
             sys.stdout.flush()
@@ -65,11 +64,11 @@ class Progress:
         gained = t.progress - self.start_progress
         return {
             "progress": round(t.progress, 4),
-            "env_steps": t.env_steps,
-            "episodes": t.episodes,
-            "updates": t.updates,
-            "last_return": t.last_return,
-            "env_steps_per_s": round((t.env_steps - self.start_steps) / seconds, 2),
+            "env_steps": t.counters.env_steps,
+            "episodes": t.counters.episodes,
+            "updates": t.counters.updates,
+            "last_return": t.counters.last_return,
+            "env_steps_per_s": round((t.counters.env_steps - self.start_steps) / seconds, 2),
             "eta_s": round((1 - t.progress) / gained * seconds, 1) if gained > 0 else None,
         }
 
@@ -77,17 +76,21 @@ class Progress:
         """Return episode, speed, loss, last return and remaining time."""
         t, fields = self.trainer, self.fields()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        if "loss" in t.cycle_metrics:
-            self.loss = t.cycle_metrics["loss"].item() / t.cycle_updates
+        if "loss" in t.counters.cycle_metrics:
+            self.loss = t.counters.cycle_metrics["loss"].item() / t.counters.cycle_updates
         last, eta = fields["last_return"], fields["eta_s"]
         parts = [
             f"{fields['progress']:4.0%}",
-            f"episode {t.episodes:,}",
+            f"episode {t.counters.episodes:,}",
             f"{fields['env_steps_per_s']:,.0f} env steps/s",
-            f"{(t.updates - self.start_updates) / seconds:,.1f} updates/s",
+            f"{(t.counters.updates - self.start_updates) / seconds:,.1f} updates/s",
             "loss -" if self.loss is None else f"loss {self.loss:.2g}",
             "return -" if last is None else f"return {last:.2f}",
-            *([] if math.isnan(t.last_success) else [f"success {t.last_success:.2f}"]),
+            *(
+                []
+                if math.isnan(t.counters.last_success)
+                else [f"success {t.counters.last_success:.2f}"]
+            ),
             "ETA -" if eta is None else f"ETA {clock(eta)}",
         ]
         return " | ".join(parts)

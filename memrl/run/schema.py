@@ -54,17 +54,19 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 
-PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # sections whose reader is fixed
+PLAIN_SECTIONS = {
+    "budget": "memrl.trainer.Trainer"
+}  # sections without a ``_target_``, and their readers
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 
-BUILT = {  # parameters that are no keys of their section: memrl gives them
+BUILT = {  # parameters that memrl passes: they are not keys of the section
     "env": {"num_envs", "render_mode"},
     "encoder": {"action_width", "spec"},
     "seq_model": {"attention_dropout", "context_len", "dropout", "input_dim"},
     "algo": {"horizon", "memory", "new_memory", "train_steps"},
     "budget": {
         *("agent", "batch_size", "device", "horizon", "make_env", "num_envs"),
-        *("replay", "seed", "updates_per_step"),
+        *("replay", "seed", "update", "updates_per_step"),
     },
     "logger": {"config", "folder", "next_step", "run_id"},
 }
@@ -74,8 +76,8 @@ def check_types(config: Mapping[str, Any]) -> None:
     """Check every key of a config against the annotation of the parameter that reads it.
 
     Args:
-        config: plain nested values; strings that begin with "${" are still to be resolved, and
-            are passed over.
+        config: plain nested values; strings that begin with "${" are not resolved yet, and are
+            skipped.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
@@ -103,7 +105,7 @@ def check_types(config: Mapping[str, Any]) -> None:
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
-    """Check the values of the keys that belong to no group; constructors check all others."""
+    """Check the ranges of the keys that belong to no group; constructors check all others."""
     for key, (allowed, text) in RANGES.items():
         if not allowed(config[key]):
             raise ConfigError(f"{key} must be {text}, got {show(config[key])}")
@@ -137,7 +139,7 @@ def _check_keys(prefix: str, values: Mapping[str, Any], known: Parameters) -> No
 
 @functools.cache  # a sweep asks for the same few a thousand times
 def parameters_of(target: str) -> Parameters | None:
-    """Return the parameters of a class or function; None if it takes any, or does not say.
+    """Return the parameters of a class or function; None if it takes any or has no signature.
 
     Raises:
         LookupError: there is no such module or name, or the module cannot be imported.
@@ -151,19 +153,19 @@ def parameters_of(target: str) -> Parameters | None:
         raise LookupError(f"no module {module}")
     try:
         code = importlib.import_module(module)
-    except Exception as error:  # of a user's own module: anything
+    except Exception as error:  # a user's own module may raise anything
         raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error
     if not hasattr(code, name):
-        here = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]
-        known = sorted(key for key in here if not key.startswith("_"))
+        local = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]
+        known = sorted(key for key in local if not key.startswith("_"))
         raise LookupError(f"no class {name} there; it has {', '.join(known)}")
     try:
-        found = inspect.signature(getattr(code, name)).parameters.values()
-    except (TypeError, ValueError):  # nothing that can be called, or written in C
+        parameters = inspect.signature(getattr(code, name)).parameters.values()
+    except (TypeError, ValueError):  # not callable, or written in C
         return None
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in found):
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return {parameter.name: _hint(parameter, code) for parameter in found}
+    return {parameter.name: _hint(parameter, code) for parameter in parameters}
 
 
 def _hint(parameter: inspect.Parameter, code: ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""One process's work on one run: lock, continue or begin, save, finish."""
+"""Training in a run's folder: lock it, start or continue, save, finish."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
-LoggerOpener = Callable[[int], Logger | None]  # from the least env steps of a row to come
+LoggerOpener = Callable[[int], Logger | None]  # given the least env steps of rows to come
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Return True if the folder holds this run, finished; tidy what its last moment left.
+    """Return True if the folder holds this run, done; remove what its process did not get to.
 
     Raises:
-        ConfigError: it holds another one.
+        ConfigError: it holds another run.
     """
     refuse_other_config(folder, config)
     done = state_of(folder) == "done"
     if done and any((folder / name).exists() for name in ("lock", *checkpoint.UNFINISHED)):
-        with contextlib.suppress(Busy), locked(folder):  # busy: it is just about to tidy up itself
+        with contextlib.suppress(Busy), locked(folder):  # busy: its process is about to do this
             checkpoint.remove(folder)
     return done
 
@@ -53,20 +53,20 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
         return
     try:
         text = path.read_bytes()
-        with contextlib.suppress(yaml.YAMLError):  # the quick reader, for sweeps of a thousand
-            there = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            if isinstance(there, dict) and not differences(there, config):
+        with contextlib.suppress(yaml.YAMLError):  # yaml in C is fast, OmegaConf is not
+            saved = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if isinstance(saved, dict) and not differences(saved, config):
                 return
-        there = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # of OmegaConf or of yaml, many kinds
+        saved = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # OmegaConf and yaml raise many kinds
         raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
-    changed = differences(there if isinstance(there, dict) else {}, config)
+    changed = differences(saved if isinstance(saved, dict) else {}, config)
     if changed:
         lines = "\n  ".join(changed)
         raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
 
 
-def work(
+def train_in_folder(
     folder: Path,
     trainer: Trainer,
     config: Mapping[str, Any],
@@ -74,25 +74,25 @@ def work(
     checkpoint_minutes: float,
     open_logger: LoggerOpener,
 ) -> None:
-    """Train in the run's folder, which this process alone holds, to the end.
+    """Train to the end in the run's folder, which is locked meanwhile.
 
     Raises:
-        lock.Busy: another process holds it.
-        Stopped: a signal was obeyed; all is saved.
+        Busy: another process holds the lock.
+        Stopped: by a signal; everything is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), log_file(folder / "run.log"):
         try:
             refuse_other_config(folder, config)
-            if state_of(folder) == "done":  # by another process, since this one looked
+            if state_of(folder) == "done":  # by another process, in the meantime
                 log.info(f"already done: {folder}")
                 return
             files.remove_leftovers(folder)
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             with Status(folder, versions) as status, Signals() as signals:
-                process = Process(folder, trainer, status, signals, checkpoint_minutes)
-                process.work(open_logger)
+                session = Session(folder, trainer, status, signals, checkpoint_minutes)
+                session.train(open_logger)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException:
@@ -101,7 +101,7 @@ def work(
 
 
 def keep_traceback(folder: Path) -> None:
-    """Write that of the exception at hand into ``run.log``, of a run that could not begin."""
+    """Write the current exception's traceback to ``run.log`` of a run that could not start."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with log_file(folder / "run.log"):
@@ -118,12 +118,12 @@ def log_file(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        with contextlib.suppress(OSError):  # a full disk, which must not hide what it did before
+        with contextlib.suppress(OSError):  # a full disk must not hide an earlier error
             handler.close()
 
 
-class Process:
-    """What happens around a trainer, at its boundaries, between a start and an end."""
+class Session:
+    """One process's training of a run: what happens around the trainer and at its boundaries."""
 
     def __init__(
         self,
@@ -144,25 +144,25 @@ class Process:
         self.next_save = time.monotonic() + self.interval_s
 
     def restore(self) -> dict[str, int]:
-        """Load the newest readable checkpoint; return the sizes its csv files had."""
-        found = checkpoint.load(self.folder)
-        if found is None:
+        """Load the newest readable checkpoint, if any; return the sizes its csv files had."""
+        newest = checkpoint.load(self.folder)
+        if newest is None:
             return {}
-        state, name = found
+        state, name = newest
         if name != checkpoint.NEWEST:
             log.warning(f"{checkpoint.NEWEST} is missing or torn; continuing from {name}")
         self.trainer.load_state_dict(state["trainer"])
         return dict(state["csv_sizes"])
 
-    def work(self, open_logger: LoggerOpener) -> None:
+    def train(self, open_logger: LoggerOpener) -> None:
         """Train to the end, and leave the run done, stopped or failed."""
         trainer = self.trainer
         extra = None
         try:
             self.tables = CsvTables(self.folder, self.restore())
             self.progress.begin()
-            # Within a cycle the row of the present step is still to be written.
-            extra = open_logger(trainer.env_steps + (not trainer.in_cycle))
+            # Within a cycle the row of the current step is still to come.
+            extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
             trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
             self.describe()
             trainer.fit(self.boundary)
@@ -171,7 +171,7 @@ class Process:
             self.progress.end()
             stopped = isinstance(error, Stopped | KeyboardInterrupt)
             log.debug(str(error) or type(error).__name__)
-            with contextlib.suppress(OSError):  # a full disk: the error at hand says so
+            with contextlib.suppress(OSError):  # a full disk: the error to be raised says so
                 self.status.write(
                     state="stopped" if stopped else "failed",
                     cause=in_one_line(error),
@@ -185,7 +185,7 @@ class Process:
 
     def describe(self) -> None:
         """Log what is about to run, and on what."""
-        trainer, fields = self.trainer, self.status.fields
+        trainer, counters, fields = self.trainer, self.trainer.counters, self.status.fields
         replay, weights = trainer.replay, [w for _, w in trainer.agent.named_parameters()]
         log.info(f"run: {self.folder}")
         log.info(
@@ -193,14 +193,14 @@ class Process:
             f"replay {replay.capacity:,} slots, {replay.nbytes / 2**20:.1f} MiB; "
             f"{trainer.total_steps:,} env steps"
         )
-        log.debug(f"process {fields['pid']} on {fields['host']}; {fields['versions']}")
-        if trainer.env_steps:
-            log.info(f"continuing at env step {trainer.env_steps:,}, update {trainer.updates:,}")
+        log.debug(f"process {fields.pid} on {fields.host}; {fields.versions}")
+        if counters.env_steps:
+            log.info(f"continuing at env step {counters.env_steps:,}, update {counters.updates:,}")
         if self.status.changed:
             log.warning(f"since this run began: {'; '.join(self.status.changed)}")
 
     def boundary(self) -> None:
-        """Save if it is time, or obey a signal; show where the run is."""
+        """Save if it is time; after a signal save and stop; show progress."""
         stopped = self.signals.stopped()
         if stopped or time.monotonic() >= self.next_save:
             self.save()
@@ -211,14 +211,14 @@ class Process:
 
     def save(self) -> None:
         """Save a checkpoint that the csv files on disk agree with."""
-        self.trainer.check_finite()  # a broken network must not replace a sound one
+        self.trainer.check_finite()  # a checkpoint of NaNs must not replace a good one
         self.tables.sync()
         state = {"trainer": self.trainer.state_dict(), "csv_sizes": self.tables.sizes}
         checkpoint.save(self.folder, state)
         self.next_save = time.monotonic() + self.interval_s
 
     def finish(self) -> None:
-        """Write the weights and the picture; the run is done once its status says so."""
+        """Write weights and learning curve; the run is done once its status says so."""
         from memrl.run.learning_curve import learning_curve
         from memrl.run.progress import clock
         from memrl.run.tables import read_table
@@ -231,7 +231,7 @@ class Process:
             picture: Path | None = learning_curve(table, name, path)
         except OSError:
             raise
-        except Exception as error:  # a trained agent is not lost for want of a picture
+        except Exception as error:  # a plot that fails must not lose a trained agent
             picture = None
             log.warning(f"no learning curve: {error}")
         self.progress.end()
@@ -239,11 +239,11 @@ class Process:
         checkpoint.remove(self.folder)
         recent = table["eval/return"][-10:]
         outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
-        if not math.isnan(trainer.last_success):
+        if not math.isnan(trainer.counters.last_success):
             success = fmean(table["eval/success"][-10:])
-            outcome += f", success {trainer.last_success:.2f} ({success:.2f})"
+            outcome += f", success {trainer.counters.last_success:.2f} ({success:.2f})"
         log.info(
-            f"done: {outcome} after {trainer.episodes:,} episodes, "
-            f"{trainer.env_steps:,} env steps, {trainer.updates:,} updates "
+            f"done: {outcome} after {trainer.counters.episodes:,} episodes, "
+            f"{trainer.counters.env_steps:,} env steps, {trainer.counters.updates:,} updates "
             f"in {clock(trainer.seconds())}; curve: {picture}"
         )

@@ -1,6 +1,6 @@
-"""Signals ask a run to stop; it does so at its next boundary, once it has saved.
+"""Signals stop a run at its next boundary, once it has saved.
 
-Before a run has its folder they end the process as they always do: there is nothing to save.
+Before a run has its folder they end the process as usual: there is nothing to save yet.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
-
-
 NOTICE = b"\nstopping at the next update, to save first; Ctrl-C again ends at once, unsaved\n"
 DELAY_S, EARLY_S = 120.0, 90.0  # `--signal=USR2@120`, and how much earlier it may arrive
-CONTINUE_ME = 75  # exit status after SIGUSR2, if nobody else wants to handle it
+CONTINUE_ME = 75  # exit status after SIGUSR2, if it had no other handler
 
 
 class Stopped(Exception):
-    """A signal was obeyed: everything is saved, and the same command continues the run."""
+    """Stopped by a signal: everything is saved, and the same command continues the run."""
 
     def __init__(self, signum: int, previous: Any) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}{_reason(signum)}")
@@ -30,10 +28,10 @@ class Stopped(Exception):
         self.previous = previous
 
     def leave(self) -> NoReturn:
-        """End the process as whoever sent the signal expects.
+        """End the process as the sender of the signal expects.
 
-        After SIGUSR2 the handler that stood before is called (submitit's requeues the job);
-        without one the exit status is 75. SIGINT gives 130, SIGTERM 143, a closed terminal 129.
+        After SIGUSR2 the previous handler is called (submitit's requeues the job); without one the
+        exit status is 75. It is 130 after SIGINT, 143 after SIGTERM, 129 for a closed terminal.
         """
         if self.signum == signal.SIGUSR2:
             if callable(self.previous):
@@ -43,16 +41,16 @@ class Stopped(Exception):
 
 
 class Signals:
-    """Notes the first signal that arrives; a second Ctrl-C does not wait.
+    """Records the first signal that arrives; a second Ctrl-C ends the process at once.
 
-    Handlers can be set in the main thread only; elsewhere nothing is noted.
+    Handlers can be set in the main thread only; in another one nothing is recorded.
     """
 
     def __enter__(self) -> Signals:
         self.caught: int | None = None
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.previous = {s: signal.signal(s, self._note) for s in HANDLED if not _nohup(s)}
+            self.previous = {s: signal.signal(s, self._record) for s in HANDLED if not _nohup(s)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,7 +63,7 @@ class Signals:
             return None
         return Stopped(self.caught, self.previous.get(self.caught))
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT == self.caught:
             raise KeyboardInterrupt
         if self.caught is None:  # SLURM sends SIGTERM right after SIGUSR2
@@ -76,9 +74,9 @@ class Signals:
 
 
 def _reason(signum: int) -> str:
-    """Say why SLURM sent a signal: the time limit is near, or another job wants the place.
+    """Return why SLURM sent a signal: the time limit is near, or another job needs the node.
 
-    SIGTERM before the limit is sent for many reasons, and none is given.
+    SIGTERM before the limit has many reasons, and SLURM gives none.
     """
     ends = os.environ.get("SLURM_JOB_END_TIME")  # SLURM 23.02 and later
     near = os.environ.get("MEMRL_LIMIT_AT") or (float(ends) - DELAY_S - EARLY_S if ends else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,43 @@ from memrl.run.files import write_whole
 from memrl.run.lock import job_id, locked
 from memrl.run.outcome import Busy
 
-HEARTBEAT_S = 30.0  # an update of the weights can take that long
+HEARTBEAT_S = 30.0
+
+
+@dataclass
+class Fields:
+    """The contents of ``status.json``, in the order of its keys; defaults are a new run's."""
+
+    state: str = "running"
+    cause: str | None = None
+    command: str | None = field(default_factory=typed_command)
+    progress: float = 0.0
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    last_return: float | None = None
+    env_steps_per_s: float | None = None
+    eta_s: float | None = None
+    started: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)
+    host: str = field(default_factory=socket.gethostname)
+    pid: int | None = None
+    job_id: str | None = field(default_factory=job_id)
+    attempt: int = 1
+    versions: dict[str, Any] = field(default_factory=dict)
+
+
+# What an earlier process's status passes on to the next one's.
+CARRIED = ("progress", "env_steps", "episodes", "updates", "last_return", "started")
 
 
 class Status:
-    """``status.json``: what the run does, touched every 30 s while its process lives."""
+    """``status.json`` of a run in this process, written again every 30 s while it lives.
+
+    Args:
+        folder: the run's folder.
+        versions: what the results may depend on; changes since an earlier process are listed.
+    """
 
     def __init__(self, folder: Path, versions: Mapping[str, Any]) -> None:
         self.path = folder / "status.json"
@@ -36,29 +70,16 @@ class Status:
         ]
         earlier = past.get("changed")
         self.changed = [*(earlier if isinstance(earlier, list) else []), *changed]
-        now = time.time()
-        self.fields: dict[str, Any] = {
-            "state": "running",
-            "cause": None,
-            "command": typed_command() or before.get("command"),
-            "progress": before.get("progress", 0.0),
-            "env_steps": before.get("env_steps", 0),
-            "episodes": before.get("episodes", 0),
-            "updates": before.get("updates", 0),
-            "last_return": before.get("last_return"),
-            "env_steps_per_s": None,
-            "eta_s": None,
-            "started": before.get("started", now),
-            "updated": now,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "job_id": job_id(),
-            "attempt": int(number(before, "attempt") or 0) + 1,
-            "versions": {**versions, "changed": self.changed},
-        }
+        self.fields = Fields(
+            **{key: before[key] for key in CARRIED if key in before},
+            command=typed_command() or before.get("command"),
+            pid=os.getpid(),
+            attempt=int(number(before, "attempt") or 0) + 1,
+            versions={**versions, "changed": self.changed},
+        )
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._heartbeat, daemon=True)
 
     def __enter__(self) -> Status:
         self.write()
@@ -66,48 +87,42 @@ class Status:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join()
 
     def update(self, **fields: Any) -> None:
-        """Change fields; the next beat writes them."""
-        assert fields.keys() <= self.fields.keys()
+        """Change fields; the next heartbeat writes them."""
         with self._lock:
-            self.fields.update(fields)
+            self.fields = replace(self.fields, **fields)
 
     def write(self, **fields: Any) -> None:
         """Change fields and write them now."""
         self.update(**fields)
         with self._lock:
-            self.fields["updated"] = time.time()
-            write_whole(self.path, (json.dumps(self.fields, indent=1) + "\n").encode())
+            self.fields.updated = time.time()
+            _write(self.path, vars(self.fields))
 
-    def _beat(self) -> None:
-        while not self._over.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # the main thread will meet a full disk itself
+    def _heartbeat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):  # a full disk: the main thread will report it
                 self.write()
 
 
 def record_end(folder: Path, state: str, cause: str) -> None:
     """Write the end of a run whose own process could not; the folder's lock must be held."""
     before = read_status(folder)
-    blank: dict[str, Any] = {
-        "progress": 0.0,
-        "env_steps": 0,
-        "episodes": 0,
-        "updates": 0,
-        "last_return": None,
-    }
-    blank |= {"env_steps_per_s": None, "eta_s": None, "started": time.time(), "attempt": 1}
-    blank |= {"pid": None, "versions": {}, "command": typed_command()}
-    fields = {"state": state, "cause": cause} | blank | before
-    fields |= {"state": state, "cause": cause, "updated": time.time()}
-    fields |= {"host": socket.gethostname(), "job_id": job_id()}
-    write_whole(folder / "status.json", (json.dumps(fields, indent=1) + "\n").encode())
+    known = {f.name: before[f.name] for f in dataclasses.fields(Fields) if f.name in before}
+    ended = {"state": state, "cause": cause, "updated": time.time()}
+    ended |= {"host": socket.gethostname(), "job_id": job_id()}
+    _write(folder / "status.json", vars(Fields(**known | ended)))
+
+
+def _write(path: Path, fields: Mapping[str, Any]) -> None:
+    write_whole(path, (json.dumps(fields, indent=1) + "\n").encode())
 
 
 def note_failure(folder: Path, cause: str) -> None:
-    """Mark a run failed, which may have no status yet; leave it if another process works on it."""
+    """Mark a run as failed, with or without a status; not if another process works on it."""
     if state_of(folder) == "done":
         return
     with contextlib.suppress(Busy, OSError):
@@ -122,7 +137,7 @@ def state_of(folder: Path) -> str | None:
 
 
 def number(status: Mapping[str, Any], key: str) -> float | None:
-    """Return a number of a status; None if it has none, whatever else stands there."""
+    """Return a field of a status if it is a finite number, else None."""
     value: Any = status.get(key)
     return value if type(value) in (int, float) and math.isfinite(value) else None
 

@@ -1,4 +1,4 @@
-"""Tables: csv files of numbers, written row by row, read whole, growing or torn."""
+"""Csv tables of numbers: written row by row, read whole, even while growing or after a crash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = ("train", "eval")
 class CsvTables:
     """``train.csv`` and ``eval.csv`` in a run's folder; every row is on disk once written.
 
-    A run that continues cuts both where its checkpoint was taken, by ``sizes``.
+    A run that continues first cuts both to the ``sizes`` that they had at its checkpoint.
 
     Raises:
         CannotContinue: a file is shorter than that.
@@ -86,11 +86,11 @@ class TornTable(ValueError):
 def read_table(path: Path) -> Table:
     """Return the columns of a csv file: numbers, NaN where a cell is empty.
 
-    What stands behind the last end of a line is still being written, and is left out.
+    A last line without a line end is still being written, and is left out.
 
     Raises:
         OSError: there is no such file.
-        TornTable: one line that says what is wrong where, and holds what could be read.
+        TornTable: the message says what is wrong where; it holds the rows before.
     """
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
     lines = [line.rstrip("\r") for line in lines]
@@ -100,12 +100,12 @@ def read_table(path: Path) -> Table:
     try:
         values = np.loadtxt(lines[1:], delimiter=",", ndmin=2, comments=None)
         return dict(zip(names, values.T.copy(), strict=True))
-    except ValueError:  # an empty cell is enough
-        return _slowly(path, names, lines[1:])
+    except ValueError:  # such as for an empty cell
+        return _read_by_row(path, names, lines[1:])
 
 
-def _slowly(path: Path, names: list[str], lines: list[str]) -> Table:
-    """Do the same row by row, with empty cells."""
+def _read_by_row(path: Path, names: list[str], lines: list[str]) -> Table:
+    """Do the same row by row, which allows empty cells."""
     rows: list[list[float]] = []
     problem = None
     for number, line in enumerate(lines, start=2):

@@ -19,16 +19,16 @@ SHORT = 256  # inputs up to which a CPU is faster with (T, T) weights than with 
 
 
 class Cache(NamedTuple):
-    """What acting remembers: room for a whole window, filled in place."""
+    """What acting remembers: buffers for a whole window, filled in place."""
 
     keys: Tensor  # (n_layer, B, H, window, K)
     values: Tensor  # (n_layer, B, H, window, K)
-    inputs: Tensor  # (window, B, D): a window that slides is computed anew from these
+    inputs: Tensor  # (window, B, D): from which a sliding window is recomputed
     length: int  # inputs seen since the episode began
 
 
 class Gelu(nn.Module):
-    """The tanh form of GELU, as GPT-2; for bfloat16 the exact one, several times faster on a CPU.
+    """GELU in GPT-2's tanh form; in bfloat16 the exact one, several times faster on a CPU.
 
     They differ by less than 0.0005; bfloat16 has three digits.
     """
@@ -55,8 +55,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Map (T, B, D) to (T, B, D).
 
-        ``past`` is the room for keys and values up to and including this call's inputs,
-        (B, H, P + T, K) each; this call's are written into its last T places.
+        ``past`` holds the keys and values up to and including this call's inputs,
+        (B, H, P + T, K) each; this call's are written into the last T places.
         """
         q, k, v = self.heads(x)
         y = self.attend(q, k, v) if past is None else self.attend_to_past(q, k, v, *past)
@@ -102,7 +102,7 @@ class GPT(nn.Module):
     """The Transformer of Ni et al. 2023: input plus position code, blocks, a final LayerNorm.
 
     Up to ``context_len`` + 1 inputs it attends to the whole history. From then on, step by step,
-    it computes the last ``context_len`` + 1 inputs anew, at positions 0, 1, ...
+    it recomputes the last ``context_len`` + 1 inputs, at positions 0, 1, ...
 
     Args:
         input_dim: width of the inputs, of every layer and of the output.
@@ -155,7 +155,6 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def initial_state(self, batch_size: int) -> State:
-        """Return an empty cache for ``batch_size`` episodes."""
         weight = self.norm.weight
         width = self.output_dim // self.n_head
         room = (len(self.blocks), batch_size, self.n_head, self.window, width)
@@ -181,9 +180,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def attention(self, x: Tensor) -> Tensor:
-        """Return how much each step of a history attends to each, to be looked at.
+        """Return how much each step of a history attends to each, for pictures.
 
-        Row t is what acting at step t attends to: means over layers and heads, evaluation mode.
+        Row t is what acting at step t attends to: mean over layers and heads, evaluation mode.
 
         Args:
             x: inputs (T, B, D), of any length.

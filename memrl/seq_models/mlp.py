@@ -28,9 +28,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the empty state: there is nothing to remember."""
         return ()
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Map (T, B, D) to (T, B, hidden_dim)."""
         return self.layers(x), state

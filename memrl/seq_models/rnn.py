@@ -13,7 +13,7 @@ CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrent(nn.Module):
-    """PyTorch's recurrent layers, from a zero state; the output is the top layer's hidden state.
+    """PyTorch's recurrent layers, from a zero state; the output is the top layer's.
 
     Each weight matrix is orthogonal (stacked gates as one matrix), biases are 0, the forget
     gate's too (Ni et al. 2023).
@@ -49,9 +49,8 @@ class Recurrent(nn.Module):
         return (zeros, zeros) if isinstance(self.layers, nn.LSTM) else zeros
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Map (T, B, D) to (T, B, hidden_dim)."""
         if state is None:
-            if x.is_cuda:  # where autocast would have it in float16, whose gradients can vanish
+            if x.is_cuda:  # autocast would run it in float16, whose gradients can underflow
                 with torch.autocast("cuda", enabled=False):
                     return self.layers(x.float())[0], None
             return self.layers(x)[0], None

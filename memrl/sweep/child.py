@@ -16,7 +16,7 @@ def main(folder: str, index: str) -> int:
     import of native code, which may make an ``ImportError`` of it or swallow it.
     """
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job script may have it ignored
-    from memrl.experiment import work
+    from memrl.experiment import train
     from memrl.run.outcome import BUSY, attempt, log_to_console
     from memrl.run.status import note_failure
     from memrl.sweep.submissions import load
@@ -26,7 +26,7 @@ def main(folder: str, index: str) -> int:
     log_to_console()
     wait_for_former_self(run.folder)
     try:
-        failure = attempt(submission.check_code) or attempt(lambda: work(run.config, run.folder))
+        failure = attempt(submission.check_code) or attempt(lambda: train(run.config, run.folder))
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the job passes on what SLURM sent already
     if failure is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from memrl.experiment import work
+from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
@@ -116,7 +116,7 @@ def _one_by_one(due: Sequence[Run], launcher: Launcher) -> None:
             if n in record.cancelled:
                 continue
             print(f"run {n + 1} of {len(due)}", flush=True)
-            failure = attempt(lambda run=run: work(run.config, run.folder))  # type: ignore[misc]
+            failure = attempt(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
             if failure:
                 line, status = failure
                 print(f"error: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,147 @@
+"""What the agents share: acting with a memory, micro-batches, and the contents of a checkpoint.
+
+T transitions, B batch, A actions, D width of a summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memrl.interfaces import Episodes, State
+from memrl.memory import Memory
+from memrl.networks import Head, set_training
+
+CPU_INPUTS = 8192  # of a micro-batch, T x B: with more, activations no longer fit the caches
+CPU_WINDOWS = 16  # of a micro-batch, at least: fewer rows starve recurrent matrix products
+
+
+class ActionNetwork(nn.Module):
+    """A memory and a head: one number for each action, given a history."""
+
+    def __init__(self, memory: Memory, hidden_dims: Sequence[int], last_init: float) -> None:
+        super().__init__()
+        self.memory = memory
+        self.head = Head(memory.output_dim, hidden_dims, memory.n_action, last_init)
+
+    def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+        """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, A)."""
+        return self.head(self.memory(obs, action, reward))  # type: ignore[no-any-return]
+
+
+class ActingState(NamedTuple):
+    """The recurrent state of an agent: what acting carries from one step to the next."""
+
+    memory: State
+    prev_action: Tensor  # (B,) int64; -1 before the first
+
+
+class MemoryAgent:
+    """An agent that acts with the memory and the head of one of its networks.
+
+    Args:
+        memory: the one it acts with, already on its device.
+        gamma: discount, in [0, 1].
+        tau: fraction of the online weights that enters the target each update, in (0, 1].
+        lr: Adam's learning rate, above 0.
+        dropout_scope: "everywhere" or "gradient"; each algorithm says what that means.
+    """
+
+    def __init__(
+        self, memory: Memory, gamma: float, tau: float, lr: float, dropout_scope: str
+    ) -> None:
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+        if not 0 < tau <= 1:
+            raise ValueError(f"tau must be in (0, 1], got {tau}")
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"lr must be above 0, got {lr}")
+        if dropout_scope not in ("everywhere", "gradient"):
+            raise ValueError(f"dropout_scope must be everywhere or gradient, got {dropout_scope}")
+        self.memory = memory
+        self.device = next(memory.parameters()).device
+        self.gamma = gamma
+        self.tau = tau
+        self.dropout_everywhere = dropout_scope == "everywhere"
+
+    # --- what an algorithm defines ---------------------------------------------------------------
+
+    @property
+    def actor(self) -> ActionNetwork:
+        """The network that acts."""
+        raise NotImplementedError
+
+    def choose(self, values: Tensor, explore: bool) -> Tensor:
+        """Return actions (B,) int64, given the actor's outputs (B, A)."""
+        raise NotImplementedError
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the networks that learn, by their names in a checkpoint."""
+        raise NotImplementedError
+
+    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Return what else a checkpoint holds, by name."""
+        raise NotImplementedError
+
+    # --- what follows from it --------------------------------------------------------------------
+
+    def initial_state(self, batch_size: int) -> ActingState:
+        no_action = torch.full((batch_size,), -1, device=self.device)
+        return ActingState(self.memory.initial_state(batch_size), no_action)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Tensor, prev_reward: Tensor, state: ActingState, explore: bool
+    ) -> tuple[Tensor, ActingState]:
+        set_training(self.actor, explore and self.dropout_everywhere)
+        h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
+        action = self.choose(self.actor.head(h), explore)
+        return action, ActingState(memory, action)
+
+    def state_dict(self) -> dict[str, Any]:
+        holders = self.networks() | self.targets_and_optimizers()
+        return {name: holder.state_dict() for name, holder in holders.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, holder in (self.networks() | self.targets_and_optimizers()).items():
+            holder.load_state_dict(state[name])
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        for name, network in self.networks().items():
+            yield from network.named_parameters(prefix=name)
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.actor.state_dict()
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        self.actor.load_state_dict(weights)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def micro_batches(batch: Episodes) -> list[Episodes]:
+    """Split a batch of windows (T, B, ...) along B; the last micro-batch may be smaller.
+
+    Gradients of windows add up, so that the activations of one micro-batch are held at a time. On
+    a GPU the batch stays whole.
+    """
+    T, B = batch.mask.shape
+    size = max(CPU_WINDOWS, CPU_INPUTS // T)
+    if size >= B or batch.mask.device.type != "cpu":
+        return [batch]
+    columns = [torch.split(column, size, dim=1) for column in batch]
+    return [Episodes(*rows) for rows in zip(*columns, strict=True)]
+
+
+def masked_mean(x: Tensor, mask: Tensor, n: Tensor) -> Tensor:
+    """Return what a micro-batch (T, B) adds to the mean over the batch's n real transitions."""
+    return (x * mask).sum() / n
+
+
+def without_last_obs(batch: Episodes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the arguments of ``Memory.forward`` for windows that end one observation earlier."""
+    return batch.obs[:-1], batch.action[:-1], batch.reward[:-1]
