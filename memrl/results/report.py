@@ -172,7 +172,7 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return the keys whose values are not the defaults: key, default, value."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     for run in runs:
-        if run.config and run.program == "memrl" and run.state != DUPLICATE:
+        if run.config and run.state != DUPLICATE:
             for key, (default, value) in (reproduce.changes(run.config) or {}).items():
                 counts.setdefault((key, show(default)), Counter())[show(value)] += 1
     return [(key, default, _spread(values)) for (key, default), values in sorted(counts.items())]
@@ -189,7 +189,7 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         if (content := figures.draw(name, found, Look(), "svg"))
     }
     name = found[0].protocol.name
-    ours = [run.config for run in runs if run.config and run.program == "memrl"]
+    configs = [run.config for run in runs if run.config]
     states = Counter(str(run.state) for run in runs)
     updated = max((run.number("updated") or 0 for run in runs), default=0)
     environment = Environment(
@@ -213,12 +213,12 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         ],
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
         changed=changed_keys(runs),
-        config=yaml.safe_dump(dict(ours[0]), sort_keys=False) if ours else None,
+        config=yaml.safe_dump(dict(configs[0]), sort_keys=False) if configs else None,
         costs=cost_table(found),
         versions=version_table(runs),
         failures=failures(runs),
-        commands=reproduce.commands(ours),
-        others=len(runs) - len(ours),
+        commands=reproduce.commands(configs),
+        others=len(runs) - len(configs),
         runs=run_table(found, runs),
         is_value=lambda cell: isinstance(cell, Value),
     )
