@@ -200,6 +200,17 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         process.kill()
 
 
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs of the original program, imported: five runs, one of them stopped."""
+    from memrl.results.original import find_logs, import_log
+
+    output = tmp_path_factory.mktemp("originals") / "original"
+    for log in find_logs(GOLDEN / "original_log"):
+        import_log(log, output)
+    return output
+
+
 # --- moments of a run, exact ones ----------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN, ROOT, Process
+from conftest import ROOT, Process
 from made import make_run, make_sweep
 
 from memrl.__main__ import main
@@ -21,7 +21,6 @@ from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, cells
 
 Launch = Callable[..., Process]
-OLD = GOLDEN / "original_log"
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
@@ -196,13 +195,14 @@ def test_the_command_prints_the_table_and_what_is_missing(launch: Launch, sweep:
     assert not list(sweep.glob("*.pdf"))
 
 
-def test_old_logs_and_new_runs_come_into_one_figure(
-    launch: Launch, sweep: Path, tmp_path: Path
+def test_imported_and_new_runs_come_into_one_figure(
+    launch: Launch, sweep: Path, originals: Path, tmp_path: Path
 ) -> None:
-    process = command(launch, sweep, OLD, "--output", tmp_path / "figures", "--protocol", "paper")
+    output = tmp_path / "figures"
+    process = command(launch, sweep, originals, "--output", output, "--protocol", "paper")
     assert process.wait() == 0, process.output
-    assert "lstm, original program" in process.out
-    assert len(list((tmp_path / "figures").iterdir())) == 6
+    assert "lstm (original program)" in process.out
+    assert len(list(output.iterdir())) == 6
     assert not list(sweep.glob("*.png"))
 
 

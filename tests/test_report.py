@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN, Process
+from conftest import Process
 from made import make_config, make_run, make_sweep
 
 from memrl.__main__ import main
@@ -22,7 +22,6 @@ from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, cells
 
 Launch = Callable[..., Process]
-OLD = GOLDEN / "original_log"
 CAUSE = "<script>document.title = 'broken'</script> & \"quotes\""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome")
@@ -187,9 +186,8 @@ def test_it_says_what_it_ran_on_and_what_it_cost(sweep: Path) -> None:
     assert total["env steps/s"] == "100"
 
 
-def test_logs_of_the_original_program_have_a_report(tmp_path: Path) -> None:
-    read = Reader(report(OLD))
-    assert "5 folders hold no memrl run" in read.text
+def test_imported_runs_have_a_report(originals: Path) -> None:
+    read = Reader(report(originals))
     assert len(read.tables["scores"]) == 5
     assert "python run.py" not in read.text
 
@@ -214,14 +212,16 @@ def command(launch: Launch, *arguments: object) -> Process:
     return process
 
 
-def test_the_command_writes_it_into_the_folder(launch: Launch, sweep: Path, tmp_path: Path) -> None:
+def test_the_command_writes_it_into_the_folder(
+    launch: Launch, sweep: Path, originals: Path, tmp_path: Path
+) -> None:
     process = command(launch, sweep)
     assert process.wait() == 0, process.output
     assert process.out.splitlines()[-1].endswith("outputs/made/report.html")
     path = sweep / "report.html"
     assert path.read_text() == report(sweep)
     path.unlink()
-    process = command(launch, sweep, OLD, "--output", tmp_path / "deep" / "both.html")
+    process = command(launch, sweep, originals, "--output", tmp_path / "deep" / "both.html")
     assert process.wait() == 0, process.output
     assert "original program" in (tmp_path / "deep" / "both.html").read_text()
     assert not path.exists()

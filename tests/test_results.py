@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, ROOT
+from conftest import ROOT
 from made import make_config, make_run, make_sweep
 
 from memrl.results import frame
@@ -28,8 +27,6 @@ from memrl.run.outcome import ConfigError
 from memrl.run.tables import TornTable, read_table
 from memrl.sweep import submissions
 from memrl.sweep.submissions import Run as Asked
-
-OLD = GOLDEN / "original_log"
 
 
 def by_name(runs: list[Run]) -> dict[str, Run]:
@@ -227,33 +224,6 @@ def test_what_is_no_folder_is_refused(name: str, text: str, tmp_path: Path) -> N
         load(tmp_path / name)
 
 
-def test_logs_of_the_original_program_stand_beside_ours(tmp_path: Path) -> None:
-    make_run(tmp_path, [1.0], "seed=1", "sweep=new")
-    runs = load(tmp_path / "outputs" / "new", OLD)
-    assert Counter(run.program for run in runs) == {"memrl": 1, "original": 5}
-    states = {run.name: (run.state, run.cause) for run in runs if run.program == "original"}
-    assert states["tmaze_passive_L10_lstm_ep600_seed1"] == ("done", "")
-    stopped = states["visual_match_L1_lstm64_batch24_ep4000_stopped_seed1"]
-    assert stopped == ("stopped", "at env step 30,287 of 124,310")
-    passive = [run for run in runs if run.flat["env.name"] == "tmaze_passive"]
-    assert sorted(labels(passive)) == [
-        "gpt, original program",
-        "lstm",
-        "lstm, original program",
-        "lstm, original program",
-    ]
-
-
-def test_a_log_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
-    folder = tmp_path / "old"
-    subprocess.run(["cp", "-r", OLD / "tmaze_passive_L10_lstm_ep600_seed1", folder], check=True)
-    (folder / "flags.pkl").write_bytes(b"\x80\x04garbage")
-    assert load(tmp_path)[0].state == "done"  # its flags.txt says the same
-    (folder / "flags.txt").write_text("--config_env=: : :")
-    (run,) = load(tmp_path)
-    assert run.state == "unreadable" and "flags" in run.cause
-
-
 # --- what varies ---------------------------------------------------------------------------------
 
 
@@ -360,16 +330,6 @@ def test_of_a_run_and_an_older_copy_the_run_counts(tmp_path: Path) -> None:
     assert states == {older: "duplicate", folder: "done"}
 
 
-def test_a_copy_of_an_old_log_does_not_count_and_the_same_seed_again_does(tmp_path: Path) -> None:
-    old = OLD / "tmaze_passive_L10_lstm_ep600_seed1"
-    for name in ("copy", "again"):
-        shutil.copytree(old, tmp_path / name)
-    text = (old / "progress.csv").read_text()
-    (tmp_path / "again" / "progress.csv").write_text(re.sub(r",[\d.]+$", ",1.5", text, flags=re.M))
-    states = {run.name: run.state for run in load(old, tmp_path)}
-    assert states == {old.name: "done", "copy": "duplicate", "again": "done"}
-
-
 def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
     for seed, sweep in enumerate("ab"):
         make_run(tmp_path, [1.0], f"sweep={sweep}", f"seed={seed}")
@@ -422,12 +382,12 @@ def test_a_tidy_table_has_every_row_of_every_run(mixed: Path, tmp_path: Path) ->
     assert one["env_steps"] == "6710" and one["eval/success"] == ""
 
 
-def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+def test_csv_and_parquet_hold_the_same(originals: Path, tmp_path: Path) -> None:
     import pandas
 
     make_run(tmp_path, [0.25, 1.0], "algo.hidden_dims=[64]", "sweep=s")
     make_run(tmp_path, [], "seq_model=gpt", "sweep=s", status={"state": "running"})
-    runs = load(tmp_path / "outputs" / "s", OLD)
+    runs = load(tmp_path / "outputs" / "s", originals)
     for form in ("csv", "parquet"):
         frame.export(runs, tmp_path / f"t.{form}")
     text = pandas.read_csv(tmp_path / "t.csv")
@@ -442,8 +402,8 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
             assert left.fillna("").astype(str).tolist() == right.fillna("").astype(str).tolist()
 
 
-def test_training_rows_are_exported_too(tmp_path: Path) -> None:
-    runs = load(OLD / "tmaze_passive_L10_lstm_ep600_seed1")
+def test_training_rows_are_exported_too(originals: Path) -> None:
+    runs = load(originals / "tmaze_passive_L10_lstm_ep600_seed1")
     columns = frame.tidy(runs, "train")
     assert len(columns["train/q"]) == 601 == len(columns["seed"])
 

@@ -19,8 +19,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
         "folder",
         nargs="+",
         type=Path,
-        help="outputs/<sweep>; several are drawn in one figure. Log folders of the paper's "
-        "original program can be among them",
+        help="outputs/<sweep>; several are drawn in one figure",
     )
     parser.add_argument(
         "--protocol",

@@ -30,14 +30,14 @@ def tidy(runs: Sequence[Run], table: str = "eval") -> dict[str, list[Any]]:
     Returns:
         columns of one length by name; None or NaN where there is nothing.
     """
-    keys = [*MAIN_KEYS[1:], *(k for k in varying(runs) if k not in (*MAIN_KEYS, "sweep"))]
+    keys = [*MAIN_KEYS, *(k for k in varying(runs) if k not in (*MAIN_KEYS, "sweep"))]
     measured = list(dict.fromkeys(name for run in runs for name in getattr(run, table)))
-    who = ("run", "sweep", "program", "state", "cause")
+    who = ("run", "sweep", "state", "cause")
     columns: dict[str, list[Any]] = {name: [] for name in (*who, *keys, *measured)}
     for run in runs:
         rows: Table = getattr(run, table)
         n = max((len(column) for column in rows.values()), default=0)
-        values = [run.name, run.flat["sweep"], run.program, str(run.state), run.cause]
+        values = [run.name, run.flat["sweep"], str(run.state), run.cause]
         values += [run.flat.get(key) for key in keys]
         for name, value in zip((*who, *keys), values, strict=True):
             columns[name] += [value] * max(n, 1)

@@ -1,29 +1,31 @@
-"""Reads log folders of the original program (Ni et al. 2023), under memrl's names.
+"""Log folders of the original program (Ni et al. 2023) as run folders of ours.
 
-No code runs and no module is imported, whatever the folder's pickle holds.
+A log folder has ``flags.txt``, which holds the settings, and ``progress.csv``.
 """
 
 from __future__ import annotations
 
-import io
+import json
 import os
-import pickle
 import re
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
+from memrl.results.frame import COUNTERS
 from memrl.results.paper import EXTRA_STEPS
+from memrl.run.files import write_whole
+from memrl.run.outcome import Failure
+from memrl.run.status import read_status
 from memrl.run.tables import Table, TornTable, read_table
 
 LIMIT = 2**18  # bytes of a file of flags; real ones have two thousand
+SOURCE = "imported_from"  # the key of status.json that tells an imported run from any other
 
-
-EVAL = {"env_steps": "env_steps", "episodes": "episodes", "return": "eval/return"}
-EVAL |= {"success": "eval/success", "length": "eval/length", "FPS": "time/env_steps_per_s"}
+EVAL = {"eval/return": "return", "eval/success": "success", "eval/length": "length"}
+EVAL |= {"time/env_steps_per_s": "FPS"}  # memrl's column; the original's
 MODEL = "config_seq.model.seq_model_config"
 HEADS = "config_rl.config_critic.hidden_dims config_rl.config_actor.hidden_dims"
 
@@ -32,7 +34,7 @@ KEYS: tuple[tuple[str, str, type, str], ...] = (
     ("env.name", "config_env.env_type", str, ""),
     ("env.length", "config_env.env_name", int, ""),
     ("env.distract_reward", "config_env.distract_reward", float, "tmaze_passive tmaze_active"),
-    ("algo.name", "algo", str, ""),
+    ("algo.name", "config_rl.algo", str, ""),
     ("algo.gamma", "config_rl.discount", float, ""),
     ("algo.tau", "config_rl.tau", float, ""),
     ("algo.lr", "config_rl.critic_lr config_rl.actor_lr", float, ""),
@@ -53,11 +55,11 @@ KEYS: tuple[tuple[str, str, type, str], ...] = (
     ("budget.eval_episodes", "config_env.eval_episodes", int, ""),
 )
 
-# Top-level flags that change no result: of files, and of the libraries that parse the others.
+# Flags that change no result: of files, and of the libraries that parse the others.
 NO_SETTING = re.compile(
     r"(alsologtostderr|debug|log_dir|logger_levels|logtostderr|only_check_args|profile_file|run_name"
     r"|save_dir|showprefixforinfo|stderrthreshold|submit_time|v|verbosity|xml_output_file|\?)"
-    r"|(chex_|help|pdb|run_with_|test_|use_cprofile_).*"
+    r"|config_env\.save_interval|(chex_|help|pdb|run_with_|test_|use_cprofile_).*"
 )
 
 
@@ -65,58 +67,111 @@ class Log(NamedTuple):
     """A run of the original program.
 
     Attributes:
-        config: nested; settings without an exact counterpart are under ``original``, by the
-            original's names.
-        eval: what there is of ``EVAL``, (evaluations,) each. ``eval/success`` is NaN for T-Mazes,
-            where the original writes 0; ``episodes`` need a known task.
-        train: ``env_steps`` and ``train/<the original's name>``, (training rows,) each.
-        total_env_steps: as planned; None if the task is not known.
-        problem: one line if ``progress.csv`` is torn; the rows before are there.
+        config: nested, under memrl's names; settings without an exact counterpart are under
+            ``original``, by the original's names.
+        eval: the columns of ``eval.csv``, (evaluations,) each; NaN where nothing is known.
+            ``eval/success`` is NaN for T-Mazes, where the original writes 0.
+        train: the columns of ``train.csv``, (training rows,) each.
+        status: what ``status.json`` says of state, cause and progress.
     """
 
     config: dict[str, Any]
     eval: Table
     train: Table
-    total_env_steps: int | None
-    problem: str | None
+    status: dict[str, Any]
 
 
-def is_log(folder: Path) -> bool:
-    """Say whether a folder is one of the original program."""
-    # os.path.isfile, to which a closed folder has no file.
-    flags = any(os.path.isfile(folder / name) for name in ("flags.pkl", "flags.txt"))
-    return flags and os.path.isfile(folder / "progress.csv")
+# --- log folders to run folders ------------------------------------------------------------------
+
+
+def find_logs(folder: Path) -> list[Path]:
+    """Return the folders that have a file of a log: this one, and all below."""
+    files = [path for name in ("flags.txt", "progress.csv") for path in folder.rglob(name)]
+    return sorted({path.parent for path in files})
+
+
+def import_log(folder: Path, output: Path) -> Path:
+    """Write a log folder as a run folder, ``<output>/<name of the log folder>``, and return that.
+
+    Its model is called ``lstm (original program)``, say, so that it is a series of its own beside
+    runs of memrl. A run that was imported from the same folder before is overwritten.
+
+    Raises:
+        Failure: the log cannot be read, or the run folder holds something else.
+        OSError: a file cannot be read or written.
+    """
+    source = os.path.abspath(folder)
+    run = output / os.path.basename(source)
+    if run.exists() and any(run.iterdir()) and (known := read_status(run).get(SOURCE)) != source:
+        content = f"the run imported from {known}" if known else "no imported run"
+        raise Failure(f"{folder}: not imported: {run} holds {content}; delete it, or use --output")
+    log = read_log(folder)
+    model = log.config.get("seq_model", {})
+    name = f"{model.get('name', 'unknown model')} (original program)"
+    config = {**log.config, "seq_model": {**model, "name": name}}
+    run.mkdir(parents=True, exist_ok=True)
+    # The status first: by it an import that was interrupted can be done again.
+    status = json.dumps({**log.status, SOURCE: source}, indent=1)
+    write_whole(run / "status.json", f"{status}\n".encode())
+    write_whole(run / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+    write_whole(run / "eval.csv", _csv(log.eval))
+    write_whole(run / "train.csv", _csv(log.train))
+    return run
+
+
+def _csv(table: Table) -> bytes:
+    columns = [
+        [f"{value:.0f}" if name in COUNTERS else repr(value) for value in column.tolist()]
+        for name, column in table.items()
+    ]
+    lines = [tuple(table), *zip(*columns, strict=True)]
+    return "".join(f"{','.join(line)}\n" for line in lines).encode()
+
+
+# --- one log folder ------------------------------------------------------------------------------
 
 
 def read_log(folder: Path) -> Log:
-    """Read a folder; its ``flags.txt`` only if its ``flags.pkl`` cannot be read.
+    """Read a log folder.
 
     Raises:
-        OSError: ``progress.csv`` cannot be opened.
-        ValueError: one line: no flags can be read, or ``progress.csv`` is something else.
+        OSError: ``flags.txt`` or ``progress.csv`` cannot be opened.
+        Failure: one of them holds something else.
     """
-    try:
-        flags = read_flags(folder / "flags.pkl")
-    except ValueError as error:
-        try:
-            flags = read_flags(folder / "flags.txt")
-        except ValueError as other:
-            raise ValueError(f"{error}; {other}") from other
-    config = _config(flags)
+    config = _config(read_flags(folder / "flags.txt"))
     table, problem = _progress(folder / "progress.csv")
-    steps, name, length = table["env_steps"], _get(config, "env.name"), _get(config, "env.length")
-    horizon = length + EXTRA_STEPS[name] if name in EXTRA_STEPS and (length or 0) > 0 else 0
-    if horizon:
-        table["episodes"] = steps // horizon
-    if "success" in table and str(name).startswith("tmaze"):
-        table["success"] = np.full_like(steps, np.nan)
-    is_eval = ~np.isnan(table.get("return", np.full_like(steps, np.nan)))
-    scores = {new: table[old][is_eval] for old, new in EVAL.items() if old in table}
-    train = {f"train/{k}": column[~is_eval] for k, column in table.items() if k not in EVAL}
-    train = {"env_steps": steps[~is_eval], **train}
-    episodes = [_get(config, f"budget.{key}_episodes") for key in ("train", "warmup")]
-    total = horizon * sum(episodes) if None not in episodes else 0
-    return Log(config, scores, train, total if total > 0 else None, problem)
+    steps, unknown = table["env_steps"], np.full_like(table["env_steps"], np.nan)
+    name, length = str(config.get("env.name")), config.get("env.length", 0)
+    horizon = length + EXTRA_STEPS[name] if name in EXTRA_STEPS and length > 0 else 0
+    episodes = steps // horizon if horizon else unknown
+    counters = {"env_steps": steps, "episodes": episodes, "updates": unknown}
+    if name.startswith("tmaze"):
+        table["success"] = unknown
+    scores = {ours: table.get(original, unknown) for ours, original in EVAL.items()}
+    others = [key for key in table if key not in ("env_steps", *EVAL.values())]
+    losses = {f"train/{key}": table[key] for key in others}
+    is_eval = ~np.isnan(scores["eval/return"])
+    budget = {"budget.train_episodes", "budget.warmup_episodes"}
+    total = horizon * sum(config[key] for key in budget) if budget <= config.keys() else 0
+    return Log(
+        _nest(config),
+        {key: column[is_eval] for key, column in (counters | scores).items()},
+        {key: column[~is_eval] for key, column in (counters | losses).items()},
+        _status(int(max(steps, default=0)), total, problem),
+    )
+
+
+def _status(env_steps: int, total: int, problem: str | None) -> dict[str, Any]:
+    """Return how far a run got: ``total`` is the planned number of steps, 0 if not known."""
+    state, cause = "stopped", f"at env step {env_steps:,} of {total:,}"
+    if problem:
+        state, cause = "failed", problem
+    elif total <= 0:
+        cause = "how long it was to run is not known"
+    elif env_steps >= total:
+        state, cause = "done", ""
+    progress = {"progress": min(env_steps / total, 1.0)} if total > 0 else {}
+    return {"state": state, "cause": cause or None, **progress, "env_steps": env_steps}
 
 
 def _progress(path: Path) -> tuple[Table, str | None]:
@@ -129,7 +184,7 @@ def _progress(path: Path) -> tuple[Table, str | None]:
     if not table:
         return {"env_steps": np.empty(0)}, f"{path.name} is empty"
     if "env_steps" not in table:
-        raise ValueError(f"{path} has no column env_steps")
+        raise Failure(f"{path} has no column env_steps")
     known = np.isfinite(table["env_steps"])
     if not known.all():
         problem = problem or f"{path.name} has a row without env_steps"
@@ -137,56 +192,52 @@ def _progress(path: Path) -> tuple[Table, str | None]:
 
 
 def _config(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known under memrl's names."""
-    algo, shared = _get(flags, "config_rl.algo"), flags.get("shared_encoder")
-    if algo == "sacd" and shared is not True:
-        algo = "sacd_separate" if shared is False else None
-    known = flags | {"algo": algo}
+    """Return what is known under memrl's dotted names, and all other settings as ``original``."""
+    settings = _flatten(flags)
+    if settings.get("config_rl.algo") == "sacd":
+        shared = settings.pop("shared_encoder", None)
+        settings["config_rl.algo"] = {True: "sacd", False: "sacd_separate"}.get(shared)
     config: dict[str, Any] = {}
-    used = {"config_rl.algo"} if algo is not None else set()
-    used |= {"shared_encoder"} if algo in ("sacd", "sacd_separate") else set()
+    used: set[str] = set()
     for key, paths, kind, few in KEYS:
-        values = [value for path in paths.split() if (value := _get(known, path)) is not None]
-        options = {_get(config, f"{group}.name") for group in ("env", "algo", "seq_model")}
+        values = [settings[path] for path in paths.split() if settings.get(path) is not None]
+        options = {config.get(f"{group}.name") for group in ("env", "algo", "seq_model")}
         if few and not options & set(few.split()):
             continue
         if values and all(_fits(value, kind) and value == values[0] for value in values):
-            group, _, last = key.rpartition(".")
-            (config.setdefault(group, {}) if group else config)[last] = values[0]
+            config[key] = values[0]
             used |= {*paths.split()}
-    if rest := _rest(flags, used):
-        config["original"] = rest
-    return config
+    rest = {k: value for k, value in settings.items() if k not in used and _is_setting(value)}
+    return config | ({"original": rest} if rest else {})
 
 
-def _rest(flags: dict[str, Any], used: set[str]) -> dict[str, Any]:
-    """Return all other settings by their dotted names; each part of the flags once."""
-    rest: dict[str, Any] = {}
+def _flatten(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return flags by their dotted names; each part of them once, as aliases can multiply them."""
+    flat: dict[str, Any] = {}
     parts, seen = [("", flags)], {id(flags)}
     for prefix, part in parts:
         for name, value in part.items():
-            if not _fits(name, str) or (path := f"{prefix}{name}") in used:
+            if not _fits(name, str) or NO_SETTING.fullmatch(path := f"{prefix}{name}"):
                 continue
-            if not prefix and ("." in name or NO_SETTING.fullmatch(name)):
-                continue  # what has dots stands in its group as well
-            if isinstance(value, dict):
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    parts.append((f"{path}.", value))
-            elif path != "config_env.save_interval" and _is_setting(value):
-                rest[path] = value
-    return rest
+            if not isinstance(value, dict):
+                flat[path] = value
+            elif id(value) not in seen:
+                seen.add(id(value))
+                parts.append((f"{path}.", value))
+    return flat
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        group, _, last = key.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[last] = value
+    return nested
 
 
 def _is_setting(value: Any) -> bool:
     items = value if isinstance(value, list) else [value]
     return all(type(v) in (bool, int, float, str, type(None)) and _fits(v, type(v)) for v in items)
-
-
-def _get(nested: Any, path: str) -> Any:
-    for part in path.split("."):
-        nested = nested.get(part) if isinstance(nested, dict) else None
-    return nested
 
 
 def _fits(value: Any, kind: type) -> bool:
@@ -199,24 +250,22 @@ def _fits(value: Any, kind: type) -> bool:
 
 
 def read_flags(path: Path) -> dict[str, Any]:
-    """Return the flags in a ``flags.pkl`` or ``.txt``; an object is its fields or its class's name.
+    """Return the flags in a ``flags.txt``.
 
     Raises:
-        ValueError: one line: it is no file, or has no flags, or cannot be read to its end.
+        OSError: there is no such file.
+        Failure: it has no flags, or is too large.
     """
+    with open(path, "rb") as file:
+        content = file.read(LIMIT + 1)
     try:
-        with open(path, "rb") as file:
-            content = file.read(LIMIT + 1)
         if len(content) > LIMIT:
             raise OverflowError
-        if path.suffix == ".txt":
-            flags = _parse(content.decode())
-        else:
-            flags = _plain(Unpickler(io.BytesIO(content)).load(), {})
-        if not isinstance(flags, dict) or not flags:
-            raise TypeError
-    except Exception as error:  # a torn pickle can raise anything
-        raise ValueError(f"{path}: no flags can be read ({type(error).__name__})") from error
+        flags = _parse(content.decode())
+        if not flags:
+            raise ValueError
+    except Exception as error:  # of YAML: of any kind
+        raise Failure(f"{path}: no flags can be read ({type(error).__name__})") from error
     return flags
 
 
@@ -244,55 +293,3 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", yaml.SafeLoader.construct_sequence)
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda _, name, node: name)
-
-
-class Stub:
-    """What a pickle names: it takes any arguments and any state, and does nothing."""
-
-    name = ""
-    state: Any = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-def _fold(n: int, unpickler: Any) -> None:
-    unpickler.stack[-n:] = [unpickler.stack[-n:]]
-
-
-class Unpickler(pickle._Unpickler):
-    """Unpickles with a stub for every name.
-
-    It is the one in Python: in C it would know real objects by extension codes, and allocate as
-    much as a number in the file says. Tuples become lists, which cannot be keys: hashing deep ones
-    would overflow the stack.
-    """
-
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
-    for _name in "EXT1 EXT2 EXT4 BYTEARRAY8 STRING EMPTY_SET ADDITEMS FROZENSET".split():
-        del dispatch[getattr(pickle, _name)[0]]
-    dispatch[pickle.EMPTY_TUPLE[0]] = dispatch[pickle.EMPTY_LIST[0]]
-    dispatch[pickle.TUPLE[0]] = dispatch[pickle.LIST[0]]
-    for _n in (1, 2, 3):
-        dispatch[getattr(pickle, f"TUPLE{_n}")[0]] = partial(_fold, _n)
-
-    def find_class(self, module: str, name: str) -> type[Stub]:
-        """Return a new class that does nothing."""
-        return type("Stub", (Stub,), {"name": f"{module}.{name}"})
-
-
-def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """Replace stubs, in depth; ``seen`` has what was made of each dict and list, for cycles."""
-    is_stub = isinstance(value, Stub | type)
-    if is_stub:
-        fields = _get(value.state, "_fields")
-        value = fields if isinstance(fields, dict) else value.name
-    if isinstance(value, dict) and id(value) not in seen:
-        new = seen[id(value)] = {}
-        new.update((_plain(key, seen), _plain(each, seen)) for key, each in value.items())
-    elif isinstance(value, list) and id(value) not in seen:
-        items = seen[id(value)] = []
-        items.extend(_plain(each, seen) for each in value)
-    return seen.get(id(value), value)

@@ -175,7 +175,7 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return the keys whose values are not the defaults: key, default, value."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     for run in runs:
-        if run.config and run.program == "memrl" and run.state != DUPLICATE:
+        if run.config and run.state != DUPLICATE:
             default = default_config(run.config)
             changed = {} if default is None else changes(default, run.config)
             for key in changed.keys() - {*NAMED}:
@@ -205,7 +205,7 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         if (content := figures.draw(name, found, Look(), "svg"))
     }
     name = found[0].protocol.name
-    ours = [run for run in runs if run.config and run.program == "memrl"]
+    known = [run for run in runs if run.config]
     states = Counter(str(run.state) for run in runs)
     updated = max((run.number("updated") or 0 for run in runs), default=0)
     environment = Environment(
@@ -229,13 +229,13 @@ def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
         ],
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
         changed=changed_keys(runs),
-        config=yaml.safe_dump(dict(ours[0].config), sort_keys=False) if ours else None,
+        config=yaml.safe_dump(dict(known[0].config), sort_keys=False) if known else None,
         costs=cost_table(found),
         versions=version_table(runs),
         failures=failures(runs),
-        commands=commands(ours),
-        unrecorded=sum(run.command is None for run in ours),
-        others=len(runs) - len(ours),
+        commands=commands(known),
+        unrecorded=sum(run.command is None for run in known),
+        others=len(runs) - len(known),
         runs=run_table(found, runs),
         is_value=lambda cell: isinstance(cell, Value),
     )

@@ -18,7 +18,6 @@ from typing import Any
 
 import yaml
 
-from memrl.results import original
 from memrl.run.identity import ABSENT, NOT_IDENTITY, flatten, identity
 from memrl.run.outcome import in_one_line, show
 from memrl.run.status import number, read_status
@@ -36,7 +35,6 @@ NO_STATUS = "no status.json that can be read"
 
 # Named wherever they differ; other keys only where these do not determine them.
 MAIN_KEYS = (
-    "program",
     "env.name",
     "env.length",
     "algo.name",
@@ -60,7 +58,6 @@ class Run:
             ``foreign``, or ``duplicate``: a copy of a run that is in the list.
         cause: why it is in that state, or empty.
         status: its ``status.json``.
-        program: memrl, or original for a log folder of the original program.
         problem: one line if a file of it is torn; what could be read is there.
         eval: columns of ``eval.csv`` by name, (evaluations,) float64 each.
         command: what was typed to start it, or the sweep that it is part of, if that is known.
@@ -71,7 +68,6 @@ class Run:
     state: str = FOREIGN
     cause: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
-    program: str = "memrl"
     problem: str | None = None
     eval: Table = field(default_factory=dict)
     command: str | None = None
@@ -93,9 +89,8 @@ class Run:
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """The config by dotted keys; also ``program`` and ``sweep``, the name of its folder."""
-        place = {"program": self.program, "sweep": self.folder.absolute().parent.name}
-        return flatten(self.config) | place
+        """The config by dotted keys; ``sweep`` is the name of the folder that it is in."""
+        return flatten(self.config) | {"sweep": self.folder.absolute().parent.name}
 
     @property
     def length(self) -> float | None:
@@ -147,7 +142,7 @@ def _mark_copies(runs: Sequence[Run]) -> None:
     same: dict[Any, list[Run]] = {}
     for run in runs:
         if "seed" in run.config:
-            same.setdefault((run.program, repr(identity(run.config))), []).append(run)
+            same.setdefault(repr(identity(run.config)), []).append(run)
     for alike in same.values():
         kept: list[Run] = []
         for run in sorted(alike, key=lambda run: (run.state != State.DONE, -run.env_steps)):
@@ -166,16 +161,12 @@ def _is_copy(run: Run, other: Run) -> bool:
     """
     begun = [str(column[0]) for column in run.eval.values() if len(column)]
     same = begun == [str(column[0]) for column in other.eval.values() if len(column)]
-    if run.program != "memrl":
-        return same and bool(begun)
     at_home = run.config.get("sweep") == other.config.get("sweep")
     return run.flat["sweep"] == other.flat["sweep"] or (at_home and (same or not begun))
 
 
 def _walk(folder: Path, seen: set[Path]) -> list[Run]:
     seen.add(folder.resolve())
-    if original.is_log(folder):
-        return [_read_original(folder)]
     if _has_files(folder):
         return list(_read_sweep(folder.parent, folder.name)) or [_read_lone(folder)]
     try:
@@ -255,26 +246,6 @@ def _has_files(folder: Path) -> bool:
     return any(os.path.isfile(folder / name) for name in RUN_FILES)
 
 
-def _read_original(folder: Path) -> Run:
-    try:
-        log = original.read_log(folder)
-    except (OSError, ValueError) as error:
-        cause = in_one_line(error) if isinstance(error, OSError) else str(error)
-        return Run(folder, {}, UNREADABLE, cause, {}, "original", cause)
-    run = Run(folder, log.config, "done", "", {}, "original", log.problem, log.eval)
-    run.__dict__["train"] = log.train  # which otherwise is read from a file of ours
-    done, total = run.env_steps, log.total_env_steps
-    if total is None:
-        run.state, run.cause = "unknown", "how long it was to run is not known"
-    else:
-        # Its last evaluation may be up to an interval before the end.
-        steps = int(max([done, *log.train.get("env_steps", ())]))
-        run.status = {"env_steps": steps, "progress": min(steps / total, 1.0)}
-        if steps < total:
-            run.state, run.cause = "stopped", f"at env step {steps:,} of {total:,}"
-    return run
-
-
 # --- what differs --------------------------------------------------------------------------------
 
 
@@ -282,15 +253,13 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the keys that a sweep varied, and their values, sorted.
 
     A key that some runs lack has the value ABSENT there. Of keys that others determine, as
-    ``env.length`` determines ``budget.train_episodes``, only the main ones are named. ``program``
-    and ``sweep`` count as keys; ``sweep`` only tells runs apart that nothing else does. Copies do
-    not count.
+    ``env.length`` determines ``budget.train_episodes``, only the main ones are named. ``sweep``
+    counts as a key; it only tells runs apart that nothing else does. Copies do not count.
     """
     flats = [run.flat for run in runs if run.config and run.state != DUPLICATE]
     others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
     others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY]
-    # Some settings of the original program follow from others, and so do most classes.
-    others.sort(key=lambda key: (key.endswith("._target_"), key.startswith("original.")))
+    others.sort(key=lambda key: key.endswith("._target_"))  # most classes follow from other keys
     found: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(flats)
     # The seed after all others: what goes with a seed must not be taken for chance.
@@ -330,13 +299,8 @@ def labels(runs: Sequence[Run]) -> list[str]:
         apart = {"seed", "seq_model.name"}
         if all(run.length is not None for run in mine if run.config):
             apart.add("env.length")
-        keys[task] = [key for key in varying(mine) if key not in {*apart, "program"}]
-    two = len({run.program for run in runs if run.config}) > 1
-    found = []
-    for run in runs:
-        label = _label(run, keys[str(run.flat.get("env.name"))]) if run.config else ""
-        found.append(f"{label}, original program" if two and run.program == "original" else label)
-    return found
+        keys[task] = [key for key in varying(mine) if key not in apart]
+    return [_label(run, keys[str(run.flat.get("env.name"))]) if run.config else "" for run in runs]
 
 
 def _distinct(value: Any) -> str:

@@ -1,0 +1,53 @@
+"""Write logs of the paper's original program (Ni et al. 2023) as runs, which plot, report and
+export read like any other: each log folder becomes DIR/<name of the log folder>. Importing again
+brings them up to date; a folder that holds anything else is left as it is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from memrl.results.original import find_logs, import_log
+from memrl.run.identity import OUTPUTS
+from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        type=Path,
+        help="a log folder, with its flags.txt and progress.csv, or a folder of log folders",
+    )
+    output = OUTPUTS / "original"
+    parser.add_argument(
+        "--output", type=Path, default=output, metavar="DIR", help=f"default: {output}"
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    """Import what can be, and name what cannot.
+
+    Raises:
+        ConfigError: there is no such folder.
+        Failure: nothing could be imported.
+    """
+    for folder in given.logs:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder")
+    imported = set()
+    for folder in given.logs:
+        logs = find_logs(folder)
+        if not logs:
+            print(f"{folder}: no log here or below", file=sys.stderr)
+        for log in logs:
+            try:
+                imported.add(import_log(log, given.output))
+            except (OSError, Failure) as error:
+                print(in_one_line(error), file=sys.stderr)
+    if not imported:
+        raise Failure("no log could be imported")
+    n = len(imported)
+    print(f"{below_cwd(given.output)}: {n} run{'s' * (n > 1)}")
