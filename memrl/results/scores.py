@@ -143,7 +143,7 @@ PROTOCOLS = {
         "IQM",
         f"mean of a run's last {LAST} evaluations, or the evaluation that ended it",
         curve_to_its_stop,
-        f"Trailing averages of {LAST} evaluations; where an evaluation ended a run, its own value.",
+        f"Trailing averages of {LAST} evaluations; one that ended its run is not averaged.",
         False,
     ),
     "paper": Protocol(
