@@ -18,7 +18,9 @@ import pytest
 from conftest import ROOT
 from made import make_config, make_run, make_sweep
 
-from memrl.results import frame
+from memrl import results
+from memrl.__main__ import main
+from memrl.results.export import export, frame
 from memrl.results.runs import Run, labels, load, varying
 from memrl.results.scores import PROTOCOLS, cells
 from memrl.run.identity import ABSENT
@@ -214,7 +216,7 @@ def test_a_folder_that_is_closed_to_us_is_listed(
     runs = load(tmp_path / "outputs")
     said = {run.folder: (run.state, run.cause) for run in runs}
     assert said[closed] == ("unreadable", f"Permission denied: {closed}")
-    assert said[open_run][0] == "done" and len(frame.tidy(runs)["run"]) == 2
+    assert said[open_run][0] == "done" and len(frame(runs)) == 2
 
 
 @pytest.mark.parametrize("name, text", [("none", "No such file"), ("file", "Not a directory")])
@@ -362,7 +364,7 @@ def test_one_torn_status_or_record_leaves_the_others_as_they_are(
 
 def test_a_tidy_table_has_every_row_of_every_run(mixed: Path, tmp_path: Path) -> None:
     runs = load(mixed / "outputs" / "mixed")
-    frame.export(runs, tmp_path / "t.csv")
+    export(runs, tmp_path / "t.csv")
     with open(tmp_path / "t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["run"] for row in rows} == {run.name for run in runs}
@@ -389,11 +391,11 @@ def test_csv_and_parquet_hold_the_same(originals: Path, tmp_path: Path) -> None:
     make_run(tmp_path, [], "seq_model=gpt", "sweep=s", status={"state": "running"})
     runs = load(tmp_path / "outputs" / "s", originals)
     for form in ("csv", "parquet"):
-        frame.export(runs, tmp_path / f"t.{form}")
+        export(runs, tmp_path / f"t.{form}")
     text = pandas.read_csv(tmp_path / "t.csv")
     binary = pandas.read_parquet(tmp_path / "t.parquet")
     assert list(text) == list(binary)
-    assert len(text) == len(binary) == len(frame.tidy(runs)["run"])
+    assert len(text) == len(binary) == len(frame(runs))
     for name in text:
         left, right = text[name], binary[name]
         if left.dtype.kind in "fi":
@@ -404,13 +406,51 @@ def test_csv_and_parquet_hold_the_same(originals: Path, tmp_path: Path) -> None:
 
 def test_training_rows_are_exported_too(originals: Path) -> None:
     runs = load(originals / "tmaze_passive_L10_lstm_ep600_seed1")
-    columns = frame.tidy(runs, "train")
+    columns = frame(runs, "train")
     assert len(columns["train/q"]) == 601 == len(columns["seed"])
+
+
+def test_a_frame_has_a_type_for_each_column(tmp_path: Path) -> None:
+    for choice in ("algo.hidden_dims=[64]", "algo.lr=1", "context_len=7"):
+        make_run(tmp_path, [1.0, 1.0], choice, "sweep=s")
+    make_run(tmp_path, [], "seed=1", "sweep=s", status={"state": "running"})
+    data = results.frame(load(tmp_path / "outputs" / "s"))
+    assert sorted(data["seed"]) == [0] * 6 + [1]
+    kinds = {"seed": "Int64", "env.length": "Int64", "context_len": "Int64", "env_steps": "Int64"}
+    kinds |= {"algo.lr": "Float64", "eval/return": "float64", "algo.hidden_dims": "string"}
+    assert {name: str(data[name].dtype) for name in kinds} == kinds
+    assert "[64]" in set(data["algo.hidden_dims"])
+
+
+def test_counters_that_are_not_whole_stay_as_they_are(tmp_path: Path) -> None:
+    for seed, steps in enumerate(["5", "2.5", "inf", "1e300"]):
+        folder = make_run(tmp_path, [1.0], f"seed={seed}", f"sweep=s{seed}")
+        (folder / "eval.csv").write_text(f"env_steps,episodes\n{steps},7\n")
+        data = results.frame(load(folder))
+        assert data["env_steps"].tolist() == [float(steps)] and data["episodes"].tolist() == [7]
+        assert str(data["env_steps"].dtype) == ("Int64" if steps == "5" else "float64")
+
+
+@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    folder, path = make_run(tmp_path, [1.0]), tmp_path / "t.parquet"
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(folder), "--output", str(path)])
+    assert ended.value.code == 2
+    install = "pip install -c constraints.txt -e '.[export]'"
+    assert capsys.readouterr().err == f"error: a table of all runs needs {package}; {install}\n"
+    assert not path.exists()
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--output must end with .csv or .parquet, got .*\.xlsx"):
-        frame.export([], tmp_path / "t.xlsx")
+        export([], tmp_path / "t.xlsx")
 
 
 # --- what is imported ----------------------------------------------------------------------------
@@ -418,7 +458,7 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["commands.plot", "commands.report", "commands.export"])
 def test_reading_results_imports_no_torch(module: str) -> None:
-    heavy = "{'torch', 'gymnasium', 'wandb', 'submitit'}"
+    heavy = "{'torch', 'gymnasium', 'wandb', 'submitit', 'pandas', 'pyarrow'}"
     code = f"import memrl.{module}, sys; print(*({heavy} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -464,4 +504,4 @@ def test_whatever_stands_in_its_files_the_others_are_shown(
         assert sum(len(cell.counted) for cell in found) >= 2
         assert plot.as_text(found)
         assert folder.name in page(runs, found, "s")
-    assert len(frame.tidy(runs)["run"]) >= 5
+    assert len(frame(runs)) >= 5

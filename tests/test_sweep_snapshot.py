@@ -134,8 +134,19 @@ def test_other_code_has_another_copy_and_the_old_one_stays(edit: str, project: P
 
 def test_data_that_lies_in_the_code_is_not_copied(project: Path) -> None:
     with open(project / "memrl" / "data.yaml", "wb") as file:
-        file.truncate(snapshot.LARGEST + 1)
+        file.truncate(snapshot.MAX_BYTES + 1)
     assert "memrl/data.yaml" not in files(take())
+
+
+def test_without_git_only_memrl_is_copied(without_git: Path) -> None:
+    """Where memrl is installed, all other packages lie beside it."""
+    for name in ("torch/nn.py", "setup.py", "memrl/__pycache__/trainer.cpython-311.pyc"):
+        (without_git / name).parent.mkdir(exist_ok=True)
+        (without_git / name).write_text("")
+    taken = files(take())
+    assert "memrl/trainer.py" in taken
+    assert {name.split("/")[0] for name in taken} == set(COPIED)
+    assert not any("__pycache__" in name for name in taken)
 
 
 def test_what_git_is_told_to_ignore_is_not_copied(with_git: Path) -> None:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from memrl.commands.arguments import file_ending
-from memrl.results.frame import export
+from memrl.results.export import export
 from memrl.results.runs import load
 from memrl.run.outcome import ConfigError
 

@@ -4,6 +4,7 @@ from memrl import results
 runs = results.load("outputs/tmaze_passive")
 """
 
+from memrl.results.export import frame
 from memrl.results.runs import Run, labels, load, varying
 
-__all__ = ["Run", "labels", "load", "varying"]
+__all__ = ["Run", "frame", "labels", "load", "varying"]

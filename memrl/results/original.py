@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from memrl.results.frame import COUNTERS
+from memrl.results.export import COUNTERS
 from memrl.results.paper import EXTRA_STEPS
 from memrl.run.files import write_whole
 from memrl.run.outcome import Failure

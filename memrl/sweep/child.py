@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def main(folder: str, index: str) -> int:
-    """Do the run; return the exit status that ``run.py`` would have.
+    """Execute the run; return the exit status that ``run.py`` would have.
 
-    A signal before there is anything to save kills: a handler that raised would do so amid an
-    import of native code, which may make an ``ImportError`` of it or swallow it.
+    Until there is something to save, a signal kills the process. A handler that raised could do so
+    during an import of native code, which may swallow the exception or raise ``ImportError``.
     """
-    signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job script may have it ignored
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job's script ignores it
     from memrl.experiment import train
     from memrl.run.outcome import BUSY, attempt, log_to_console
     from memrl.run.status import note_failure
@@ -24,11 +24,11 @@ def main(folder: str, index: str) -> int:
     submission = load(Path(folder))
     run = submission.runs[int(index)]
     log_to_console()
-    wait_for_former_self(run.folder)
+    wait_for_previous_attempt(run.folder)
     try:
         failure = attempt(submission.check_code) or attempt(lambda: train(run.config, run.folder))
     finally:
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the job passes on what SLURM sent already
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM and the job both send it
     if failure is None:
         return 0
     line, code = failure
@@ -38,17 +38,19 @@ def main(folder: str, index: str) -> int:
     return code
 
 
-def wait_for_former_self(folder: Path) -> None:
-    """In a job that SLURM restarted, wait until the lock of the process before it is stale.
+def wait_for_previous_attempt(folder: Path) -> None:
+    """In a job that SLURM restarted, wait until the previous attempt's lock is stale.
 
-    That process was killed, perhaps on another node, and only its silence can tell.
+    That attempt was killed, perhaps on another node, where only a lock that is no longer renewed
+    shows that it has ended.
     """
     from memrl.run.lock import SILENT_S, holder
 
-    patience = SILENT_S + 30 if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" else 0
-    end = time.monotonic() + patience
-    while time.monotonic() < end and (who := holder(folder)):
-        print(f"waiting for the end of what was before: {who}", flush=True)
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return
+    deadline = time.monotonic() + SILENT_S + 30
+    while time.monotonic() < deadline and (who := holder(folder)):
+        print(f"waiting for the previous attempt to end: {who}", flush=True)
         time.sleep(5)
 
 

@@ -1,4 +1,4 @@
-"""From the command line of a sweep to the configs of its runs, a thousand in seconds."""
+"""Composes the configs of a sweep's runs from its command line, a thousand in seconds."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
 from memrl.sweep.submissions import Run
 
-SHOWN = 5  # refused runs that are named
+MAX_ERRORS = 5  # that are printed
 
 
 class Composer:
-    """Composes once for each set of group choices, and applies all else to copies of that.
+    """Composes from files once per choice of config groups; other overrides apply to copies.
 
-    Hydra composes every run of a sweep from its files, 50 ms each.
+    Hydra itself composes each run of a sweep from its files, which takes 50 ms.
 
     Args:
-        loader: of the command line that is running.
-        master: its composed config, with the ``hydra`` node.
+        loader: Hydra's, of the running command.
+        master: the command's composed config, with the ``hydra`` node.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader = loader
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
-        self.parsed: dict[str, Override | None] = {}  # None: a choice, composing has to see it
-        self.groups: dict[str, bool] = {}  # whether a key is a group's, which is found on disk
+        # Caches, by an override's text, a key, and the group choices.
+        self.parsed: dict[str, Override] = {}
+        self.is_group: dict[str, bool] = {}
         self.composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
 
     def product(self, arguments: Sequence[str]) -> list[list[str]]:
-        """Return the overrides of every run; a later argument replaces one for the same key.
+        """Return the overrides of every run; of several arguments for a key the last one counts.
 
         Raises:
-            HydraException: an argument that cannot be parsed, or that only some sweepers know.
+            HydraException: an argument cannot be parsed, or this sweeper does not support it.
         """
         overrides = self.parser.parse_overrides(list(arguments))
         for override in overrides:
@@ -57,40 +58,47 @@ class Composer:
         return batch
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """Return what Hydra would compose from these, without the ``hydra`` node."""
-        for text in set(overrides) - self.parsed.keys():
-            parsed = self.parser.parse_override(text)
-            self.parsed[text] = None if self._is_choice(parsed) else parsed
-        others = [override for text in overrides if (override := self.parsed[text])]
-        choices = tuple(text for text in overrides if not self.parsed[text])
-        if choices not in self.composed:
-            whole = self.loader.load_sweep_config(self.master, list(choices))
-            config = copy.deepcopy(whole)
-            with open_dict(config):
-                del config["hydra"]
-            self.composed[choices] = whole, config
-        whole, config = self.composed[choices]
+        """Return what Hydra would compose from these overrides, without the ``hydra`` node."""
+        choices = tuple(text for text in overrides if self._is_choice(self._parse(text)))
+        values = [self._parse(text) for text in overrides if text not in choices]
+        whole, base = self._compose(choices)
         known: object = HydraConfig.instance().cfg
-        if known is not whole:  # for interpolations of ${hydra:...}
+        if known is not whole:  # interpolations such as ${hydra:runtime.choices.env} read it
             HydraConfig.instance().set_config(whole)
-        config = copy.deepcopy(config)
-        ConfigLoaderImpl._apply_overrides_to_config(others, config)
+        config = copy.deepcopy(base)
+        # Hydra has no public function for this.
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
+    def _parse(self, text: str) -> Override:
+        if text not in self.parsed:
+            self.parsed[text] = self.parser.parse_override(text)
+        return self.parsed[text]
+
+    def _compose(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+        """Return the config composed from files with these choices, with and without ``hydra``."""
+        if choices not in self.composed:
+            whole = self.loader.load_sweep_config(self.master, list(choices))
+            base = copy.deepcopy(whole)
+            with open_dict(base):
+                del base["hydra"]
+            self.composed[choices] = whole, base
+        return self.composed[choices]
+
     def _is_choice(self, override: Override) -> bool:
-        """Tell whether it chooses a group's option, and does not set, add or delete a key."""
+        """Return whether it chooses an option of a group; others set, add or delete a key."""
         key = override.key_or_group
-        if key not in self.groups:
-            self.groups[key] = bool(self.loader.get_group_options(key))
-        by_value = isinstance(override.value(), dict)  # {...} is merged, even of a group
-        return bool(override.package) or (self.groups[key] and not by_value)
+        if key not in self.is_group:
+            self.is_group[key] = bool(self.loader.get_group_options(key))  # looks at the disk
+        sets_keys = isinstance(override.value(), dict)  # env={length:5} is merged into the group
+        return bool(override.package) or (self.is_group[key] and not sets_keys)
 
 
 def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
-    """Compose, resolve and check every run of a sweep; the same run asked for twice is one.
+    """Compose, resolve and check every run of a sweep; repeated runs are returned once.
 
     Raises:
-        ConfigError: one line for each thing that is wrong, and the runs it concerns.
+        ConfigError: a line for each kind of error, with the runs that it concerns.
     """
     composer = Composer(loader, master)
     runs: dict[Path, Run] = {}
@@ -103,43 +111,48 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             _check_agent(config, agents)
             run = Run(config, folder_of(config))
         except (ConfigError, ConfigCompositionException) as error:
-            if isinstance(error, MissingConfigException):  # a group's option, by its own name
+            if isinstance(error, MissingConfigException):  # an option that does not exist
                 raise
             text = str(error) if isinstance(error, ConfigError) else explain(error)
             refused.setdefault(text, []).append(" ".join(overrides))
             continue
         runs[run.folder] = run
     if refused:
-        raise ConfigError("\n  ".join(_complaints(refused, len(product))))
+        raise ConfigError("\n  ".join(_error_lines(refused, len(product))))
     if len({run.folder.parent for run in runs.values()}) > 1:
         raise ConfigError("sweep: one sweep has one name; give sweep=NAME once")
     return list(runs.values())
 
 
-def _complaints(refused: dict[str, list[str]], total: int) -> list[str]:
-    """Return one line for each kind of error, and just that if it is the same in all runs."""
+def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
+    """Return a line for each kind of error; only the error if it is the same in all runs.
+
+    Args:
+        refused: the overrides of the refused runs, by their error.
+        total: number of runs.
+    """
     count = sum(map(len, refused.values()))
     if len(refused) == 1 and count == total:
         return list(refused)
     lines = [f"{count} of {total} runs are refused, and nothing was started:"]
-    for text, overrides in list(refused.items())[:SHOWN]:
+    for text, overrides in list(refused.items())[:MAX_ERRORS]:
         more = f" and {len(overrides) - 1} more" if len(overrides) > 1 else ""
         lines.append(f"{text} ({overrides[0]}{more})")
-    if len(refused) > SHOWN:
-        lines.append(f"and {len(refused) - SHOWN} other errors")
+    if len(refused) > MAX_ERRORS:
+        lines.append(f"and {len(refused) - MAX_ERRORS} other errors")
     return lines
 
 
-def _check_agent(config: Config, known: dict[str, ConfigError | None]) -> None:
-    """Build the agent of each kind once: constructors know what no annotation says."""
-    left_out = ("seed", "sweep", "device")
-    key = repr({name: value for name, value in config.items() if name not in left_out})
-    if key not in known:
-        known[key] = None
+def _check_agent(config: Config, checked: dict[str, ConfigError | None]) -> None:
+    """Build the agent, once per distinct config: constructors check more than annotations say."""
+    irrelevant = ("seed", "sweep", "device")
+    key = repr({name: value for name, value in config.items() if name not in irrelevant})
+    if key not in checked:
+        checked[key] = None
         try:
             _, spec, _ = build_agent(config | {"device": "cpu"})
             check_replay(config, spec)
         except ConfigError as error:
-            known[key] = error
-    if refusal := known[key]:
+            checked[key] = error
+    if refusal := checked[key]:
         raise refusal

@@ -1,4 +1,4 @@
-"""Starts a sweep: finds out what is missing, writes it down, and starts it where it is to run."""
+"""Starts a sweep: determines which runs are missing, records a submission, and starts them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from memrl.sweep.progress import Bar, counts, status_command
 from memrl.sweep.states import State, Sweep, is_due, look
 from memrl.sweep.submissions import Run
 
-POLL_S = 15.0  # between questions to squeue, which all users of a cluster share
+POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
 
 
 def launch(runs: Sequence[Run], launcher: Launcher) -> bool:
-    """Start what is missing of a sweep; return True once it has ended, False if jobs go on.
+    """Start the missing runs of a sweep; return True once all have ended, False if jobs continue.
 
     Args:
-        runs: all that the sweep asks for, of one sweep's folder.
-        launcher: where runs are started.
+        runs: all runs of the sweep, in one sweep's folder.
+        launcher: where they run.
 
     Raises:
         ConfigError: a folder holds a run with another config; nothing was started.
         Busy: another command is submitting this sweep.
-        Failure: the cluster refused it, or nobody knows what is queued.
-        Stopped: a signal was obeyed here, where runs go on in this process or below it.
+        Failure: the cluster refused it, or the queue is unknown.
+        Stopped: a signal stopped the runs of this process, or its child processes.
     """
     folder = runs[0].folder.parent
     for run in runs:
@@ -58,31 +58,36 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> bool:
         return _on_slurm(folder, runs, launcher)
     if due := _due(look(folder, runs), launcher):
         if isinstance(launcher, Local):
-            _several(due, launcher)
+            _run_in_pool(due, launcher)
         else:
-            _one_by_one(due, launcher)
+            _run_one_by_one(due, launcher)
     return True
 
 
 def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
-    """Return the runs to be started now, and print what becomes of the others.
+    """Return the runs to be started now, and print how many are in which state.
 
     Raises:
-        CannotContinue: nobody knows what was submitted before.
+        CannotContinue: it is unknown what was submitted before.
     """
     if sweep.torn:
         raise CannotContinue(sweep.torn[0])
     if not sweep.queue_known:
-        until = "try again later"
+        advice = "try again later"
         if shutil.which("squeue") is None:
-            known = sweep.folder / submissions.FOLDER
-            until = f"there is none here. If no job of this sweep is left anywhere, delete {known}"
-        raise CannotContinue(f"squeue does not answer, so nobody knows what is queued; {until}")
+            records = sweep.folder / submissions.FOLDER
+            advice = (
+                f"there is none here. If this sweep has no jobs left anywhere, delete {records}"
+            )
+        raise CannotContinue(f"squeue does not answer, so it is unknown what is queued; {advice}")
     due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
     if failed and not launcher.retry_failed:
-        print(f"to start the {failed} failed as well: hydra.launcher.retry_failed=true", flush=True)
+        print(
+            f"to start the {failed} failed runs as well: hydra.launcher.retry_failed=true",
+            flush=True,
+        )
     return due
 
 
@@ -94,19 +99,19 @@ def _draft(
 
 
 def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
-    """Return what is to be recorded of the code, and the folders that runs import from."""
+    """Return the code's description for the record, and the folders that runs import from."""
     code, tree = snapshot.describe(), snapshot.ROOT
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
         tree = snapshot.take()
         code["snapshot"] = tree.name
-    given = (os.environ.get("PYTHONPATH") or "").split(os.pathsep)
-    return code, [str(tree), *(str(Path(part).absolute()) for part in given if part)]
+    python_path = (os.environ.get("PYTHONPATH") or "").split(os.pathsep)
+    return code, [str(tree), *(str(Path(part).absolute()) for part in python_path if part)]
 
 
-# --- here ----------------------------------------------------------------------------------------
+# --- on this machine ------------------------------------------------------------------------------
 
 
-def _one_by_one(due: Sequence[Run], launcher: Launcher) -> None:
+def _run_one_by_one(due: Sequence[Run], launcher: Launcher) -> None:
     code, paths = _code(launcher)
     record = _draft(due, launcher, code, paths)
     record.write()
@@ -124,7 +129,7 @@ def _one_by_one(due: Sequence[Run], launcher: Launcher) -> None:
                     note_failure(run.folder, line)
 
 
-def _several(due: Sequence[Run], launcher: Local) -> None:
+def _run_in_pool(due: Sequence[Run], launcher: Local) -> None:
     code, paths = _code(launcher)
     record = _draft(due, launcher, code, paths)
     record.write()
@@ -148,10 +153,10 @@ def _several(due: Sequence[Run], launcher: Local) -> None:
 
 
 def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> bool:
-    """Submit what is missing; return True if nothing of it is queued or running afterwards."""
+    """Submit the missing runs; return True if none is queued or running afterwards."""
     (folder / submissions.FOLDER).mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder / submissions.FOLDER):  # two at once would submit the same twice
+        with locked(folder / submissions.FOLDER):  # two commands would submit each run twice
             sweep = look(folder, runs)
             due = _due(sweep, launcher)
             if due:
@@ -183,10 +188,10 @@ def _need_sbatch() -> None:
 
 
 def _submit(due: Sequence[Run], launcher: Slurm) -> None:
-    """Submit runs as one array, or as several where the cluster's limit asks for it.
+    """Submit runs as one array, or as several if the cluster limits the size of an array.
 
     Raises:
-        slurm.SbatchError: the cluster refused one; those before it are submitted.
+        slurm.SbatchError: the cluster refused an array; the arrays before it are submitted.
     """
     from memrl.sweep import slurm
 
@@ -196,12 +201,12 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     for part in tqdm(parts, "submitting", unit="array", leave=False, disable=None):
         record = _draft(part, launcher, code, paths)
         record.write()
-        with contextlib.suppress(OSError):  # on another host the lock counts by its age
+        with contextlib.suppress(OSError):  # other hosts judge the lock by its age
             os.utime(record.folder.parent / "lock")
         try:
             record = slurm.start(record, slurm.executor(record, parallel))
         except slurm.SbatchError as error:
-            rest = f"; {len(due) - submitted} runs are left, which the same command submits later"
+            rest = f"; the same command submits the {len(due) - submitted} other runs later"
             raise slurm.SbatchError(f"sbatch: {error}{rest if submitted else ''}") from None
         submitted += len(part)
         jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
@@ -209,7 +214,7 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
 
 
 def _arrays(due: Sequence[Run], launcher: Slurm) -> tuple[list[Sequence[Run]], int]:
-    """Split runs into arrays that the cluster accepts; return also each one's jobs at a time."""
+    """Split runs into arrays that the cluster accepts; also return how many jobs each may run."""
     from memrl.sweep import slurm
 
     size = slurm.max_array_size() * launcher.runs_per_job
@@ -219,7 +224,7 @@ def _arrays(due: Sequence[Run], launcher: Slurm) -> tuple[list[Sequence[Run]], i
 
 def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
-    with Bar() as bar, _ctrl_c_ends_the_waiting(folder):
+    with Bar() as bar, _report_interrupt(folder):
         while True:
             sweep = look(folder, runs)
             bar.show(sweep)
@@ -229,11 +234,11 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
 
 
 @contextlib.contextmanager
-def _ctrl_c_ends_the_waiting(folder: Path) -> Iterator[None]:
+def _report_interrupt(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"the jobs go on; state: {status_command(folder)}", file=sys.stderr)
+        print(f"the jobs continue; state: {status_command(folder)}", file=sys.stderr)
         raise
 
 

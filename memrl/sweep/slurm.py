@@ -1,4 +1,4 @@
-"""SLURM: arrays of jobs by way of submitit, each job a pool of runs that is requeued as a whole."""
+"""SLURM: arrays of jobs, submitted with submitit; a job executes a pool of runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from memrl.sweep.snapshot import ROOT, label
 from memrl.sweep.submissions import Submission, load
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
-# A job that a signal ends while Python starts would not be requeued at a preemption. One that lives
-# on is, by SLURM.
-DEAF = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
-OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on by their names
+# Starts Python with both signals ignored: SLURM requeues a preempted job that is still running, but
+# not one that the signal killed before Python could handle it.
+IGNORE_SIGNALS = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
+OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on unchanged
 
 
 class SbatchError(Failure):
@@ -47,13 +47,13 @@ def max_array_size() -> int:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["scontrol", "show", "config"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        if found := re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.M):
-            return max(int(found[1]), 1)
+        if match := re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.M):
+            return max(int(match[1]), 1)
     return MAX_ARRAY_SIZE
 
 
 class Executor(submitit.SlurmExecutor):
-    """submitit's, which writes the script, calls ``sbatch`` and requeues."""
+    """submitit's executor: writes the script, calls ``sbatch``, requeues jobs."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -61,26 +61,27 @@ class Executor(submitit.SlurmExecutor):
         return 2
 
     def script(self, jobs: int) -> str:
-        """Return what ``sbatch`` would be given for an array of so many jobs."""
+        """Return the script that ``sbatch`` gets for an array of ``jobs`` jobs."""
         if jobs > 1:
             self.parameters["map_count"] = jobs
         return self._make_submission_file_text(self._submitit_command_str, "")
 
 
 def executor(submission: Submission, parallel: int) -> Executor:
-    """Return what submits a submission's jobs, of which so many run at a time."""
+    """Return the executor for a submission's jobs, of which ``parallel`` run at a time."""
     settings = submission.settings
     tree = submission.python_path[0]
-    made = Executor(
+    result = Executor(
         submission.folder / "%j",
         max_num_timeout=settings["max_num_timeout"],
-        python=f"{DEAF} {shlex.quote(sys.executable)}",
+        python=f"{IGNORE_SIGNALS} {shlex.quote(sys.executable)}",
     )
-    given = {key: settings[key] for key in (*OPTIONS, "gpus_per_node") if settings[key] is not None}
+    keys = (*OPTIONS, "gpus_per_node")
+    options = {key: settings[key] for key in keys if settings[key] is not None}
     if settings["mem_gb"] is not None:
-        given["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
+        options["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
     threads = max(run.config["threads"] for run in submission.runs.values()) * submission.per_job
-    made.update_parameters(
+    result.update_parameters(
         job_name=submission.name,
         time=settings["timeout_min"],
         nodes=1,
@@ -89,11 +90,11 @@ def executor(submission: Submission, parallel: int) -> Executor:
         signal_delay_s=settings["signal_delay_s"],
         array_parallelism=parallel,
         stderr_to_stdout=True,
-        wckey=None,  # submitit sets one, which some clusters refuse
+        wckey=None,  # submitit sets one, which some clusters reject
         setup=[
             f"export PYTHONPATH={shlex.quote(tree)}${{PYTHONPATH:+:$PYTHONPATH}}",
-            "export SLURM_EXPORT_ENV=ALL",  # also where sbatch is told to export nothing
-            # Since SLURM 22.05 srun does not take it over from sbatch by itself.
+            "export SLURM_EXPORT_ENV=ALL",  # even if sbatch is told to export nothing
+            # Since SLURM 22.05 srun does not inherit it from sbatch.
             'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
             *settings["setup"],
         ],
@@ -102,39 +103,38 @@ def executor(submission: Submission, parallel: int) -> Executor:
             "requeue": True,
             **settings["additional_parameters"],
         },
-        **given,
+        **options,
     )
-    return made
+    return result
 
 
-def start(submission: Submission, made: Executor) -> Submission:
-    """Submit all jobs of a submission as one array; return it with its job's id.
+def start(submission: Submission, executor: Executor) -> Submission:
+    """Submit all jobs of a submission as one array; return the submission with its job id.
 
     Raises:
-        SbatchError: the cluster refused it, and the submission is forgotten; unless a job of it is
-            in the queue all the same, or nobody knows.
+        SbatchError: the cluster refused it. Its record is removed, unless one of its jobs is in the
+            queue nevertheless, or the queue is unknown.
     """
     jobs = range(submission.jobs)
     try:
-        # submitit repeats what sbatch says
-        with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs():
-            first, *_ = made.map_array(Task(submission.folder), list(jobs))
+        # submitit prints sbatch's message, which the error holds as well.
+        with contextlib.redirect_stderr(io.StringIO()), _without_job_variables():
+            first, *_ = executor.map_array(Task(submission.folder), list(jobs))
     except (FailedJobError, FailedSubmissionError) as error:
         if query_queue([submission.name]) == {}:
             submission.remove()
-        raise SbatchError(_sbatch_says(str(error))) from None
+        raise SbatchError(_sbatch_message(str(error))) from None
     job_id = str(first.job_id).split("_")[0]
     submission.save(job_id)
     return replace(submission, job_id=job_id)
 
 
 @contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Hide that this process may be in a job itself, whose variables its jobs would inherit."""
+def _without_job_variables() -> Iterator[None]:
+    """Remove the variables of a job that this process is in, as submitted jobs inherit them."""
     before = dict(os.environ)
-    for name in before:
-        ours = name not in ("SLURM_CONF", "SLURM_CLUSTERS")
-        if ours and name.startswith(("SLURM_", "SUBMITIT_")):
+    for name in before.keys() - {"SLURM_CONF", "SLURM_CLUSTERS"}:  # these are the cluster's
+        if name.startswith(("SLURM_", "SUBMITIT_")):
             del os.environ[name]
     try:
         yield
@@ -142,7 +142,7 @@ def _outside_of_jobs() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _sbatch_says(text: str) -> str:
+def _sbatch_message(text: str) -> str:
     lines = re.findall(r"sbatch: (?:error: )?(.*)", text)
     return "; ".join(dict.fromkeys(lines)) or " ".join(text.split())
 
@@ -151,9 +151,9 @@ def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs by their ids, such as 17 or 17_3.
 
     Raises:
-        SbatchError: ``scancel`` refused.
+        SbatchError: ``scancel`` failed.
     """
-    for begin in range(0, len(jobs), 500):  # a command line has its limit
+    for begin in range(0, len(jobs), 500):  # the length of a command line is limited
         command = ["scancel", *jobs[begin : begin + 500]]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -164,7 +164,7 @@ def cancel(jobs: Sequence[str]) -> None:
 
 
 def available() -> bool:
-    """Tell whether jobs can be submitted from here."""
+    """Return whether jobs can be submitted from this machine."""
     return shutil.which("sbatch") is not None
 
 
@@ -172,23 +172,23 @@ def available() -> bool:
 
 
 class Task:
-    """What a job does: its runs, each a process. submitit pickles it by its name.
+    """What a job executes: its runs, each in its own process. submitit pickles it.
 
     Args:
-        folder: of the submission.
+        folder: the submission's.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
 
     def checkpoint(self, job: int) -> submitit.helpers.DelayedSubmission:
-        """Tell submitit what a requeued job does: the same; runs continue by themselves."""
+        """Tell submitit to execute the same task after a requeue: runs resume by themselves."""
         return submitit.helpers.DelayedSubmission(self, job)
 
     def __call__(self, job: int) -> None:
-        """Do the runs of a job that are not done, all at a time.
+        """Execute the unfinished runs of a job, all at the same time.
 
-        Exits with 1 if one failed. If it is told to stop it waits until all have saved; after
+        Exits with 1 if one failed. If it is told to stop it waits until all runs have saved; after
         SIGUSR2 submitit requeues the job.
         """
         with Signals() as signals:
@@ -198,13 +198,13 @@ class Task:
                 submission.check_code()
             except CannotContinue as error:
                 sys.exit(f"error: {error}")
-            left, failed = _remaining(submission, job)
+            unfinished, failed = _unfinished_and_failed(submission, job)
             settings = submission.settings
-            warned_s = settings["signal_delay_s"] + EARLY_S
-            limit = time.time() + settings["timeout_min"] * 60 - warned_s
-            gpus = visible_gpus() if len(left) > 1 else []
+            notice_s = settings["signal_delay_s"] + EARLY_S
+            limit = time.time() + settings["timeout_min"] * 60 - notice_s
+            gpus = visible_gpus() if len(unfinished) > 1 else []
             environment = {"MEMRL_CODE": label(submission.code), "MEMRL_LIMIT_AT": str(limit)}
-            pool = Pool(submission, left, max(len(left), 1), gpus, environment)
+            pool = Pool(submission, unfinished, max(len(unfinished), 1), gpus, environment)
             stopped = None
             try:
                 pool.run(signals)
@@ -212,18 +212,18 @@ class Task:
                 stopped = error
         if stopped:
             print(f"{stopped}; runs to be continued: {len(pool.unfinished)}", flush=True)
-            if stopped.signum == signal.SIGTERM and _goes_on():
+            if stopped.signum == signal.SIGTERM and _is_still_running():
                 stopped = Stopped(signal.SIGUSR2, signals.previous.get(signal.SIGUSR2))
             stopped.leave()
         if failed or pool.failed or pool.killed or pool.unfinished:
             sys.exit(1)
 
 
-def _remaining(submission: Submission, job: int) -> tuple[list[int], list[int]]:
-    """Return a job's runs that are to be done, and those that failed before it was requeued."""
+def _unfinished_and_failed(submission: Submission, job: int) -> tuple[list[int], list[int]]:
+    """Return a job's runs that are to be executed, and those that failed before it was requeued."""
     restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     first = job * submission.per_job
-    left, failed = [], []
+    unfinished, failed = [], []
     for n in range(first, min(first + submission.per_job, len(submission.runs))):
         folder, where = submission.runs[n].folder, "finished before"
         status = read_status(submission.cwd / folder)
@@ -231,18 +231,18 @@ def _remaining(submission: Submission, job: int) -> tuple[list[int], list[int]]:
         if restarted and state == "failed" and updated >= submission.created:
             failed.append(n)
         elif state != "done":
-            left.append(n)
+            unfinished.append(n)
             where = str(submission.log(n))
         print(f"{folder}: {where}", flush=True)
-    return left, failed
+    return unfinished, failed
 
 
-def _goes_on() -> bool:
-    """Tell whether this job was sent SIGTERM though it is not ending.
+def _is_still_running() -> bool:
+    """Return whether SLURM shows this job as running, although it was sent SIGTERM.
 
-    That is how many clusters announce a preemption. A job that just leaves is over then; one that
-    was cancelled, requeued or out of time shows as completing.
+    Many clusters announce a preemption that way, and a job that exits then is not requeued. A job
+    that was cancelled, requeued or out of time is shown as completing.
     """
-    # Of an array's last task SLURM_JOB_ID is the whole array's.
+    # SLURM_JOB_ID does not do: in an array's last task it is the id of the whole array.
     lines = squeue("--jobs", job_id() or "", "--format=%T")
     return lines is not None and [line.strip() for line in lines] == ["RUNNING"]

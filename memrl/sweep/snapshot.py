@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,33 @@ from memrl.run.identity import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ".snapshots"
-LARGEST = 10 * 2**20  # bytes of a file; what is larger is data, not code
+MAX_BYTES = 10 * 2**20  # of a file; a larger one is data, not code
 NOT_CODE = ("outputs", "tests", "docs", "benchmarks")
+# What is copied where git does not say what the code is. An installed memrl has site-packages as
+# its ROOT, so this names memrl's own files.
+WITHOUT_GIT = ("memrl", "hydra_plugins", "conf", "sweeps", "run.py", "pyproject.toml")
 
 
 def take() -> Path:
-    """Copy the code into ``outputs/.snapshots/<hash>``, absolute; the same code has one copy.
+    """Copy the code to ``outputs/.snapshots/<hash>`` and return that folder, absolute.
 
-    That is what git tracks or would track, without tests and documents; where there is no git,
-    Python and YAML files.
+    The code is what git tracks or would track, without tests and documents; where there is no git,
+    memrl's own packages and configs. The same code has one copy. Files that are missing from it are
+    written again, as some clusters delete old files one by one.
     """
-    files = {name: (ROOT / name).read_bytes() for name in sorted(set(_files()))}
+    files = {name: (ROOT / name).read_bytes() for name in _files()}
     digest = hashlib.sha256()
     for name, content in files.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     folder = Path.cwd() / OUTPUTS / FOLDER / digest.hexdigest()[:16]
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        if not folder.exists():
-            _write(files, temporary)
-            os.rename(temporary, folder)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not folder.exists():  # else another process was faster
-            raise
-    lacking = [name for name in files if not (folder / name).exists()]
-    _write({name: files[name] for name in lacking}, folder)  # some clusters purge file by file
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+            copy = Path(temporary, folder.name)
+            _write(files, copy)
+            with contextlib.suppress(OSError):  # another command was faster
+                copy.rename(folder)
+    _write({n: content for n, content in files.items() if not (folder / n).exists()}, folder)
     return folder
 
 
@@ -51,33 +52,27 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
         write_whole(folder / name, content)
 
 
-def _files() -> Iterator[str]:
+def _files() -> list[str]:
+    """Return the code's files as names relative to ROOT, sorted."""
     listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    if listed is None:
-        names = [
-            str(path.relative_to(ROOT))
-            for folder in (ROOT, *(p for p in ROOT.iterdir() if _is_package(p)))
-            for path in (folder.glob("*") if folder == ROOT else folder.rglob("*"))
-            if path.suffix in (".py", ".yaml", ".yml", ".toml", ".html")
-        ]
+    if listed is not None:
+        paths = [Path(name) for name in listed.split("\0") if name]
     else:
-        names = [name for name in listed.split("\0") if name]
-    for name in names:
-        path = ROOT / name
-        hidden = any(part.startswith(".") for part in Path(name).parts)
-        if hidden or name.split("/")[0] in NOT_CODE or not path.is_file():
-            continue
-        if path.stat().st_size <= LARGEST:
-            yield name
+        own = [ROOT / name for name in WITHOUT_GIT]
+        paths = [path.relative_to(ROOT) for top in own for path in (top, *top.rglob("*"))]
+    return sorted({str(path) for path in paths if _is_code(path)})
 
 
-def _is_package(folder: Path) -> bool:
-    # A virtual environment or a folder of data is none of the code.
-    return folder.is_dir() and not folder.name.startswith(".") and not (folder / "bin").exists()
+def _is_code(path: Path) -> bool:
+    if path.parts[0] in NOT_CODE or "__pycache__" in path.parts:
+        return False
+    if any(part.startswith(".") for part in path.parts):
+        return False
+    return (ROOT / path).is_file() and (ROOT / path).stat().st_size <= MAX_BYTES
 
 
 def describe() -> dict[str, Any]:
-    """Return the commit of the code, whether it was changed since, and the changes as a diff."""
+    """Return the code's commit, whether it differs from it, and the difference as a diff."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "changed": None, "taken": time.time(), "diff": None}
@@ -88,7 +83,7 @@ def describe() -> dict[str, Any]:
 
 
 def label(code: dict[str, Any]) -> str:
-    """Name a submission's code in a few letters."""
+    """Return a short name of a submission's code."""
     if not code.get("commit"):
         return str(code.get("snapshot") or "unknown")
     changed = f"+{code.get('snapshot') or 'changes'}" if code.get("changed") else ""
@@ -96,15 +91,16 @@ def label(code: dict[str, Any]) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says about the code, or None where it does not know it."""
-    command = ["git", "-C", str(ROOT), *arguments]
+    """Return git's output, or None if ROOT is not the top of a working tree or git fails."""
+    top = _output("git", "rev-parse", "--show-toplevel")
+    if top is None or Path(top.strip()).resolve() != ROOT.resolve():
+        return None
+    return _output("git", *arguments)
+
+
+def _output(*command: str) -> str | None:
     try:
-        top = subprocess.run(
-            [*command[:3], "rev-parse", "--show-toplevel"], capture_output=True, text=True
-        )
-        if top.returncode or Path(top.stdout.strip()).resolve() != ROOT.resolve():
-            return None
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    except OSError:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    except OSError:  # git is not installed
         return None
     return done.stdout if done.returncode == 0 else None
