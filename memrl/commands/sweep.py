@@ -233,7 +233,7 @@ def _stop_here(row: Row) -> str | None:
         return None  # which looks for what was cancelled now and then
     if owner["host"] == this_process()["host"]:
         return None
-    return f"{row.name} is going on on {owner['host']}; cancel it there"
+    return f"{row.name} runs on host {owner['host']}; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ hydra.launcher.dry_run=true, hydra.launcher.retry_failed=true
 
 Results go to outputs/<sweep>/<run>/. The same command again continues a run that was
 interrupted, or returns at once when it is done. Exit status: 0 done, 1 failed, 2 bad config,
-3 the run is going on elsewhere; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, 129 by a closed
+3 another process works on this run; 75, 130, 143 stopped by USR2, Ctrl-C, TERM, 129 by a closed
 terminal, to be continued.
 
   python -m memrl plot outputs/<sweep>       figures and a table, finished or not

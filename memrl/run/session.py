@@ -87,7 +87,6 @@ def work(
             if state_of(folder) == "done":  # by another process, since this one looked
                 log.info(f"already done: {folder}")
                 return
-            files.remove_leftovers(folder)
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             with Status(folder, versions) as status, Signals() as signals:

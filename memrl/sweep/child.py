@@ -24,7 +24,7 @@ def main(folder: str, index: str) -> int:
     submission = load(Path(folder))
     run = submission.runs[int(index)]
     log_to_console()
-    wait_for_former_self(run.folder)
+    wait_for_previous_attempt(run.folder)
     try:
         failure = attempt(submission.check_code) or attempt(lambda: work(run.config, run.folder))
     finally:
@@ -38,17 +38,17 @@ def main(folder: str, index: str) -> int:
     return code
 
 
-def wait_for_former_self(folder: Path) -> None:
-    """In a job that SLURM restarted, wait until the lock of the process before it is stale.
+def wait_for_previous_attempt(folder: Path) -> None:
+    """In a job that SLURM restarted, wait until the lock of its previous attempt is stale.
 
-    That process was killed, perhaps on another node, and only its silence can tell.
+    That process was killed, perhaps on another node, where only its silence tells.
     """
     from memrl.run.lock import SILENT_S, holder
 
     patience = SILENT_S + 30 if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" else 0
     end = time.monotonic() + patience
     while time.monotonic() < end and (who := holder(folder)):
-        print(f"waiting for the end of what was before: {who}", flush=True)
+        print(f"waiting until the previous attempt has ended: {who}", flush=True)
         time.sleep(5)
 
 
