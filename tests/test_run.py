@@ -6,6 +6,7 @@ same command ends bit for bit like one that is not. Only columns named ``time/..
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -291,9 +292,10 @@ MOMENTS = [  # just before the n-th such operation of an attempt
     ("open run.log", 1),
     ("rename config.yaml", 1),
     ("rename checkpoint.pt", 1),
-    ("link .claim.tmp", 1),  # while it takes over the lock of the one before
+    ("open .claim.tmp", 1),  # while it takes over the lock of the one before
     ("rename lock", 1),
-    ("rename lock", 1),  # with the right of a process that was killed just there
+    ("rename .claim.tmp", 1),  # takes the right of a process that was killed just there
+    ("rename lock", 1),  # with that right
     ("remove .claim.tmp", 1),
     ("rename checkpoint.prev.pt", 1),
     ("rename checkpoint.pt", 2),  # between the two renames
@@ -380,7 +382,7 @@ def test_a_signal_stops_the_run_once_it_has_saved(
 
 
 def test_ctrl_c_before_the_run_begins_is_no_traceback(launch: Launch, tmp_path: Path) -> None:
-    process = launch(*TINY, first=at("link lock", signal.SIGSTOP))
+    process = launch(*TINY, first=at("open lock", signal.SIGSTOP))
     process.wait_paused()
     process.send(signal.SIGINT, signal.SIGCONT)
     assert process.wait() == 130
@@ -544,21 +546,31 @@ def change_ages(folder: Path, lock: float, updated: float) -> None:
     """Make the lock and the status look as old as that, in seconds."""
     content = status(folder) | {"updated": time.time() - updated}
     (folder / "status.json").write_text(json.dumps(content))
-    for name, age in (("lock", lock), ("status.json", updated)):
+    change_times(folder, lock, updated)
+
+
+def change_times(folder: Path, lock: float, status: float) -> None:
+    for name, age in (("lock", lock), ("status.json", status)):
         os.utime(folder / name, (time.time() - age,) * 2)
+
+
+def clock_a_day_ahead() -> None:
+    now = time.time
+    time.time = lambda: now() + 86400
 
 
 def test_the_lock_tells_whose_it_is(killed: Path) -> None:
     assert list(lock_of(killed)) == ["host", "boot_id", "pid", "started", "job_id"]
 
 
+@pytest.mark.parametrize("first", [None, clock_a_day_ahead])
 def test_a_second_process_on_the_same_run_is_sent_away(
-    launch: Launch, tmp_path: Path, reference: Reference
+    first: Callable[[], None] | None, launch: Launch, tmp_path: Path, reference: Reference
 ) -> None:
     working = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
     working.wait_paused()
     before = contents(run_in(tmp_path))
-    second = launch(*TINY)
+    second = launch(*TINY, first=first)
     assert second.wait() == 3
     assert second.out == ""
     assert_one_line(second, str(run_in(tmp_path).name), f"process {working.pid}")
@@ -584,9 +596,11 @@ def silent_elsewhere(folder: Path) -> None:
     change_ages(folder, lock=1000, updated=1000)
 
 
-def silent_but_locked_lately_elsewhere(folder: Path) -> None:
-    change_lock(folder, host="elsewhere")
-    change_ages(folder, lock=10, updated=1000)
+def silent_elsewhere_by_a_clock_ahead(folder: Path) -> None:
+    silent_elsewhere(folder)
+    content = status(folder) | {"updated": time.time() + 1e5}
+    (folder / "status.json").write_text(json.dumps(content))
+    change_times(folder, lock=1000, status=1000)
 
 
 def torn_long_ago(folder: Path) -> None:
@@ -594,12 +608,18 @@ def torn_long_ago(folder: Path) -> None:
     change_ages(folder, lock=1000, updated=1000)
 
 
+def empty_since_long_ago(folder: Path) -> None:
+    (folder / "lock").write_bytes(b"")
+    change_ages(folder, lock=1000, updated=1000)
+
+
 GONE = [
     other_process,
     other_boot,
     silent_elsewhere,
-    silent_but_locked_lately_elsewhere,
+    silent_elsewhere_by_a_clock_ahead,
     torn_long_ago,
+    empty_since_long_ago,
 ]
 
 
@@ -613,13 +633,17 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     assert_ended_like(killed, reference(TINY))
 
 
+@pytest.mark.parametrize("first", [None, clock_a_day_ahead])
+@pytest.mark.parametrize("ages", [{"lock": 1000, "status": 100}, {"lock": 100, "status": 1000}])
 def test_the_lock_of_another_host_is_respected_for_three_minutes(
-    killed: Path, launch: Launch
+    ages: dict[str, float], first: Callable[[], None] | None, killed: Path, launch: Launch
 ) -> None:
+    """Whatever the clocks of the two hosts say."""
     change_lock(killed, host="elsewhere", job_id="7_1")
-    change_ages(killed, lock=1000, updated=100)
+    change_ages(killed, lock=1000, updated=1000)
+    change_times(killed, **ages)
     before = contents(killed)
-    process = launch(*TINY)
+    process = launch(*TINY, first=first)
     assert process.wait() == 3
     assert_one_line(process, "elsewhere", f"process {lock_of(killed)['pid']}", "job 7_1")
     assert contents(killed) == before
@@ -649,7 +673,7 @@ def test_a_lock_that_is_just_being_written_is_respected(killed: Path, launch: La
 def test_a_process_that_finds_a_stale_lock_gives_way_to_one_that_took_it(
     killed: Path, launch: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))  # it has found it stale
+    slow = launch(*TINY, first=at("open .claim.tmp", signal.SIGSTOP))  # it has found it stale
     slow.wait_paused()
     quick = launch(*TINY, first=at("open .agent.pt.tmp", signal.SIGSTOP))
     quick.wait_paused()
@@ -677,10 +701,70 @@ def test_a_process_that_is_taking_a_stale_lock_over_is_respected(
     assert_ended_like(killed, reference(TINY))
 
 
+def test_a_torn_lock_and_a_torn_right_to_replace_it_are_both_replaced(
+    killed: Path, launch: Launch, reference: Reference
+) -> None:
+    """As a loss of power may leave them: empty."""
+    empty_since_long_ago(killed)
+    dead = launch(*TINY, first=at("rename lock", signal.SIGKILL))
+    assert dead.wait() == -signal.SIGKILL
+    (right,) = killed.glob(".claim.*.tmp")
+    right.write_bytes(b"")
+    os.utime(right, (1, 1))
+    process = launch(*TINY)
+    assert process.wait() == 0, process.output
+    assert_ended_like(killed, reference(TINY))
+
+
+def test_of_many_processes_at_once_one_holds_the_lock_whoever_is_killed(tmp_path: Path) -> None:
+    """Each holds it for a moment, again and again, and some die holding it."""
+
+    def work(seed: int) -> None:
+        dice = random.Random(seed)
+        while True:
+            with contextlib.suppress(Busy), locked(tmp_path):
+                alone = tmp_path / f"alone.{os.getpid()}"
+                alone.touch()
+                if len(list(tmp_path.glob("alone.*"))) > 1:
+                    (tmp_path / "two at once").touch()
+                time.sleep(dice.uniform(0, 0.002))
+                alone.unlink()
+                if dice.random() < 0.3:
+                    os.kill(os.getpid(), signal.SIGKILL)  # with the lock
+
+    def start(seed: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work(seed)
+            finally:
+                (tmp_path / "failed").touch()
+                os._exit(1)
+        return pid
+
+    dice, deaths = random.Random(0), 0
+    processes = [start(seed) for seed in range(4)]
+    try:
+        while deaths < 20:
+            pid, _ = os.wait()
+            deaths += 1
+            processes.remove(pid)
+            processes.append(start(4 + deaths))
+            time.sleep(dice.uniform(0, 0.01))
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    left = {re.sub(r"\d+$", "", path.name) for path in tmp_path.glob("[!.]*")}
+    assert left <= {"lock", "alone."}
+    with locked(tmp_path):
+        assert not list(tmp_path.glob(".*"))
+
+
 def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
     killed: Path, launch: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))
+    slow = launch(*TINY, first=at("open .claim.tmp", signal.SIGSTOP))
     slow.wait_paused()
     assert launch(*TINY).wait() == 0
     slow.send(signal.SIGCONT)
@@ -692,7 +776,7 @@ def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
 def test_a_run_that_another_process_has_just_done_is_not_done_again(
     launch: Launch, tmp_path: Path
 ) -> None:
-    slow = launch(*SHORT, first=at("link lock", signal.SIGSTOP))  # it was not done a moment ago
+    slow = launch(*SHORT, first=at("open lock", signal.SIGSTOP))  # it was not done a moment ago
     slow.wait_paused()
     assert launch(*SHORT).wait() == 0
     result = ("train.csv", "eval.csv", "agent.pt", "status.json")

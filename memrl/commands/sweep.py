@@ -236,7 +236,7 @@ def _stop_here(run: Run) -> str | None:
         return None  # it checks now and then which runs were cancelled
     if owner["host"] == this_process()["host"]:
         return None
-    return f"{run.name} runs on {owner['host']}; cancel it there"
+    return f"{run.name} runs on host {owner['host']}; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------

@@ -54,7 +54,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that died while writing; those of locks are apart."""
+    """Remove temporary files of processes that died while writing; the folder must be locked."""
     for path in folder.glob(".*.tmp"):
-        if not path.name.startswith((".lock.", ".claim.")):
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

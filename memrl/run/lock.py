@@ -1,13 +1,18 @@
-"""A run's lock: no two processes work in one folder, and none waits for a dead one."""
+"""A run's lock: no two processes work in one folder, and none waits for a dead one.
+
+The lock is a file that describes the process which made it. On this host the system tells whether
+that process lives. On another host, only signs of life tell: the times at which the lock and the
+run's status were last written.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,13 +20,12 @@ from typing import Any
 
 import psutil
 
-from memrl.run.files import naming, write_whole
+from memrl.run.files import naming, remove_leftovers, write_whole
 from memrl.run.outcome import Busy
 
-SILENT_S = 180.0  # on another host, a run that did not touch its status for this long is dead
-
-
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# After this long without a sign of life, a process on another host counts as dead. It gives one
+# every 30 s, and NFS may show a file as it was a minute ago.
+SILENT_S = 180.0
 
 
 def job_id() -> str | None:
@@ -42,11 +46,36 @@ def this_process() -> dict[str, Any]:
     }
 
 
+def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
+    """Tell whether a process is alive, as ``this_process`` described it.
+
+    Args:
+        process: its description.
+        elsewhere: what to answer for another host, whose processes cannot be seen.
+    """
+    here = this_process()
+    if process["host"] != here["host"]:
+        return elsewhere
+    if process["boot_id"] != here["boot_id"]:
+        return False
+    try:
+        candidate = psutil.Process(process["pid"])
+        # If it began at another time, the pid was given to another process.
+        same = bool(abs(_started(candidate.pid) - process["started"]) < 1)
+        return same and candidate.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def holder(folder: Path) -> str | None:
-    """Return who works on a run, in words, or None if no living process does."""
+    """Return who works on a run, in words, or None if no living process does.
+
+    It only reads. So it judges processes of other hosts by this host's clock, where ``locked`` asks
+    the file system for the time.
+    """
     path = folder / "lock"
     content = _read(path)
-    return None if content is None else _alive(path, content)
+    return None if content is None else _living_owner(path, content, time.time())
 
 
 @contextlib.contextmanager
@@ -55,116 +84,88 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         Busy: the process that holds it may be alive.
+        OSError: the lock cannot be written; names its path.
     """
-    path, mine = folder / "lock", json.dumps(this_process()).encode()
-    own = folder / f".lock.{_digest(mine)}.tmp"  # complete before it gets its name
+    path, content = folder / "lock", json.dumps(this_process()).encode()
+    _take(path, content)
     try:
-        while True:
-            with naming(path):
-                own.write_bytes(mine)
-            if not path.exists():
-                _touch_status(folder)
-            if _create(path, own) or _take_over(path, own):
-                break
-    finally:
-        own.unlink(missing_ok=True)
-    _remove_leftovers(folder)
-    try:
+        remove_leftovers(folder)
         yield
     finally:
-        if _read(path) == mine:
+        if _read(path) == content:
             path.unlink(missing_ok=True)
 
 
-def _create(path: Path, own: Path) -> bool:
-    """Give the content of ``own`` the name ``path`` unless something has it."""
-    try:
-        os.link(own, path)
-    except FileExistsError:  # somebody has it: we do, if NFS lost the first answer
-        return _read(path) == own.read_bytes()
-    except FileNotFoundError:  # our own was tidied away
-        return False
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        try:  # a file system without hard links
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+def _take(path: Path, content: bytes) -> None:
+    """Make this file, or replace one whose owner is gone.
+
+    Several processes may see that the owner is gone. The right to replace its file is a lock of
+    its own, named after that file and its content. It is taken like any lock, since the process
+    that had it may have died as well. The file keeps its name, so nobody gets in between.
+    """
+    while not _create(path, content):
+        stale = _read(path)
+        if stale is None:  # its owner has just removed it
+            continue
+        owner = _living_owner(path, stale, _file_system_time(path.parent))
+        if owner:
+            raise Busy(f"{path.parent}: {owner}")
+        digest = hashlib.sha256(path.name.encode() + stale).hexdigest()[:16]
+        right = path.with_name(f".claim.{digest}.tmp")
+        _take(right, content)
+        try:
+            if _read(path) == stale:
+                write_whole(path, content)
+                return
+        finally:
+            right.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Make a file unless there is one; tell whether it was made."""
+    with naming(path):
+        try:
+            file = open(path, "xb")
         except FileExistsError:
             return False
-        with naming(path), os.fdopen(descriptor, "wb") as file:
-            file.write(own.read_bytes())
+        try:
+            with file:
+                file.write(content)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     return True
 
 
-def _take_over(path: Path, own: Path) -> bool:
-    """Replace a stale lock by ``own``; return False if it changed meanwhile.
-
-    Several processes may find it stale. The right to replace it is a file named after its content;
-    if the process that held this right died as well, the right to go on is named after that file's
-    content, and so on. The lock keeps its name all the time, so nobody gets in between.
-    """
-    stale = content = _read(path)
-    walked: list[Path] = []
-    while True:
-        if content is None:
-            return False
-        alive = _alive(path, content)
-        if alive:
-            raise Busy(f"{path.parent}: {alive}")
-        if not walked:
-            _touch_status(path.parent)
-        claim = path.with_name(f".claim.{_digest(content)}.tmp")
-        if _create(claim, own):
-            break
-        walked.append(claim)
-        content = _read(claim)
-    try:
-        unchanged = _read(path) == stale
-        if unchanged:
-            os.replace(own, path)
-            for dead in walked:
-                dead.unlink(missing_ok=True)
-        return unchanged
-    finally:
-        claim.unlink(missing_ok=True)
-
-
-def _alive(path: Path, content: bytes) -> str | None:
-    """Return who holds a lock or a claim, or None if that process is gone."""
+def _living_owner(path: Path, content: bytes, now: float) -> str | None:
+    """Return who made a lock, in words, or None if that process is gone."""
+    recent = now - _last_sign_of_life(path) < SILENT_S
     try:
         owner = json.loads(content)
-        host, boot_id, pid = owner["host"], owner["boot_id"], int(owner["pid"])
-        started, job = float(owner["started"]), owner["job_id"]
+        alive = is_alive(owner, elsewhere=recent)
+        job = f", job {owner['job_id']}" if owner["job_id"] else ""
     except (ValueError, KeyError, TypeError):  # torn, or about to be written
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime < SILENT_S:
-                return "another process is taking this run"
-        return None
-    recent = time.time() - (_updated(path.parent) or _written(path)) < SILENT_S
-    who = f"this run is going on ({host}, process {pid}{f', job {job}' if job else ''})"
-    process = {"host": host, "boot_id": boot_id, "pid": pid, "started": started}
-    return who if is_alive(process, recent) else None
+        return "another process is about to work on this run" if recent else None
+    who = f"another process works on this run (host {owner['host']}, process {owner['pid']}{job})"
+    return who if alive else None
 
 
-def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
-    """Tell whether a process is alive, as ``this_process`` described it.
+def _last_sign_of_life(path: Path) -> float:
+    """Return when a lock or the status beside it was last written, by the file system's clock."""
+    latest = 0.0
+    for sign in (path, path.with_name("status.json")):
+        with contextlib.suppress(OSError):
+            latest = max(latest, sign.stat().st_mtime)
+    return latest
 
-    Args:
-        process: its description.
-        elsewhere: what to answer for another host, whose processes cannot be seen.
-    """
-    mine = this_process()
-    if process["host"] != mine["host"]:
-        return elsewhere
-    if process["boot_id"] != mine["boot_id"]:
-        return False
-    try:
-        found = psutil.Process(process["pid"])
-        # If it began at another time, the pid was given to another one.
-        same = bool(abs(_started(found.pid) - process["started"]) < 1)
-        return same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+
+def _file_system_time(folder: Path) -> float:
+    """Return the time by the clock that dates files, which may be that of a file server."""
+    with (
+        naming(folder),
+        tempfile.TemporaryFile(dir=folder, prefix=".lock.", suffix=".tmp") as file,
+    ):
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _started(pid: int) -> float:
@@ -174,46 +175,6 @@ def _started(pid: int) -> float:
     except OSError:
         return float(psutil.Process(pid).create_time())
     return int(ticks) / os.sysconf("SC_CLK_TCK")
-
-
-def _remove_leftovers(folder: Path) -> None:
-    # Of processes that died while taking a lock. Those still at it will find the lock changed.
-    for pattern in (".lock.*.tmp", ".claim.*.tmp"):
-        for path in folder.glob(pattern):
-            content = _read(path)
-            with contextlib.suppress(FileNotFoundError):
-                if content is not None and (
-                    _alive(path, content) is None or time.time() - path.stat().st_mtime > SILENT_S
-                ):
-                    path.unlink()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _updated(folder: Path) -> float:
-    try:
-        return float(json.loads((folder / "status.json").read_text())["updated"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _touch_status(folder: Path) -> None:
-    """Make the status fresh, lest another host take us for dead before we write our own."""
-    path = folder / "status.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):  # TypeError: it is no object
-        content = json.loads(path.read_text())
-        write_whole(
-            path, (json.dumps(content | {"updated": time.time()}, indent=1) + "\n").encode()
-        )
 
 
 def _read(path: Path) -> bytes | None:

@@ -87,7 +87,6 @@ def train_in_folder(
             if state_of(folder) == "done":  # by another process, in the meantime
                 log.info(f"already done: {folder}")
                 return
-            files.remove_leftovers(folder)
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             with Status(folder, versions) as status, Signals() as signals:
