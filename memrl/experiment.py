@@ -84,12 +84,15 @@ def folder_of(config: Config) -> Path:
 def default_config(config: Mapping[str, Any]) -> Config | None:
     """Return the config of the same env, length, algo and seq_model with nothing else changed.
 
-    It is None if one of them is no option in ``conf/``. The result is shared: do not change it.
+    A budget that has a name, as ``fast`` has, is chosen too: its keys are no changes. The result
+    is None if one of them is no option in ``conf/``. The result is shared: do not change it.
     """
     flat = identity.flatten(config)
     overrides = [f"{group}={flat.get(f'{group}.name')}" for group in NAMED_GROUPS]
     if "env.length" in flat:
         overrides.append(f"env.length={flat['env.length']}")
+    if "budget.name" in flat:
+        overrides.append(f"budget={flat['budget.name']}")
     return _compose_default(tuple(overrides))
 
 

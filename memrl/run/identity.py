@@ -56,15 +56,18 @@ def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
 
     Args:
         config: the resolved config.
-        default: the same env, length, algo and seq_model with nothing else changed.
+        default: the same env, length, algo, seq_model and named budget with nothing else changed.
     """
     env = config["env"]
     task = env["name"] + (f"-{env['length']}" if "length" in env else "")
-    middle = "".join(
-        f",{key}={show(value)}"
+    parts = {
+        key: value
         for key, (_, value) in changes(default, config).items()
         if key not in NAMED or value is ABSENT
-    )
+    }
+    if budget := config["budget"].get("name"):
+        parts["budget"] = budget
+    middle = "".join(f",{key}={show(parts[key])}" for key in sorted(parts))
     head = f"{task},{config['algo']['name']},{config['seq_model']['name']}"
     tail = f",seed={config['seed']}"
     if len(head + middle + tail) > LONGEST_NAME:
