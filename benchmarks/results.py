@@ -57,14 +57,13 @@ def generate(cwd: Path) -> Path:
     rng = np.random.default_rng(0)
     versions = {"memrl": "0.1.0", "device": "cpu", "changed": []}
     status = {"state": "done", "cause": None, "progress": 1.0, "updated": 1.8e9, "host": "node"}
-    plain: dict[tuple[str, ...], dict] = {}
     for length in LENGTHS:
         for model in ("lstm", "gpt"):
             choice = [f"env.length={length}", f"seq_model={model}", "sweep=big"]
             config = resolve(compose_config(choice))
             for seed in range(RUNS // 2 // len(LENGTHS) + 1):
                 config["seed"] = seed
-                folder = cwd / folder_of(config, plain)
+                folder = cwd / folder_of(config)
                 if len(list(folder.parent.glob("*"))) >= RUNS:
                     return folder.parent
                 folder.mkdir(parents=True)
