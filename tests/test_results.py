@@ -168,6 +168,17 @@ def test_a_single_run_is_read_as_in_its_sweep(mixed: Path) -> None:
     assert (run.folder, str(run.state), run.cause) == (folder, "failed", "disk full")
 
 
+def test_a_single_run_that_failed_before_it_wrote_its_config_has_it_from_its_sweep(
+    tmp_path: Path,
+) -> None:
+    folder = make_run(tmp_path, [], "sweep=s", status={"state": "failed"})
+    (folder / "config.yaml").unlink()
+    runs = [Asked(make_config("sweep=s"), folder)]
+    submissions.draft(runs, "local", {}, {}, [str(ROOT)]).write()
+    (run,) = load(folder)
+    assert (run.config["seed"], run.problem) == (0, None)
+
+
 def test_sweeps_are_found_below_and_none_twice(tmp_path: Path) -> None:
     for sweep in ("a", "b"):
         make_run(tmp_path, [1.0], f"sweep={sweep}")

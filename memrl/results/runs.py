@@ -138,6 +138,8 @@ def _read_sweep(folder: Path, requested: Sequence[submissions.Run] = ()) -> list
     }
     runs = []
     for seen in sweep.runs:
+        if requested and seen.submission:
+            seen.config = seen.submission.runs[seen.index].config
         command = commands.get(seen.name, seen.status.get("command"))
         runs.append(Run(**vars(seen), command=command))
         _read_files(runs[-1])
