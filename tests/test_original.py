@@ -272,13 +272,6 @@ def test_learning_rates_that_differ_are_left_out(copy: Callable[..., Path]) -> N
     assert "lr" not in log.config["algo"]
 
 
-def test_layers_heads_and_dropout_of_gpt(copy: Callable[..., Path]) -> None:
-    edits = ("n_head: 1", "n_head: 4"), ("n_layer: 1", "n_layer: 2"), ("pdrop: 0.1", "pdrop: 0")
-    config = with_text(copy, *edits, of=GPT).config
-    assert config["seq_model"] == {**GPT1, "n_layer": 2, "n_head": 4}
-    assert config["dropout"] == 0
-
-
 def test_settings_without_a_counterpart_are_kept(copy: Callable[..., Path], tmp_path: Path) -> None:
     rest = read_log(VISUAL).config["original"]
     assert rest["config_rl.init_temperature"] == 0.1 and rest["config_rl.target_entropy"] is None
