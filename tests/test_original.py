@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +32,6 @@ ACTIVE = LOGS / "tmaze_active_L5_gpt_ep1500_seed1"
 VISUAL = LOGS / "visual_match_L1_lstm64_batch24_ep4000_stopped_seed1"
 FOLDERS = [LSTM1, LSTM2, GPT, ACTIVE, VISUAL]
 every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-many = settings(max_examples=60, deadline=None, derandomize=True)
 
 DQN = {"name": "dqn", "gamma": 0.99, "tau": 0.005, "lr": 3e-4, "hidden_dims": [256, 256]}
 GPT1 = {"name": "gpt", "n_layer": 1, "n_head": 1, "position": "sine"}
@@ -221,7 +220,7 @@ def with_text(copy: Callable[..., Path], *edits: tuple[str, str], of: Path = LST
 
 def test_unknown_task_is_kept_as_it_is(copy: Callable[..., Path], tmp_path: Path) -> None:
     log = with_text(copy, ("env_type: tmaze_passive", "env_type: pomdp"))
-    assert log.config["env"] == {"name": "pomdp", "length": 10}
+    assert log.config["env"] == {"name": "pomdp", "length": 10, "distract_reward": 0.0}
     assert log.status == UNKNOWN
     assert np.isnan(log.eval["episodes"]).all()
     assert (log.eval["eval/success"] == 0).all()
@@ -273,13 +272,6 @@ def test_learning_rates_that_differ_are_left_out(copy: Callable[..., Path]) -> N
     assert "lr" not in log.config["algo"]
 
 
-def test_layers_heads_and_dropout_of_gpt(copy: Callable[..., Path]) -> None:
-    edits = ("n_head: 1", "n_head: 4"), ("n_layer: 1", "n_layer: 2"), ("pdrop: 0.1", "pdrop: 0")
-    config = with_text(copy, *edits, of=GPT).config
-    assert config["seq_model"] == {**GPT1, "n_layer": 2, "n_head": 4}
-    assert config["dropout"] == 0
-
-
 def test_settings_without_a_counterpart_are_kept(copy: Callable[..., Path], tmp_path: Path) -> None:
     rest = read_log(VISUAL).config["original"]
     assert rest["config_rl.init_temperature"] == 0.1 and rest["config_rl.target_entropy"] is None
@@ -326,14 +318,6 @@ def test_rows_before_a_torn_line_are_read(copy: Callable[..., Path], garbage: by
     assert len(log.status["cause"].splitlines()) == 1
 
 
-def test_row_without_steps_is_left_out(copy: Callable[..., Path]) -> None:
-    path = copy() / "progress.csv"
-    path.write_text("env_steps,q,return\n11,0.5,\n,0.5,\n22,,1.0\n")
-    log = read_log(path.parent)
-    assert (log.eval["env_steps"].tolist(), log.train["env_steps"].tolist()) == ([22], [11])
-    assert log.status["cause"] == "progress.csv has a row without env_steps"
-
-
 @pytest.mark.parametrize("content", [b"", b"env_steps,crit", b"\0" * 4096])
 def test_empty_progress_has_no_rows(copy: Callable[..., Path], content: bytes) -> None:
     path = copy() / "progress.csv"
@@ -341,8 +325,8 @@ def test_empty_progress_has_no_rows(copy: Callable[..., Path], content: bytes) -
     log = read_log(path.parent)
     assert {len(column) for column in [*log.eval.values(), *log.train.values()]} == {0}
     assert log.status == {
-        "state": "failed",
-        "cause": "progress.csv is empty",
+        "state": "stopped",
+        "cause": "at env step 0 of 6,710",
         "progress": 0.0,
         "env_steps": 0,
     }
@@ -359,11 +343,13 @@ def test_runs_before_their_first_evaluation_have_training_rows(copy: Callable[..
     assert log.status["cause"] == "at env step 121 of 6,710"
 
 
-@pytest.mark.parametrize("content", [b"steps,return\n1,2\n", b"\x89PNG\r\n\x1a\n\0\0\n"])
+@pytest.mark.parametrize(
+    "content", [b"steps,return\n1,2\n", b"env_steps,q\n,2\n", b"\x89PNG\r\n\x1a\n\0\0\n"]
+)
 def test_other_files_are_no_progress(copy: Callable[..., Path], content: bytes) -> None:
     path = copy() / "progress.csv"
     path.write_bytes(content)
-    with pytest.raises(Failure, match=r"progress\.csv has no column env_steps"):
+    with pytest.raises(Failure, match=r"progress\.csv has rows without env_steps"):
         read_log(path.parent)
     path.unlink()
     with pytest.raises(OSError, match=r"progress\.csv"):
@@ -382,7 +368,7 @@ def test_other_files_are_no_progress(copy: Callable[..., Path], content: bytes) 
         "--config_env=!!python/object/new:os.system [exit]",
         "--config_env=!!python/module:os",
         "--config_env=&a !!python/tuple [*a]",
-        "--seed=1\n" * 30_000,  # too large
+        "--config_env=&a\n  me: *a\n",
     ],
     ids=lambda text: repr(text[:30]),
 )
@@ -392,141 +378,52 @@ def test_other_texts_are_no_flags(tmp_path: Path, text: str) -> None:
     refused(path)
 
 
-def test_merges_do_not_explode(tmp_path: Path) -> None:
-    lines = ["a0: &a0 {x: 1}"]
-    lines += [f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 10)}]}}" for i in range(30)]
-    (tmp_path / "flags.txt").write_text("--config_env=" + "\n".join(lines))
-    refused(tmp_path / "flags.txt")
-
-
 def test_names_of_code_in_a_text_are_strings(tmp_path: Path) -> None:
     path = tmp_path / "flags.txt"
     path.write_text("--config_env=f: !!python/name:os.system ''\n--noon\n--x=a=b\n--y=2.5e-05\n")
     assert read_flags(path) == {
-        "config_env": {"f": "os.system"},
+        "config_env.f": "os.system",
         "on": False,
         "x": "a=b",
         "y": 2.5e-5,
     }
 
 
-def test_large_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "flags.txt"
-    path.write_text("--seed=1".ljust(original.LIMIT))
-    assert read_flags(path) == {"seed": 1}
-    path.write_text("--seed=1".ljust(original.LIMIT + 1))
-    refused(path)
-
-
-ODD = {
-    "huge": {"env_name": 10**400},
-    "zero": {"env_name": 0},
-    "negative": {"env_name": -1},
-    "infinite": {"env_name": float("inf")},
-    "two lines": {"env_type": "tmaze\npassive"},
-    "list": {"env_type": ["tmaze_passive"]},
-    "dict": {"env_type": {"tmaze_passive": 1}},
-    "nan": {"distract_reward": float("nan"), "env_type": None},
-}
-
-
-@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
-def test_odd_values_are_no_settings(copy: Callable[..., Path], odd: dict[str, Any]) -> None:
-    path = copy() / "flags.txt"
-    env = yaml.safe_dump({"env_type": "tmaze_passive", "env_name": 10} | odd)
-    path.write_text(f"--config_env={env}\n--train_episodes=1\n--start_training=1\n")
-    log = read_log(path.parent)
-    assert log.status == UNKNOWN
-    assert np.isnan(log.eval["episodes"]).all()
-    assert "distract_reward" not in log.config["env"]
-    assert log.config["env"].get("name") in (None, "tmaze_passive")
-
-
-def test_config_that_holds_itself_does_not_hang(copy: Callable[..., Path]) -> None:
-    path = copy() / "flags.txt"
-    env = "--config_env=&a\n  env_name: 7\n  me: *a\n"
-    heads = "--config_rl=config_critic:\n  hidden_dims: &b [*b]\n"
-    path.write_text(env + heads)
-    assert read_log(path.parent).config == {"env": {"length": 7}}
-
-
-def test_shared_parts_do_not_multiply(copy: Callable[..., Path]) -> None:
-    """Each part holds the one before ten times; written out, the last would have 10**30 items."""
-    lines = ["a0: &a0 {x: 1}"]
-    for i in range(30):
-        parts = ", ".join(f"p{n}: *a{i}" for n in range(10))
-        lines.append(f"a{i + 1}: &a{i + 1} {{{parts}}}")
-    path = copy() / "flags.txt"
-    path.write_text("--config_env=" + "\n".join(lines))
-    assert read_log(path.parent).config == {"original": {"config_env.a0.x": 1}}
-
-
 # Whatever the files hold ---------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def read_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bytes], Log | None]:
-    """Read a folder with other content of a file: a log, or None for a refusal."""
-    folder = tmp_path_factory.mktemp("log")
-    rows = b"".join((LSTM1 / "progress.csv").read_bytes().splitlines(keepends=True)[:20])
+def near(path: Path) -> st.SearchStrategy[bytes]:
+    """Any bytes, and a file with a piece replaced, cut out or put in."""
+    content = path.read_bytes()
+    places = st.tuples(st.integers(0, len(content)), st.integers(0, 3), st.binary(max_size=3))
+    edited = places.map(lambda p: content[: p[0]] + p[2] + content[p[0] + p[1] :])
+    return st.binary(max_size=200) | edited
 
-    def read(name: str, content: bytes) -> Log | None:
-        for path in folder.iterdir():
-            path.unlink()
-        (folder / "progress.csv").write_bytes(rows)
-        (folder / name).write_bytes(content)
-        if name == "progress.csv":
-            shutil.copy(LSTM1 / "flags.txt", folder)
-        try:
-            log = read_log(folder)
-        except Failure as error:
-            assert len(str(error).splitlines()) == 1 and name in str(error)
-            return None
-        for key in ("seed", "batch_size"):
-            assert type(log.config.get(key, 0)) is int
-        assert type(log.config.get("seq_model", {}).get("n_layer", 0)) is int
-        assert 0 <= log.status.get("progress", 0) <= 1
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(LSTM1, tmp_path_factory.mktemp("log") / "log"))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(flags=near(VISUAL / "flags.txt"))
+def test_any_flags_are_read_or_refused(scratch: Path, flags: bytes) -> None:
+    path = scratch.with_name("flags.txt")
+    path.write_bytes(flags)
+    with contextlib.suppress(Failure):
+        assert read_flags(path)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(rows=near(LSTM2 / "progress.csv"))
+def test_any_progress_is_read_or_refused(scratch: Path, rows: bytes) -> None:
+    (scratch / "progress.csv").write_bytes(rows)
+    with contextlib.suppress(Failure):
+        log = read_log(scratch)
+        assert 0 <= log.status["progress"] <= 1
         for table in (log.eval, log.train):
             assert np.isfinite(table["env_steps"]).all()
             assert {len(column) for column in table.values()} == {len(table["env_steps"])}
-        return log
-
-    return read
-
-
-Reader = Callable[[str, bytes], Log | None]
-
-
-@st.composite
-def mutated(draw: st.DrawFn, path: Path) -> bytes:
-    """A file with a few pieces replaced, cut out or put in."""
-    content = path.read_bytes()
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(content)))
-        end = start + draw(st.integers(0, 3))
-        content = content[:start] + draw(st.binary(max_size=3)) + content[end:]
-    return content
-
-
-@many
-@given(st.binary(max_size=200))
-def test_any_bytes_read_or_are_refused(read_with: Reader, content: bytes) -> None:
-    read_with("flags.txt", b"--config_env=" + content)
-    read_with("progress.csv", content)
-
-
-@settings(many, max_examples=40)  # the slow one
-@given(mutated(VISUAL / "flags.txt"))
-def test_any_text_near_a_real_one_reads_or_is_refused(read_with: Reader, content: bytes) -> None:
-    read_with("flags.txt", content)
-
-
-@many
-@given(mutated(LSTM2 / "progress.csv"))
-def test_any_progress_near_a_real_one_reads_or_is_refused(
-    read_with: Reader, content: bytes
-) -> None:
-    read_with("progress.csv", content)
 
 
 # As runs -------------------------------------------------------------------------------------
@@ -653,9 +550,9 @@ def test_what_is_no_imported_run_is_left_as_it_is(
     before = contents(tmp_path)
     status, out, err = command(LSTM1)
     assert (status, out) == (1, "")
-    holds = f"outputs/original/{LSTM1.name} holds no imported run"
+    holds = f"outputs/original/{LSTM1.name} holds something else"
     assert err.splitlines() == [
-        f"{LSTM1}: not imported: {holds}; delete it, or use --output",
+        f"{LSTM1}: {holds}; delete it, or use --output",
         "error: no log could be imported",
     ]
     assert contents(tmp_path) == before
@@ -668,7 +565,7 @@ def test_of_two_logs_of_one_name_the_second_is_refused(
     edit(folder / "flags.txt", "--seed=1", "--seed=5")
     status, out, err = command(LSTM1, folder)
     assert (status, out) == (0, "outputs/original: 1 run\n")
-    assert f"{LSTM1.name} holds the run imported from {LSTM1}; delete it" in err
+    assert f"{LSTM1.name} holds something else; delete it" in err
     assert [run.config["seed"] for run in load(tmp_path / "outputs")] == [1]
     assert command(folder, "--output", "outputs/more")[0] == 0
 

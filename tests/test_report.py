@@ -155,9 +155,9 @@ def test_a_key_that_is_new_or_gone_is_said_and_an_unknown_model_left_out(tmp_pat
     config = make_config()
     config["algo"]["width"] = 3
     del config["algo"]["tau"]
-    run = Run(tmp_path, config)
-    unknown = Run(tmp_path, config | {"seq_model": {"name": "of_mine"}})
-    nameless = Run(tmp_path, {"seed": 1})
+    run = Run(config, tmp_path)
+    unknown = Run(config | {"seq_model": {"name": "of_mine"}}, tmp_path)
+    nameless = Run({"seed": 1}, tmp_path)
     assert changed_keys([run, unknown, nameless]) == [
         ("algo.tau", "0.005", "absent"),
         ("algo.width", "absent", "3"),

@@ -168,6 +168,17 @@ def test_a_single_run_is_read_as_in_its_sweep(mixed: Path) -> None:
     assert (run.folder, str(run.state), run.cause) == (folder, "failed", "disk full")
 
 
+def test_a_single_run_that_failed_before_it_wrote_its_config_has_it_from_its_sweep(
+    tmp_path: Path,
+) -> None:
+    folder = make_run(tmp_path, [], "sweep=s", status={"state": "failed"})
+    (folder / "config.yaml").unlink()
+    runs = [Asked(make_config("sweep=s"), folder)]
+    submissions.draft(runs, "local", {}, {}, [str(ROOT)]).write()
+    (run,) = load(folder)
+    assert (run.config["seed"], run.problem) == (0, None)
+
+
 def test_sweeps_are_found_below_and_none_twice(tmp_path: Path) -> None:
     for sweep in ("a", "b"):
         make_run(tmp_path, [1.0], f"sweep={sweep}")
@@ -230,7 +241,7 @@ def test_what_is_no_folder_is_refused(name: str, text: str, tmp_path: Path) -> N
 
 
 def made(*choices: tuple[str, ...]) -> list[Run]:
-    return [Run(Path("outputs/x", str(n)), make_config(*c)) for n, c in enumerate(choices)]
+    return [Run(make_config(*c), Path("outputs/x", str(n))) for n, c in enumerate(choices)]
 
 
 def test_what_a_sweep_varied_is_found(tmp_path: Path) -> None:
@@ -280,7 +291,7 @@ def test_what_goes_with_a_seed_is_not_taken_for_chance() -> None:
 def test_values_that_look_alike_are_told_apart() -> None:
     model = {"name": "m"}
     values = [{"a": 1}, {"a": "1"}, {"a": None}, {"a": "null"}, {"a": [1]}, {"a": ["1"]}, {}]
-    runs = [Run(Path("x"), {"seq_model": model | more}) for more in values]
+    runs = [Run({"seq_model": model | more}, Path("x")) for more in values]
     assert varying(runs)["seq_model.a"] == [ABSENT, None, 1, "1", [1], ["1"], "null"]
     shown = ["=1", "='1'", "=null", "='null'", "=[1]", "=['1']"]
     assert labels(runs) == [*(f"m, a{text}" for text in shown), "m"]
@@ -289,8 +300,8 @@ def test_values_that_look_alike_are_told_apart() -> None:
 def test_keys_with_the_same_end_are_named_whole() -> None:
     runs = [
         Run(
-            Path("x", f"{a}{b}"),
             {"env": {"name": "e"}, "algo": {"width": a}, "seq_model": {"name": "m", "width": b}},
+            Path("x", f"{a}{b}"),
         )
         for a in (1, 2)
         for b in (1, 2)
@@ -332,29 +343,32 @@ def test_of_a_run_and_an_older_copy_the_run_counts(tmp_path: Path) -> None:
     assert states == {older: "duplicate", folder: "done"}
 
 
+def test_the_same_sweep_done_again_elsewhere_is_a_copy(tmp_path: Path) -> None:
+    """The name of the sweep tells series apart; the folder above does not."""
+    make_run(tmp_path / "first", [0.5], "sweep=a", steps=[11], status={"state": "stopped"})
+    further = make_run(tmp_path / "second", [0.75, 1.0], "sweep=a")
+    runs = load(tmp_path / "first", tmp_path / "second")
+    assert [run.state for run in runs] == ["duplicate", "done"]
+    assert runs[0].cause == f"of {further}"
+
+
 def test_more_seeds_in_another_sweep_are_taken_together(tmp_path: Path) -> None:
     for seed, sweep in enumerate("ab"):
         make_run(tmp_path, [1.0], f"sweep={sweep}", f"seed={seed}")
     assert labels(load(tmp_path / "outputs")) == ["lstm", "lstm"]
 
 
-def test_one_torn_status_or_record_leaves_the_others_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    status = {"state": "failed", "updated": None}
-    folder = make_run(tmp_path, [0.5], "seed=0", "sweep=s", status=status)
+def test_one_torn_status_or_record_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, [0.5], "seed=0", "sweep=s")
+    (folder / "status.json").write_text('{"state": "fai')
     asked = [make_config(f"seed={seed}", "sweep=s") for seed in (0, 1)]
     names = [folder.name, "tmaze_passive-10,dqn,lstm,seed=1"]
     runs = [Asked(c, folder.with_name(name)) for c, name in zip(asked, names, strict=True)]
     record = submissions.draft(runs, "slurm", {}, {}, [str(ROOT)])
     record.write()
     said = {run.name: run.state for run in load(folder.parent)}
-    assert said == {names[0]: "unreadable", names[1]: "queued"}
-    folder.with_name(names[1]).mkdir()
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != names[1])
+    assert said == {names[0]: "queued", names[1]: "queued"}
     (record.folder / "submission.json").write_text("[]")
-    assert {run.state for run in load(folder.parent)} == {"unreadable"}
-    monkeypatch.undo()
     said = {run.name: run.state for run in load(folder.parent)}
     assert said == {names[0]: "unreadable", names[1]: "missing", ".submissions": "unreadable"}
 

@@ -24,7 +24,7 @@ def run_with(steps: list[int], returns: list[float], length: int = 10, **more) -
     config = {"env": {"name": "tmaze_passive", "length": length}, "seq_model": {"name": "lstm"}}
     table = {"env_steps": np.array(steps, float), "eval/return": np.array(returns, float)}
     return Run(
-        Path("x"), config | {"seed": 0}, eval=table, **{"state": "done", "status": DONE, **more}
+        config | {"seed": 0}, Path("x"), eval=table, **{"state": "done", "status": DONE, **more}
     )
 
 

@@ -6,6 +6,7 @@ A log folder has ``flags.txt``, which holds the settings, and ``progress.csv``.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -17,11 +18,11 @@ import yaml
 from memrl.results.export import COUNTERS
 from memrl.results.paper import EXTRA_STEPS
 from memrl.run.files import write_whole
+from memrl.run.identity import Config, flatten
 from memrl.run.outcome import Failure
 from memrl.run.status import read_status
 from memrl.run.tables import Table, TornTable, read_table
 
-LIMIT = 2**18  # bytes of a file of flags; real ones have two thousand
 SOURCE = "imported_from"  # the key of status.json that tells an imported run from any other
 
 EVAL = {"eval/return": "return", "eval/success": "success", "eval/length": "length"}
@@ -29,37 +30,42 @@ EVAL |= {"time/env_steps_per_s": "FPS"}  # memrl's column; the original's
 MODEL = "config_seq.model.seq_model_config"
 HEADS = "config_rl.config_critic.hidden_dims config_rl.config_actor.hidden_dims"
 
-# memrl's key; the original's, which must agree if several; type; the options that have it, if few
-KEYS: tuple[tuple[str, str, type, str], ...] = (
-    ("env.name", "config_env.env_type", str, ""),
-    ("env.length", "config_env.env_name", int, ""),
-    ("env.distract_reward", "config_env.distract_reward", float, "tmaze_passive tmaze_active"),
-    ("algo.name", "config_rl.algo", str, ""),
-    ("algo.gamma", "config_rl.discount", float, ""),
-    ("algo.tau", "config_rl.tau", float, ""),
-    ("algo.lr", "config_rl.critic_lr config_rl.actor_lr", float, ""),
-    ("algo.hidden_dims", HEADS, list, ""),
-    ("algo.freeze_critic", "freeze_critic", bool, "sacd"),
-    ("seq_model.name", f"{MODEL}.name", str, ""),
-    ("seq_model.n_layer", f"{MODEL}.n_layer", int, ""),
-    ("seq_model.n_head", f"{MODEL}.n_head", int, "gpt"),
-    ("seq_model.position", f"{MODEL}.position_encoding", str, "gpt"),
-    ("seq_model.hidden_dim", f"{MODEL}.hidden_size", int, "rnn gru lstm mlp"),
-    ("dropout", f"{MODEL}.pdrop", float, "gpt"),
-    ("seed", "seed", int, ""),
-    ("batch_size", "batch_size", int, ""),
-    ("updates_per_step", "updates_per_step", float, ""),
-    ("budget.train_episodes", "train_episodes", int, ""),
-    ("budget.warmup_episodes", "start_training", int, ""),
-    ("budget.eval_every", "config_env.eval_interval", int, ""),
-    ("budget.eval_episodes", "config_env.eval_episodes", int, ""),
-)
-
-# Flags that change no result: of files, and of the libraries that parse the others.
+# memrl's key; the original's, which must agree if several; its type
+KEYS: dict[str, tuple[str, type]] = {
+    "env.name": ("config_env.env_type", str),
+    "env.length": ("config_env.env_name", int),
+    "env.distract_reward": ("config_env.distract_reward", float),
+    "algo.name": ("config_rl.algo", str),
+    "algo.gamma": ("config_rl.discount", float),
+    "algo.tau": ("config_rl.tau", float),
+    "algo.lr": ("config_rl.critic_lr config_rl.actor_lr", float),
+    "algo.hidden_dims": (HEADS, list),
+    "algo.freeze_critic": ("freeze_critic", bool),
+    "seq_model.name": (f"{MODEL}.name", str),
+    "seq_model.n_layer": (f"{MODEL}.n_layer", int),
+    "seq_model.n_head": (f"{MODEL}.n_head", int),
+    "seq_model.position": (f"{MODEL}.position_encoding", str),
+    "seq_model.hidden_dim": (f"{MODEL}.hidden_size", int),
+    "dropout": (f"{MODEL}.pdrop", float),
+    "seed": ("seed", int),
+    "batch_size": ("batch_size", int),
+    "updates_per_step": ("updates_per_step", float),
+    "budget.train_episodes": ("train_episodes", int),
+    "budget.warmup_episodes": ("start_training", int),
+    "budget.eval_every": ("config_env.eval_interval", int),
+    "budget.eval_episodes": ("config_env.eval_episodes", int),
+}
+# The original has these for other algorithms and models too.
+ONLY_FOR = {
+    "algo.freeze_critic": ("sacd",),
+    "seq_model.hidden_dim": ("rnn", "gru", "lstm", "mlp"),
+}
+# Flags that change no result: of files, of the libraries that parse the others, and parts of groups
+# of flags, which hold them as well.
 NO_SETTING = re.compile(
-    r"(alsologtostderr|debug|log_dir|logger_levels|logtostderr|only_check_args|profile_file|run_name"
-    r"|save_dir|showprefixforinfo|stderrthreshold|submit_time|v|verbosity|xml_output_file|\?)"
-    r"|config_env\.save_interval|(chex_|help|pdb|run_with_|test_|use_cprofile_).*"
+    r"alsologtostderr|debug|log_dir|logger_levels|logtostderr|only_check_args|profile_file|run_name"
+    r"|save_dir|showprefixforinfo|stderrthreshold|submit_time|v|verbosity|xml_output_file|\?"
+    r"|config_\w+\..*|(chex_|help|pdb|run_with_|test_|use_cprofile_).*"
 )
 
 
@@ -75,13 +81,10 @@ class Log(NamedTuple):
         status: what ``status.json`` says of state, cause and progress.
     """
 
-    config: dict[str, Any]
+    config: Config
     eval: Table
     train: Table
     status: dict[str, Any]
-
-
-# --- log folders to run folders ------------------------------------------------------------------
 
 
 def find_logs(folder: Path) -> list[Path]:
@@ -102,9 +105,8 @@ def import_log(folder: Path, output: Path) -> Path:
     """
     source = os.path.abspath(folder)
     run = output / os.path.basename(source)
-    if run.exists() and any(run.iterdir()) and (known := read_status(run).get(SOURCE)) != source:
-        content = f"the run imported from {known}" if known else "no imported run"
-        raise Failure(f"{folder}: not imported: {run} holds {content}; delete it, or use --output")
+    if run.exists() and any(run.iterdir()) and read_status(run).get(SOURCE) != source:
+        raise Failure(f"{folder}: {run} holds something else; delete it, or use --output")
     log = read_log(folder)
     model = log.config.get("seq_model", {})
     name = f"{model.get('name', 'unknown model')} (original program)"
@@ -128,9 +130,6 @@ def _csv(table: Table) -> bytes:
     return "".join(f"{','.join(line)}\n" for line in lines).encode()
 
 
-# --- one log folder ------------------------------------------------------------------------------
-
-
 def read_log(folder: Path) -> Log:
     """Read a log folder.
 
@@ -138,157 +137,91 @@ def read_log(folder: Path) -> Log:
         OSError: ``flags.txt`` or ``progress.csv`` cannot be opened.
         Failure: one of them holds something else.
     """
-    config = _config(read_flags(folder / "flags.txt"))
-    table, problem = _progress(folder / "progress.csv")
-    steps, unknown = table["env_steps"], np.full_like(table["env_steps"], np.nan)
-    name, length = str(config.get("env.name")), config.get("env.length", 0)
-    horizon = length + EXTRA_STEPS[name] if name in EXTRA_STEPS and length > 0 else 0
-    episodes = steps // horizon if horizon else unknown
-    counters = {"env_steps": steps, "episodes": episodes, "updates": unknown}
+    config, path, problem = _config(read_flags(folder / "flags.txt")), folder / "progress.csv", None
+    try:
+        table = read_table(path) or {"env_steps": np.empty(0)}
+    except TornTable as error:
+        table, problem = error.table, str(error)
+    steps = table.pop("env_steps", np.array([np.nan]))
+    if not np.isfinite(steps).all():
+        raise Failure(f"{path} has rows without env_steps")
+    unknown = np.full_like(steps, np.nan)
+    env, budget = config.get("env", {}), config.get("budget", {})
+    name = env.get("name", "")
+    horizon = env.get("length", np.nan) + EXTRA_STEPS.get(name, np.nan)
+    planned = budget.get("train_episodes", np.nan) + budget.get("warmup_episodes", np.nan)
     if name.startswith("tmaze"):
         table["success"] = unknown
-    scores = {ours: table.get(original, unknown) for ours, original in EVAL.items()}
-    others = [key for key in table if key not in ("env_steps", *EVAL.values())]
-    losses = {f"train/{key}": table[key] for key in others}
+    counters = {"env_steps": steps, "episodes": steps // horizon, "updates": unknown}
+    scores = {ours: table.pop(original, unknown) for ours, original in EVAL.items()}
+    losses = {f"train/{key}": column for key, column in table.items()}
     is_eval = ~np.isnan(scores["eval/return"])
-    budget = {"budget.train_episodes", "budget.warmup_episodes"}
-    total = horizon * sum(config[key] for key in budget) if budget <= config.keys() else 0
     return Log(
-        _nest(config),
+        config,
         {key: column[is_eval] for key, column in (counters | scores).items()},
         {key: column[~is_eval] for key, column in (counters | losses).items()},
-        _status(int(max(steps, default=0)), total, problem),
+        _status(int(max(steps, default=0)), horizon * planned, problem),
     )
 
 
-def _status(env_steps: int, total: int, problem: str | None) -> dict[str, Any]:
-    """Return how far a run got: ``total`` is the planned number of steps, 0 if not known."""
+def _status(env_steps: int, total: float, problem: str | None) -> dict[str, Any]:
+    """Return how far a run got: ``total`` is the planned number of steps, NaN if not known."""
     state, cause = "stopped", f"at env step {env_steps:,} of {total:,}"
     if problem:
         state, cause = "failed", problem
-    elif total <= 0:
+    elif math.isnan(total):
         cause = "how long it was to run is not known"
     elif env_steps >= total:
         state, cause = "done", ""
-    progress = {"progress": min(env_steps / total, 1.0)} if total > 0 else {}
+    progress = {} if math.isnan(total) else {"progress": min(env_steps / total, 1.0)}
     return {"state": state, "cause": cause or None, **progress, "env_steps": env_steps}
 
 
-def _progress(path: Path) -> tuple[Table, str | None]:
-    """Return the rows that have ``env_steps``, and what is wrong."""
-    problem = None
-    try:
-        table = read_table(path)
-    except TornTable as error:
-        table, problem = error.table, str(error)
-    if not table:
-        return {"env_steps": np.empty(0)}, f"{path.name} is empty"
-    if "env_steps" not in table:
-        raise Failure(f"{path} has no column env_steps")
-    known = np.isfinite(table["env_steps"])
-    if not known.all():
-        problem = problem or f"{path.name} has a row without env_steps"
-    return {name: column[known] for name, column in table.items()}, problem
-
-
-def _config(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known under memrl's dotted names, and all other settings as ``original``."""
-    settings = _flatten(flags)
-    if settings.get("config_rl.algo") == "sacd":
-        shared = settings.pop("shared_encoder", None)
-        settings["config_rl.algo"] = {True: "sacd", False: "sacd_separate"}.get(shared)
-    config: dict[str, Any] = {}
-    used: set[str] = set()
-    for key, paths, kind, few in KEYS:
-        values = [settings[path] for path in paths.split() if settings.get(path) is not None]
-        options = {config.get(f"{group}.name") for group in ("env", "algo", "seq_model")}
-        if few and not options & set(few.split()):
-            continue
-        if values and all(_fits(value, kind) and value == values[0] for value in values):
-            config[key] = values[0]
-            used |= {*paths.split()}
-    rest = {k: value for k, value in settings.items() if k not in used and _is_setting(value)}
+def _config(settings: dict[str, Any]) -> Config:
+    """Return settings under memrl's names; those without one as ``original``."""
+    rest = dict(settings)
+    if rest.get("config_rl.algo") == "sacd" and not rest.pop("shared_encoder", True):
+        rest["config_rl.algo"] = "sacd_separate"
+    names = [rest.get(path) for path in ("config_rl.algo", f"{MODEL}.name")]
+    config: Config = {}
+    for key, (paths, kind) in KEYS.items():
+        values = [rest[path] for path in paths.split() if path in rest]
+        kinds = (int, float) if kind is float else (kind,)
+        agree = all(type(value) in kinds and value == values[0] for value in values)
+        if values and agree and any(name in ONLY_FOR.get(key, names) for name in names):
+            group, _, end = key.rpartition(".")
+            (config.setdefault(group, {}) if group else config)[end] = values[0]
+            rest = {path: value for path, value in rest.items() if path not in paths.split()}
     return config | ({"original": rest} if rest else {})
 
 
-def _flatten(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return flags by their dotted names; each part of them once, as aliases can multiply them."""
-    flat: dict[str, Any] = {}
-    parts, seen = [("", flags)], {id(flags)}
-    for prefix, part in parts:
-        for name, value in part.items():
-            if not _fits(name, str) or NO_SETTING.fullmatch(path := f"{prefix}{name}"):
-                continue
-            if not isinstance(value, dict):
-                flat[path] = value
-            elif id(value) not in seen:
-                seen.add(id(value))
-                parts.append((f"{path}.", value))
-    return flat
-
-
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        group, _, last = key.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[last] = value
-    return nested
-
-
-def _is_setting(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return all(type(v) in (bool, int, float, str, type(None)) and _fits(v, type(v)) for v in items)
-
-
-def _fits(value: Any, kind: type) -> bool:
-    """Say whether a value is of a type, to which no bool is a number, and of a sane size."""
-    if type(value) in (int, float):
-        return abs(value) < 2**53 and kind in (type(value), float)
-    if kind is list and type(value) is list:
-        return all(_fits(each, int) for each in value)
-    return type(value) is kind and (not isinstance(value, str) or value.isprintable())
-
-
 def read_flags(path: Path) -> dict[str, Any]:
-    """Return the flags in a ``flags.txt``.
+    """Return the settings in a ``flags.txt`` by their dotted names.
 
     Raises:
         OSError: there is no such file.
-        Failure: it has no flags, or is too large.
+        Failure: it has no settings.
     """
-    with open(path, "rb") as file:
-        content = file.read(LIMIT + 1)
+    content = path.read_bytes()
+    settings: dict[str, Any] = {}
     try:
-        if len(content) > LIMIT:
-            raise OverflowError
-        flags = _parse(content.decode())
-        if not flags:
+        for flag in re.split("^--", content.decode(), flags=re.MULTILINE)[1:]:
+            name, equals, value = flag.strip().partition("=")
+            if not equals:  # --name or --noname
+                value = "false" if name.startswith("no") else "true"
+                name = name.removeprefix("no")
+            if not NO_SETTING.fullmatch(name):
+                settings |= flatten({name: yaml.load(value, _Loader)})
+        if not settings:
             raise ValueError
     except Exception as error:  # of YAML: of any kind
         raise Failure(f"{path}: no flags can be read ({type(error).__name__})") from error
-    return flags
-
-
-def _parse(text: str) -> dict[str, Any]:
-    """Read parts that begin with ``--``: ``name=value``, ``name`` or ``noname``."""
-    flags: dict[str, Any] = {}
-    for part in re.split("^--", text, flags=re.MULTILINE)[1:]:
-        name, given, value = part.strip().partition("=")
-        if not given:
-            flags[name.removeprefix("no")] = not name.startswith("no")
-        elif name.startswith("config_"):
-            flags[name] = yaml.load(value, _Loader)
-        elif re.fullmatch(r"-?\d+(\.\d*)?(e[-+]?\d+)?", value):
-            flags[name] = float(value) if re.search(r"[.e]", value) else int(value)
-        else:
-            flags[name] = value
-    return flags
+    settings.pop("config_env.save_interval", None)
+    return settings
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Takes tuples for lists and names of code for strings, and merges no mappings."""
-
-    def flatten_mapping(self, node: Any) -> None: ...  # a few lines of merges fill the memory
+    """Takes tuples for lists and names of code for strings."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", yaml.SafeLoader.construct_sequence)

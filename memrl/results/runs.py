@@ -5,12 +5,11 @@ Only files are read; where a sweep was submitted to SLURM, ``squeue`` is asked o
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,74 +17,45 @@ from typing import Any
 
 import yaml
 
-from memrl.run.identity import ABSENT, NOT_IDENTITY, flatten, identity
+from memrl.run.identity import ABSENT, flatten, identity
 from memrl.run.outcome import in_one_line, show
-from memrl.run.status import number, read_status
 from memrl.run.tables import Table, TornTable, read_table
+from memrl.sweep import submissions
 from memrl.sweep.states import ONGOING, State, look
-from memrl.sweep.submissions import FOLDER as SUBMISSIONS
 
 RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # any of them makes a folder a run's
-
 
 FOREIGN = "foreign"  # a folder without a run
 UNREADABLE = "unreadable"  # a run's folder that does not say what ran
 DUPLICATE = "duplicate"  # a copy of a run that is in the list, as of a copied sweep
-NO_STATUS = "no status.json that can be read"
 
 # Named wherever they differ; other keys only where these do not determine them.
-MAIN_KEYS = (
-    "env.name",
-    "env.length",
-    "algo.name",
-    "seq_model.name",
-    "seq_model.n_layer",
-    "seed",
-)
+MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model.n_layer", "seed")
 
 NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
-class Run:
-    """One run, or a folder in the place of one.
+class Run(submissions.Run):
+    """A run and what it measured, or a folder in the place of one.
 
     Attributes:
-        folder: where it is.
-        config: its resolved config, nested; empty if nobody knows it.
-        state: done, running, failed, ... as ``python -m memrl sweep status`` says, ``unreadable``,
-            ``foreign``, or ``duplicate``: a copy of a run that is in the list.
-        cause: why it is in that state, or empty.
-        status: its ``status.json``.
+        state: as ``python -m memrl sweep status`` says, or ``unreadable``, ``foreign``, or
+            ``duplicate``: a copy of a run that is in the list.
         problem: one line if a file of it is torn; what could be read is there.
         eval: columns of ``eval.csv`` by name, (evaluations,) float64 each.
         command: what was typed to start it, or the sweep that it is part of, if that is known.
     """
 
-    folder: Path
-    config: Mapping[str, Any] = field(default_factory=dict)
-    state: str = FOREIGN
-    cause: str = ""
-    status: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
     eval: Table = field(default_factory=dict)
     command: str | None = None
 
-    @property
-    def name(self) -> str:
-        """The folder's own name."""
-        return self.folder.name
-
     @cached_property
     def train(self) -> Table:
         """Columns of ``train.csv`` by name, one row for each collection of episodes."""
-        try:
-            return read_table(self.folder / "train.csv")
-        except TornTable as error:
-            return error.table
-        except OSError:
-            return {}
+        return _read_rows(self.folder / "train.csv")[0]
 
     @cached_property
     def flat(self) -> dict[str, Any]:
@@ -110,10 +80,6 @@ class Run:
         done, progress = self.number("env_steps"), self.number("progress")
         return round(done / progress) if done and progress else None
 
-    def number(self, key: str) -> float | None:
-        """Return a number of its status; None if it has none, whatever else stands there."""
-        return number(self.status, key)
-
 
 # --- reading -------------------------------------------------------------------------------------
 
@@ -129,100 +95,64 @@ def load(*folders: Path | str) -> list[Run]:
     """
     runs: dict[Path, Run] = {}
     for folder in map(Path, folders):
-        if not folder.is_dir():
-            code = errno.ENOTDIR if folder.exists() else errno.ENOENT
-            raise OSError(code, os.strerror(code), str(folder))
         runs |= {run.folder.resolve(): run for run in _walk(folder, set())}
     _mark_copies(list(runs.values()))
     return list(runs.values())
 
 
 def _mark_copies(runs: Sequence[Run]) -> None:
-    """Of each run that is there several times, leave one, and say of the others which that is."""
-    same: dict[Any, list[Run]] = {}
-    for run in runs:
-        if "seed" in run.config:
-            same.setdefault(repr(identity(run.config)), []).append(run)
-    for alike in same.values():
-        kept: list[Run] = []
-        for run in sorted(alike, key=lambda run: (run.state != State.DONE, -run.env_steps)):
-            first = next((other for other in kept if _is_copy(run, other)), None)
-            if first is None:
-                kept.append(run)
-            else:
-                run.state, run.cause = DUPLICATE, f"of {first.folder}"
-
-
-def _is_copy(run: Run, other: Run) -> bool:
-    """Say whether a run with the identity of another is that run, or nothing tells them apart.
-
-    A run that was done again did not measure the same speed; what another sweep did again has that
-    sweep's name.
-    """
-    begun = [str(column[0]) for column in run.eval.values() if len(column)]
-    same = begun == [str(column[0]) for column in other.eval.values() if len(column)]
-    at_home = run.config.get("sweep") == other.config.get("sweep")
-    return run.flat["sweep"] == other.flat["sweep"] or (at_home and (same or not begun))
+    """Of runs with the same identity, started under the same sweep's name, leave one to count."""
+    counted: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.state != State.DONE, -run.env_steps)):
+        key = repr((run.config.get("sweep"), identity(run.config)))
+        if run.config and (first := counted.setdefault(key, run)) is not run:
+            run.state, run.cause = DUPLICATE, f"of {first.folder}"
 
 
 def _walk(folder: Path, seen: set[Path]) -> list[Run]:
     seen.add(folder.resolve())
     if _has_files(folder):
-        return list(_read_sweep(folder.parent, folder.name)) or [_read_lone(folder)]
+        return _read_sweep(folder.parent, [submissions.Run({}, folder)])
     try:
         children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     except PermissionError as error:
-        return [Run(folder, state=UNREADABLE, cause=in_one_line(error))]
-    runs = []
-    if (folder / SUBMISSIONS).is_dir() or any(os.path.exists(c / "status.json") for c in children):
-        runs = list(_read_sweep(folder))
+        return [Run({}, folder, state=UNREADABLE, cause=in_one_line(error))]
+    runs = _read_sweep(folder)
     known = {run.name for run in runs}
     for child in children:
         if child.name not in known and child.resolve() not in seen:  # a link may lead back
-            found = _walk(child, seen)
-            foreign = all(run.state == FOREIGN for run in found)
-            runs += [Run(child, cause="holds no run")] if foreign else found
+            below = _walk(child, seen)
+            if all(run.state == FOREIGN for run in below):
+                below = [Run({}, child, state=FOREIGN, cause="holds no run")]
+            runs += below
     return runs
 
 
-def _read_sweep(folder: Path, only: str | None = None) -> Iterator[Run]:
-    sweep = look(folder)
+def _read_sweep(folder: Path, requested: Sequence[submissions.Run] = ()) -> list[Run]:
+    sweep = look(folder, requested)
     commands = {
         run.name: submission.command
         for submission in reversed(sweep.submissions)  # of a run in several, the first counts
-        for run in submission.runs.values()
         if submission.command
+        for run in submission.runs.values()
     }
+    runs = []
     for seen in sweep.runs:
-        if only in (None, seen.name):
-            run = Run(folder / seen.name, seen.config, seen.state, seen.cause, seen.status)
-            run.command = commands.get(seen.name)
-            yield _read(run)
-    if only is None and sweep.torn:
-        yield Run(folder / SUBMISSIONS, state=UNREADABLE, cause="; ".join(sweep.torn))
+        if requested and seen.submission:
+            seen.config = seen.submission.runs[seen.index].config
+        command = commands.get(seen.name, seen.status.get("command"))
+        runs.append(Run(**vars(seen), command=command))
+        _read_files(runs[-1])
+    if sweep.torn and not requested:
+        record = folder / submissions.FOLDER
+        runs.append(Run({}, record, state=UNREADABLE, cause="; ".join(sweep.torn)))
+    return runs
 
 
-def _read_lone(folder: Path) -> Run:
-    """Read a run that no sweep knows, without a lock or a queue to be asked."""
-    status = read_status(folder)
-    state = str(status.get("state") or UNREADABLE)
-    cause = str(status.get("cause") or ("" if status else NO_STATUS))
-    return _read(Run(folder, {}, state, cause, status))
-
-
-def _read(run: Run) -> Run:
-    """Add what the run's own files say."""
-    status = run.status
-    if run.command is None and isinstance(typed := status.get("command"), str):
-        run.command = typed
-    closed = os.path.isdir(run.folder) and not os.access(run.folder, os.X_OK)
-    if not status and run.state not in ONGOING and (closed or _has_files(run.folder)):
-        run.state, run.cause = UNREADABLE, NO_STATUS
-    elif not isinstance(status.get("state", ""), str):
-        run.state, run.cause = UNREADABLE, f"status.json: state is {show(status['state'])}"
-    elif run.state != State.DONE and "updated" in status and run.number("updated") is None:
-        run.state, run.cause = UNREADABLE, f"status.json: updated is {show(status['updated'])}"
-    if not run.config and run.state != State.MISSING:
+def _read_files(run: Run) -> None:
+    if not run.status and run.state not in ONGOING and _has_files(run.folder):
+        run.state, run.cause = UNREADABLE, "no status.json that can be read"
+    if not run.config:
         try:
             config = yaml.load((run.folder / "config.yaml").read_bytes(), Loader)
             if not isinstance(config, dict):
@@ -230,16 +160,21 @@ def _read(run: Run) -> Run:
             run.config = config
         except (OSError, ValueError, yaml.YAMLError) as error:
             run.problem = " ".join(in_one_line(error).split())
-            if run.state in (State.DONE, UNREADABLE):
+            if run.state == State.DONE:
                 run.state, run.cause = UNREADABLE, run.problem
+    run.eval, problem = _read_rows(run.folder / "eval.csv")
+    if run.eval or run.state == State.DONE:  # another run need not have evaluations
+        run.problem = problem or run.problem
+
+
+def _read_rows(path: Path) -> tuple[Table, str | None]:
+    """Return the rows that can be read, and what is wrong."""
     try:
-        run.eval = read_table(run.folder / "eval.csv")
+        return read_table(path), None
     except TornTable as error:
-        run.eval, run.problem = error.table, str(error)
+        return error.table, str(error)
     except OSError as error:
-        if run.state == State.DONE:
-            run.problem = in_one_line(error)
-    return run
+        return {}, in_one_line(error)
 
 
 def _has_files(folder: Path) -> bool:
@@ -256,33 +191,29 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     ``env.length`` determines ``budget.train_episodes``, only the main ones are named. ``sweep``
     counts as a key; it only tells runs apart that nothing else does. Copies do not count.
     """
-    flats = [run.flat for run in runs if run.config and run.state != DUPLICATE]
-    others = sorted({key for flat in flats for key in flat} - {*MAIN_KEYS, "sweep"})
-    others = [k for k in others if k.split(".")[0] not in NOT_IDENTITY]
-    others.sort(key=lambda key: key.endswith("._target_"))  # most classes follow from other keys
-    found: dict[str, list[Any]] = {}
-    groups: list[tuple[str, ...]] = [()] * len(flats)
+    known = [run for run in runs if run.config and run.state != DUPLICATE]
+    keys = {key for run in known for key in identity(run.config)} - {*MAIN_KEYS}
+    # Classes last: most follow from other keys.
+    others = sorted(keys, key=lambda key: (key.endswith("._target_"), key))
+    varied: dict[str, list[Any]] = {}
+    groups: list[tuple[str, ...]] = [()] * len(known)
     # The seed after all others: what goes with a seed must not be taken for chance.
     for key in (*MAIN_KEYS[:-1], *others, MAIN_KEYS[-1], "sweep"):
-        # By repr: 1 is not "1", and null is not absent.
-        values = {repr(value): value for flat in flats for value in [flat.get(key, ABSENT)]}
-        finer = [(*g, repr(flat.get(key, ABSENT))) for g, flat in zip(groups, flats, strict=True)]
+        values = [run.flat.get(key, ABSENT) for run in known]
+        distinct = {repr(value): value for value in values}  # 1 is not "1", null is not absent
+        finer = [(*group, repr(value)) for group, value in zip(groups, values, strict=True)]
         new = len(set(finer)) > len(set(groups))
-        if len(values) > 1 and (new or key in MAIN_KEYS):
-            found[key] = sorted(values.values(), key=order)
+        if len(distinct) > 1 and (new or key in MAIN_KEYS):
+            varied[key] = sorted(distinct.values(), key=order)
             groups = finer
-    return found
+    return varied
 
 
-def order(value: Any) -> tuple[bool, bool, float, str]:
+def order(value: Any) -> tuple[int, float, str]:
     """Return what values of all types sort by: None and ABSENT, numbers, the rest as text."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (
-        value is not None and value is not ABSENT,
-        not number,
-        float(value) if number else 0.0,
-        show(value),
-    )
+    if value is None or value is ABSENT:
+        return 0, 0.0, show(value)
+    return (1, value, show(value)) if type(value) in (int, float) else (2, 0.0, show(value))
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -295,11 +226,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         by_task.setdefault(str(run.flat.get("env.name")), []).append(run)
     keys = {}
-    for task, mine in by_task.items():
+    for task, members in by_task.items():
         apart = {"seed", "seq_model.name"}
-        if all(run.length is not None for run in mine if run.config):
+        if all(run.length is not None for run in members if run.config):
             apart.add("env.length")
-        keys[task] = [key for key in varying(mine) if key not in apart]
+        keys[task] = [key for key in varying(members) if key not in apart]
     return [_label(run, keys[str(run.flat.get("env.name"))]) if run.config else "" for run in runs]
 
 
@@ -314,12 +245,8 @@ def _label(run: Run, keys: Sequence[str]) -> str:
     parts = [str(run.flat.get("seq_model.name"))]
     ends = Counter(key.rpartition(".")[2] for key in keys)
     for key in keys:
-        value, end = run.flat.get(key), key.rpartition(".")[2]
-        if key not in run.flat:
-            continue
-        if end == "name":  # of an algorithm, say
-            parts.append(_distinct(value))
-        else:
+        if key in run.flat:
+            end, text = key.rpartition(".")[2], _distinct(run.flat[key])
             short = ends[end] == 1 and end != "_target_"
-            parts.append(f"{end if short else key}={_distinct(value)}")
+            parts.append(text if end == "name" else f"{end if short else key}={text}")
     return ", ".join(parts)
