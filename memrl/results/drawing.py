@@ -10,10 +10,12 @@ import io
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from memrl.run.outcome import ConfigError
 
+# Of series in alphabetical order: 28 are distinct.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
@@ -77,18 +79,6 @@ def _encode(figure: Any, form: str, dpi: int) -> bytes:
     return buffer.getvalue()
 
 
-def _styles(panels: Sequence[Panel]) -> dict[str, dict[str, Any]]:
-    """Return colour, marker and line of each series, sorted by label; 28 are distinct."""
-    return {
-        label: {
-            "color": COLOURS[n % len(COLOURS)],
-            "marker": MARKERS[n % len(MARKERS)],
-            "linestyle": LINES[n % len(LINES)],
-        }
-        for n, label in enumerate(sorted({label for panel in panels for label in panel.series}))
-    }
-
-
 def draw_panels(
     panels: Sequence[Panel],
     draw_series: Callable[[Any, Panel, Mapping[str, Any]], Mapping[str, Any]],
@@ -112,7 +102,12 @@ def draw_panels(
 
     row_height, columns = size[0], min(size[1], len(panels))
     rows = math.ceil(len(panels) / columns)
-    styles = _styles(panels)
+    styles = {
+        label: {"color": color, "marker": marker, "linestyle": line}
+        for label, color, marker, line in zip(
+            _labels(panels), cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False
+        )
+    }
     with _style(look):
         height = look.height or 0.9 + row_height * rows
         figure = Figure(figsize=(look.width, height), layout="constrained")
@@ -140,10 +135,14 @@ def draw_panels(
         return _encode(figure, form, look.dpi)
 
 
+def _labels(panels: Sequence[Panel]) -> list[str]:
+    return sorted({label for panel in panels for label in panel.series})
+
+
 def _legend(figure: Any, panels: Sequence[Panel], handles: Mapping[str, Any], look: Look) -> None:
     """Draw the legend: the series with their numbers of runs, then the reference levels."""
     names = {}
-    for label in sorted({label for panel in panels for label in panel.series}):
+    for label in _labels(panels):
         counts = [n for panel in panels for n in panel.counts.get(label, ())]
         low, high = min(counts), max(counts)
         names[label] = f"{label} (n = {low})" if low == high else f"{label} (n = {low} to {high})"

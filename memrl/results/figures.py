@@ -49,7 +49,7 @@ def draw(name: str, cells: Sequence[Cell], look: Look, form: str) -> bytes | Non
         look: size and style.
         form: png, pdf or svg.
     """
-    functions = {"lengths": draw_lengths, "curves": draw_curves, "profiles": draw_profiles}
+    functions = {"lengths": _draw_lengths, "curves": _draw_curves, "profiles": _draw_profiles}
     return functions[name](cells, look, form)
 
 
@@ -77,7 +77,7 @@ def _name(task: str) -> str:
 # --- score against length ------------------------------------------------------------------------
 
 
-def draw_lengths(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
+def _draw_lengths(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
     """Draw scores over lengths: for each series estimates with intervals, and single runs."""
     panels = length_panels(cells)
     if not panels:
@@ -150,7 +150,7 @@ def _draw_marks(
 # --- learning curves -----------------------------------------------------------------------------
 
 
-def draw_curves(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
+def _draw_curves(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
     """Draw learning curves, a panel for each task and length: bands, and thin lines of runs."""
     from matplotlib.ticker import EngFormatter
 
@@ -169,11 +169,11 @@ def draw_curves(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
         for label, cell in panel.series.items():
             style = styles[label] | {"marker": ""}
             thin = {"color": style["color"], "linewidth": 0.5, "rasterized": points > MANY_POINTS}
+            dotted = thin | {"linestyle": (0, (1, 2))}
             for member in cell.counted:
                 axes.plot(*cell.protocol.curve(member.run, cell.metric), alpha=0.35, **thin)
             for member in cell.uncounted:
-                dotted = {"alpha": 0.7, "linestyle": (0, (1, 2)), **thin}
-                axes.plot(*cell.protocol.curve(member.run, cell.metric), **dotted)
+                axes.plot(*cell.protocol.curve(member.run, cell.metric), alpha=0.7, **dotted)
             (handles[label],) = axes.plot([], [], **style)  # where there is no band
             if cell.band:
                 handles[label] = _draw_band(axes, cell.band, style)
@@ -212,7 +212,7 @@ def _draw_band(
 # --- performance profiles ------------------------------------------------------------------------
 
 
-def draw_profiles(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
+def _draw_profiles(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
     """Draw performance profiles, a panel for each task: the share of runs above each score."""
     panels, places, used = [], [], []
     for aggregate in aggregates(cells):

@@ -211,11 +211,6 @@ class Cell:
         """The protocol's statistic."""
         return stats.estimate([self.scores], self.protocol.statistic)
 
-    @cached_property
-    def mean(self) -> Estimate:
-        """The mean, whatever the protocol's statistic."""
-        return stats.estimate([self.scores], stats.mean)
-
     @property
     def solved(self) -> int | None:
         """How many runs scored at least 0.95; None if that says nothing of this metric."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from memrl.results import stats
 from memrl.results.comparison import Aggregate, aggregates
 from memrl.results.runs import Run
 from memrl.results.scores import GOALS, SOLVED, Cell
@@ -44,7 +45,9 @@ def score_table(cells: Sequence[Cell]) -> TextTable:
     table = TextTable(columns | {f"solved (>= {SOLVED})": ""}, [])
     for cell in cells:
         row: list[Any] = [cell.task, cell.length, cell.label, cell.metric.removeprefix("eval/")]
-        row += [cell.estimate] if name == "mean" else [cell.estimate, cell.mean]
+        row.append(cell.estimate)
+        if name != "mean":
+            row.append(stats.estimate([cell.scores], stats.mean))
         table.values.append([*row, len(cell.counted), len(cell.members), cell.solved])
     return table
 
