@@ -21,6 +21,7 @@ class Aggregate(NamedTuple):
     Attributes:
         task: ``env.name``.
         metric: a column of ``eval.csv``.
+        cells: those that it is over.
         lengths: those at which every series here has a run that counts.
         overall: the statistic of each series, by label; each length is a stratum.
         better: for pairs of series, the probability that a run of the first beats one of the other.
@@ -31,6 +32,7 @@ class Aggregate(NamedTuple):
 
     task: str
     metric: str
+    cells: list[Cell]
     lengths: list[float | None]
     overall: dict[str, Estimate]
     better: dict[tuple[str, str], Estimate]
@@ -58,11 +60,13 @@ def _aggregate(by_label: Mapping[str, Mapping[float | None, Cell]]) -> Aggregate
     strata = {label: [by_label[label][n].scores for n in lengths] for label in labels}
     scores = np.concatenate([[0.0, 1.0], *(s for arrays in strata.values() for s in arrays)])
     levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
-    cell = next(cell for own in by_label.values() for cell in own.values())
-    statistic, fewer = cell.protocol.statistic, stats.FEWER_RESAMPLES
+    cells = [by_label[label][length] for length in lengths for label in labels]
+    first = next(cell for own in by_label.values() for cell in own.values())
+    statistic, fewer = first.protocol.statistic, stats.FEWER_RESAMPLES
     return Aggregate(
-        cell.task,
-        cell.metric,
+        first.task,
+        first.metric,
+        cells,
         lengths,
         {label: stats.estimate(arrays, statistic) for label, arrays in strata.items()},
         {

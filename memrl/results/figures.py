@@ -214,27 +214,21 @@ def _draw_band(
 
 def _draw_profiles(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
     """Draw performance profiles, a panel for each task: the share of runs above each score."""
-    panels, places, used = [], [], []
-    for aggregate in aggregates(cells):
-        task, profile = aggregate.task, aggregate.profile
-        if not profile:
-            continue
-        used += [
-            cell
-            for cell in cells
-            if cell.task == task and cell.length in aggregate.lengths and cell.label in profile
-        ]
-        places.append(f"{_name(task)}: {lengths_of(aggregate)}")
+    compared = [aggregate for aggregate in aggregates(cells) if aggregate.cells]
+    panels = []
+    for aggregate in compared:
+        profile = aggregate.profile
         series = {label: (aggregate.levels, estimate) for label, estimate in profile.items()}
         counts = {label: [estimate.n] for label, estimate in profile.items()}
         metric = aggregate.metric.removeprefix("eval/")
-        panels.append(Panel(_name(task), metric, series, counts))
+        panels.append(Panel(_name(aggregate.task), metric, series, counts))
     if not panels:
         return None
+    places = "; ".join(f"{_name(a.task)}: {lengths_of(a)}" for a in compared)
     caption = (
         f"Score: {cells[0].protocol.text}. Share of runs above each score, at the lengths that all "
-        f"series have in common ({'; '.join(places)}), with 95 % bootstrap intervals. "
-        f"{how_many(used)}"
+        f"series have in common ({places}), with 95 % bootstrap intervals. "
+        f"{how_many([cell for a in compared for cell in a.cells])}"
     )
 
     def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,12 +133,8 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
 
 def commands(runs: Iterable[Run]) -> list[str]:
     """Return the commands that were typed for these runs, each once, in the order of their runs."""
-    begun: dict[str, float] = {}
-    for run in runs:
-        if run.command:
-            started = run.number("started") or math.inf
-            begun[run.command] = min(started, begun.get(run.command, math.inf))
-    return sorted(begun, key=begun.__getitem__)
+    ordered = sorted(runs, key=lambda run: run.number("started") or math.inf)
+    return list(dict.fromkeys(run.command for run in ordered if run.command))
 
 
 def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
