@@ -34,15 +34,15 @@ from pathlib import Path
 from memrl.results.drawing import Look
 from memrl.results.figures import write
 from memrl.results.runs import load
-from memrl.results.scores import PROTOCOLS, cells
-write(cells(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"], Look())
+from memrl.results.scores import PROTOCOLS, score
+write(score(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"], Look())
 """
 STAGES = {
     "import memrl.results": "import memrl.results",
     "load": "from memrl.results.runs import load; load('{folder}')",
-    "load, table": "from memrl.results.scores import PROTOCOLS, cells; "
+    "load, table": "from memrl.results.scores import PROTOCOLS, score; "
     "from memrl.results.runs import load; from memrl.results.text import as_text; "
-    "as_text(cells(load('{folder}'), PROTOCOLS['last']))",
+    "as_text(score(load('{folder}'), PROTOCOLS['last']))",
     "load, lengths.png": DRAW.replace("{name}", "lengths"),
     "load, curves.png": DRAW.replace("{name}", "curves"),
     "load, profiles.png": DRAW.replace("{name}", "profiles"),

@@ -20,7 +20,7 @@ from memrl.__main__ import main
 from memrl.results import original
 from memrl.results.original import Log, import_log, read_flags, read_log
 from memrl.results.runs import Run, labels, load, varying
-from memrl.results.scores import PROTOCOLS, cells
+from memrl.results.scores import PROTOCOLS, score
 from memrl.results.text import left_out
 from memrl.run.outcome import Failure
 
@@ -482,7 +482,7 @@ def test_imported_runs_are_scored_and_unfinished_ones_listed(
 ) -> None:
     command(LOGS)
     runs = load(tmp_path / "outputs")
-    table = cells(runs, PROTOCOLS["last"])
+    table = score(runs, PROTOCOLS["last"])
     scores = {(cell.task, cell.length, cell.label): cell.scores.tolist() for cell in table}
     assert scores == {
         ("tmaze_active", 5, "gpt (original program)"): [pytest.approx(0.51)],

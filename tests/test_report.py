@@ -19,7 +19,7 @@ from made import make_config, make_run, make_sweep
 from memrl.__main__ import main
 from memrl.results.report import changed_keys, page
 from memrl.results.runs import Run, load
-from memrl.results.scores import PROTOCOLS, cells
+from memrl.results.scores import PROTOCOLS, score
 
 Launch = Callable[..., Process]
 CAUSE = "<script>document.title = 'broken'</script> & \"quotes\""
@@ -45,7 +45,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report(*folders: Path, protocol: str = "last") -> str:
     runs = load(*folders)
-    return page(runs, cells(runs, PROTOCOLS[protocol]), "made")
+    return page(runs, score(runs, PROTOCOLS[protocol]), "made")
 
 
 class Reader(HTMLParser):
@@ -122,7 +122,7 @@ def test_what_a_run_says_cannot_become_part_of_the_page(sweep: Path) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_its_scores_are_those_of_the_cells(protocol: str, sweep: Path) -> None:
     head, *rows = Reader(report(sweep, protocol=protocol)).tables["scores"]
-    found = cells(load(sweep), PROTOCOLS[protocol])
+    found = score(load(sweep), PROTOCOLS[protocol])
     name = PROTOCOLS[protocol].name
     assert len(rows) == len(found) == 5
     for row, cell in zip(rows, found, strict=True):

@@ -22,7 +22,7 @@ from memrl import results
 from memrl.__main__ import main
 from memrl.results.export import export, frame
 from memrl.results.runs import Run, labels, load, varying
-from memrl.results.scores import PROTOCOLS, cells
+from memrl.results.scores import PROTOCOLS, score
 from memrl.run.identity import ABSENT
 from memrl.run.lock import this_process
 from memrl.run.outcome import ConfigError
@@ -328,7 +328,7 @@ def test_a_copy_of_a_sweep_does_not_count_and_says_of_what_it_is_one(tmp_path: P
         shutil.copytree(first, copied)
         runs = load(copied, first)  # they are equally far: the first counts
         for protocol in PROTOCOLS.values():
-            (cell,) = cells(runs, protocol)
+            (cell,) = score(runs, protocol)
             assert (cell.label, len(cell.members), len(cell.counted)) == ("lstm", 4, 1)
         said = {run.folder: run.cause for run in runs if run.state == "duplicate"}
         assert said == {first / run.name: f"of {copied / run.name}" for run in runs}
@@ -514,7 +514,7 @@ def test_whatever_stands_in_its_files_the_others_are_shown(
     runs = load(tmp_path / "outputs" / "s")
     assert len(runs) == 3
     for protocol in PROTOCOLS.values():
-        found = cells(runs, protocol)
+        found = score(runs, protocol)
         assert sum(len(cell.counted) for cell in found) >= 2
         assert plot.as_text(found)
         assert folder.name in page(runs, found, "s")

@@ -14,8 +14,8 @@ from made import TOTAL, make_run, make_sweep
 from memrl.results import stats
 from memrl.results.comparison import aggregates
 from memrl.results.runs import Run, load
-from memrl.results.scores import LAST, PROTOCOLS, cells, curve, metric_of
-from memrl.results.text import as_text, how_many, lengths_of, together
+from memrl.results.scores import LAST, PROTOCOLS, curve, metric_of, score
+from memrl.results.text import as_text, compare, how_many
 
 DONE = {"env_steps": TOTAL, "progress": 1.0}
 
@@ -28,8 +28,8 @@ def run_with(steps: list[int], returns: list[float], length: int = 10, **more) -
     )
 
 
-def score(run: Run, protocol: str) -> float:
-    (cell,) = cells([run], PROTOCOLS[protocol])
+def score_of(run: Run, protocol: str) -> float:
+    (cell,) = score([run], PROTOCOLS[protocol])
     (member,) = cell.members
     return member.score
 
@@ -66,12 +66,12 @@ def test_a_run_that_an_evaluation_ended_ends_with_it(state, stop_at, expected) -
     run.config["budget"] = stop_at
     last, paper = PROTOCOLS["last"], PROTOCOLS["paper"]
     assert last.curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, expected]
-    (cell,) = cells([run], last)
+    (cell,) = score([run], last)
     assert cell.members[0].score == expected
     # The paper stops nothing early.
     assert paper.curve(run, "eval/return")[1].tolist() == [0.0, 0.0, 0.0, 0.25]
     assert paper.score(run, "eval/return") < 0.25
-    (cell,) = cells([run], paper)
+    (cell,) = score([run], paper)
     early = "budget.stop_at_return: the paper stops nothing early"
     if state == "done":
         assert cell.members[0].excluded == (early if stop_at["stop_at_return"] else None)
@@ -87,9 +87,9 @@ def test_an_infinite_or_huge_value_spoils_no_average_without_it() -> None:
     returns = [0.5, 1e17, np.inf, -np.inf, *[0.5] * 20]
     _, values = curve(run_with(list(range(24)), returns), "eval/return")
     assert values[0] == 0.5 and values[13:].tolist() == [0.5] * 11
-    (cell,) = cells([run_with([5, 9], [0.5, np.inf])] * 2, PROTOCOLS["last"])
+    (cell,) = score([run_with([5, 9], [0.5, np.inf])] * 2, PROTOCOLS["last"])
     assert [member.excluded for member in cell.members] == ["its score is inf"] * 2
-    assert cell.estimate.n == 0 and not cell.scored
+    assert cell.estimate.n == 0 and not cell.uncounted
 
 
 def test_evaluations_without_a_step_are_left_out() -> None:
@@ -100,16 +100,16 @@ def test_evaluations_without_a_step_are_left_out() -> None:
 
 def test_rows_without_the_metric_do_not_make_a_run_long_enough() -> None:
     run = run_with([5, 8, 10], [0.5, 0.5, np.nan], status={"env_steps": 10, "progress": 1.0})
-    (cell,) = cells([run], PROTOCOLS["paper"])
+    (cell,) = score([run], PROTOCOLS["paper"])
     assert cell.members[0].excluded == "done: 8 of 10 env steps, fewer than 90 %"
 
 
 def test_a_score_is_the_mean_of_the_last_ten_evaluations() -> None:
     returns = np.linspace(0, 1, 30).tolist()
-    assert score(run_with(list(range(30)), returns), "last") == pytest.approx(
+    assert score_of(run_with(list(range(30)), returns), "last") == pytest.approx(
         np.mean(returns[-10:])
     )
-    assert score(run_with([5, 9], [0.5, 1.0]), "last") == 0.75
+    assert score_of(run_with([5, 9], [0.5, 1.0]), "last") == 0.75
 
 
 @given(
@@ -124,7 +124,7 @@ def test_the_papers_score_is_that_of_its_own_procedure(
         np.linspace(end * reached / len(returns), end * reached, len(returns)).astype(int).tolist()
     )
     run = run_with(steps, returns, status={"env_steps": end, "progress": 1.0})
-    assert score(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
+    assert score_of(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
 
 
 @pytest.mark.parametrize("length, end", [(50, 1_000_000), (1500, 10_000_000), (10, 1_020_510)])
@@ -135,7 +135,7 @@ def test_the_papers_figures_end_where_they_end(length: int, end: int) -> None:
     returns[100:-20] = np.linspace(0, 1, 380).tolist()
     status = {"env_steps": steps[-1], "progress": 1.0}
     run = run_with(steps, returns, length, status=status)
-    assert score(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
+    assert score_of(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_counts(state: str, progress: float, last: bool, paper: bool) -> No
     status = {"env_steps": reached, "progress": progress}
     run = run_with([reached // 2, reached], [0.0, 1.0], state=state, cause="why", status=status)
     for protocol, counts in (("last", last), ("paper", paper)):
-        (cell,) = cells([run], PROTOCOLS[protocol])
+        (cell,) = score([run], PROTOCOLS[protocol])
         (member,) = cell.members
         assert (member.excluded is None) == counts
         assert len(cell.counted) == cell.estimate.n == counts
@@ -164,13 +164,13 @@ def test_what_counts(state: str, progress: float, last: bool, paper: bool) -> No
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_torn_run_does_not_count_and_says_why(protocol: str) -> None:
     run = run_with([TOTAL], [1.0], problem="eval.csv, line 7: torn")
-    (cell,) = cells([run], PROTOCOLS[protocol])
+    (cell,) = score([run], PROTOCOLS[protocol])
     assert [member.excluded for member in cell.members] == ["eval.csv, line 7: torn"]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_run_that_is_done_without_an_evaluation_does_not_count(protocol: str) -> None:
-    (cell,) = cells([run_with([], [])], PROTOCOLS[protocol])
+    (cell,) = score([run_with([], [])], PROTOCOLS[protocol])
     assert len(cell.counted) == 0 and cell.members[0].excluded
     assert cell.estimate.n == 0 and cell.band is None
 
@@ -180,11 +180,11 @@ def test_a_task_is_judged_by_its_success_if_it_reports_any(tmp_path: Path) -> No
     make_run(tmp_path, [0.5], "env=tmaze_passive")
     runs = load(tmp_path / "outputs")
     judged = {
-        cell.task: (cell.metric, cell.scores.tolist()) for cell in cells(runs, PROTOCOLS["last"])
+        cell.task: (cell.metric, cell.scores.tolist()) for cell in score(runs, PROTOCOLS["last"])
     }
     assert judged["visual_match"] == ("eval/success", [0.5])
     assert judged["tmaze_passive"] == ("eval/return", [0.5])
-    asked = {c.task: c.scores.tolist() for c in cells(runs, PROTOCOLS["last"], "eval/return")}
+    asked = {c.task: c.scores.tolist() for c in score(runs, PROTOCOLS["last"], "eval/return")}
     assert asked["visual_match"] == [2.5]
     assert metric_of([]) == "eval/return"
 
@@ -194,11 +194,11 @@ def test_a_metric_that_nobody_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="metric must be one of eval/length, eval/return, eval/suc"
     ):
-        cells(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/regret")
+        score(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/regret")
 
 
 def test_a_cell_has_the_seeds_of_its_length_and_model(tmp_path: Path) -> None:
-    found = cells(load(make_sweep(tmp_path, lengths=(5, 20, 10))), PROTOCOLS["last"])
+    found = score(load(make_sweep(tmp_path, lengths=(5, 20, 10))), PROTOCOLS["last"])
     assert [(cell.length, cell.label) for cell in found] == [
         (5, "gpt"),
         (5, "lstm"),
@@ -219,10 +219,10 @@ def test_a_cell_has_the_seeds_of_its_length_and_model(tmp_path: Path) -> None:
 
 def test_curves_are_put_together_as_far_as_all_of_them_go() -> None:
     runs = [run_with([10, 100], [0.0, 1.0]), run_with([20, 60], [0.0, 1.0])]
-    (cell,) = cells(runs, PROTOCOLS["last"])
+    (cell,) = score(runs, PROTOCOLS["last"])
     at, _ = cell.band
     assert (at[0], at[-1]) == (20, 60)
-    (cell,) = cells(
+    (cell,) = score(
         [run_with([10, 100], [0.0, 1.0], status={"env_steps": 100, "progress": 1.0})] * 2,
         PROTOCOLS["paper"],
     )
@@ -233,7 +233,7 @@ def test_curves_are_put_together_as_far_as_all_of_them_go() -> None:
 def test_lengths_are_put_together_where_all_models_have_them(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, lengths=(5, 10))
     make_run(tmp_path, [1.0], "env.length=20", "sweep=made")
-    (one,) = aggregates(cells(load(folder), PROTOCOLS["last"]))
+    (one,) = aggregates(score(load(folder), PROTOCOLS["last"]))
     assert one.lengths == [5, 10]
     assert {label: estimate.n for label, estimate in one.overall.items()} == {"gpt": 8, "lstm": 8}
     assert one.better["gpt", "lstm"].value < 0.2  # made so
@@ -243,14 +243,16 @@ def test_lengths_are_put_together_where_all_models_have_them(tmp_path: Path) -> 
 def test_models_without_a_length_in_common_are_not_compared(tmp_path: Path) -> None:
     make_run(tmp_path, [1.0], "env.length=5")
     make_run(tmp_path, [1.0], "env.length=10", "seq_model=gpt")
-    (one,) = aggregates(cells(load(tmp_path / "outputs"), PROTOCOLS["last"]))
+    cells = score(load(tmp_path / "outputs"), PROTOCOLS["last"])
+    (one,) = aggregates(cells)
     assert (one.lengths, one.overall, one.better, one.profile) == ([], {}, {}, {})
     assert one.left_out == {"lstm": [5], "gpt": [10]}
-    assert [lengths_of(one), *together(one, "IQM")] == [
-        "no length in common",
-        "lstm is not compared: it has no length in common with all others (only 5)",
-        "gpt is not compared: it has no length in common with all others (only 10)",
-    ]
+    assert compare(cells) == {
+        "tmaze_passive, no length in common": [
+            "lstm is not compared: it has no length in common with all others (only 5)",
+            "gpt is not compared: it has no length in common with all others (only 10)",
+        ]
+    }
 
 
 def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -> None:
@@ -258,7 +260,7 @@ def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -
     runs = [run_with([TOTAL], [1.0], length) for _, length in places]
     for run, (model, _) in zip(runs, places, strict=True):
         run.config = {**run.config, "seq_model": {"name": model}}
-    found = cells(runs, PROTOCOLS["last"])
+    found = score(runs, PROTOCOLS["last"])
     (one,) = aggregates(found)
     assert (one.lengths, list(one.better)) == ([5], [("a", "b"), ("a", "d"), ("b", "d")])
     assert one.left_out == {"c": [20]}
@@ -270,10 +272,10 @@ def test_only_a_metric_of_the_goal_is_beaten_and_solved() -> None:
     runs[1].config = {**runs[1].config, "seq_model": {"name": "gpt"}}
     for run in runs:
         run.eval["eval/length"] = np.array([11.0])
-    text = as_text(cells(runs, PROTOCOLS["last"], "eval/length"))
+    text = as_text(score(runs, PROTOCOLS["last"], "eval/length"))
     assert "gpt has a higher eval/length than one of lstm" in text and "beats" not in text
-    assert all(cell.solved is None for cell in cells(runs, PROTOCOLS["last"], "eval/length"))
-    assert "gpt beats one of lstm" in as_text(cells(runs, PROTOCOLS["last"]))
+    assert all(cell.solved is None for cell in score(runs, PROTOCOLS["last"], "eval/length"))
+    assert "gpt beats one of lstm" in as_text(score(runs, PROTOCOLS["last"]))
 
 
 def test_reasons_are_counted_by_their_kind_and_not_cut() -> None:
@@ -281,12 +283,12 @@ def test_reasons_are_counted_by_their_kind_and_not_cut() -> None:
     runs = [run_with([TOTAL], [1.0], problem=problem) for problem in (None, *torn)]
     runs += [run_with([TOTAL // 2], [1.0]), run_with([], []), run_with([9], [1.0], state="lost")]
     kinds = "2 torn, 2 fewer than 90 % of its steps, 1 lost"
-    assert how_many(cells(runs, PROTOCOLS["paper"])) == f"1 of 6 runs counted ({kinds})."
+    assert how_many(score(runs, PROTOCOLS["paper"])) == f"1 of 6 runs counted ({kinds})."
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_imported_runs_are_scored(protocol: str, originals: Path) -> None:
-    table = cells(load(originals), PROTOCOLS[protocol])
+    table = score(load(originals), PROTOCOLS[protocol])
     found = {(cell.task, cell.length, cell.label.split()[0]): cell for cell in table}
     solved = found["tmaze_passive", 10, "lstm"]
     assert solved.scores == pytest.approx([1.0, 1.0]) and solved.solved == 2
@@ -299,7 +301,7 @@ def test_imported_runs_are_scored(protocol: str, originals: Path) -> None:
 def test_a_task_or_length_that_is_a_list_is_shown(protocol: str) -> None:
     runs = [run_with([TOTAL], [1.0], length=[1]), run_with([TOTAL], [1.0])]
     runs[1].config["env"]["name"] = ["x"]
-    found = cells(runs, PROTOCOLS[protocol])
+    found = score(runs, PROTOCOLS[protocol])
     assert [(cell.task, len(cell.counted)) for cell in found] == [
         ("['x']", 1),
         ("tmaze_passive", 1),
@@ -310,5 +312,5 @@ def test_seeds_of_all_kinds_are_sorted() -> None:
     runs = [run_with([TOTAL], [1.0]) for _ in range(5)]
     for run, seed in zip(runs, (10, None, 2, "x", None), strict=True):
         run.config = {**run.config, "seed": seed}
-    (cell,) = cells(runs, PROTOCOLS["last"])
+    (cell,) = score(runs, PROTOCOLS["last"])
     assert [member.run.flat["seed"] for member in cell.members] == [None, None, 2, 10, "x"]

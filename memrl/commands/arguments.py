@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from memrl.results.runs import Run, load
-from memrl.results.scores import PROTOCOLS, Cell, cells
+from memrl.results.scores import PROTOCOLS, Cell, score
 from memrl.run.outcome import ConfigError
 
 SHOWN = 10  # how many runs are named, of possibly hundreds
@@ -47,10 +47,10 @@ def read_runs(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
     runs = load(*given.folder)
     if not any(run.config for run in runs):
         places = ", ".join(map(str, given.folder))
-        found = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
-        raise ConfigError(f"{places}: no run{f' ({found})' if found else ''}")
+        causes = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
+        raise ConfigError(f"{places}: no run{f' ({causes})' if causes else ''}")
     try:
-        return runs, cells(runs, PROTOCOLS[given.protocol], given.metric)
+        return runs, score(runs, PROTOCOLS[given.protocol], given.metric)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
 

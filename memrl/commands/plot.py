@@ -59,15 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write the figures, and print the scores."""
-    runs, found = read_runs(given)
+    runs, cells = read_runs(given)
     folder = given.output or output_folder(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
     look = Look(**{name: getattr(given, name) for name in Look._fields})
-    written = write(found, folder, given.figures, given.format, look)
+    written = write(cells, folder, given.figures, given.format, look)
     # Only after the files are written: the reader of a pipe may leave, as `head` does.
-    print(as_text(found))
-    print(how_many(found))
-    if lines := left_out(found, runs):
+    print(as_text(cells))
+    print(how_many(cells))
+    if lines := left_out(cells, runs):
         print("not counted:")
         print(*(f"  {line}" for line in lines[:SHOWN]), sep="\n")
         if len(lines) > SHOWN:

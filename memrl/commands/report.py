@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write the report, and print where it is."""
-    runs, found = read_runs(given)
+    runs, cells = read_runs(given)
     title = ", ".join(folder.absolute().name for folder in given.folder)
     path = given.output or output_folder(given.folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page(runs, found, title).encode())
-    print(how_many(found))
+    write_whole(path, page(runs, cells, title).encode())
+    print(how_many(cells))
     print(below_cwd(path))

@@ -204,14 +204,14 @@ def draw_scores(folder: Path) -> list[Path]:
     from memrl.results.drawing import Look
     from memrl.results.figures import write
     from memrl.results.runs import load
-    from memrl.results.scores import PROTOCOLS, cells
+    from memrl.results.scores import PROTOCOLS, score
     from memrl.results.text import as_text
 
-    found = cells(load(folder), PROTOCOLS["last"])
-    if len(found) <= TABLE_LINES:
-        print(as_text(found))
-    return write(found, folder, ["lengths"], ["png"], Look()) or write(
-        found, folder, ["curves"], ["png"], Look()
+    cells = score(load(folder), PROTOCOLS["last"])
+    if len(cells) <= TABLE_LINES:
+        print(as_text(cells))
+    return write(cells, folder, ["lengths"], ["png"], Look()) or write(
+        cells, folder, ["curves"], ["png"], Look()
     )
 
 

@@ -21,6 +21,7 @@ class Aggregate(NamedTuple):
     Attributes:
         task: ``env.name``.
         metric: a column of ``eval.csv``.
+        cells: those that it is over.
         lengths: those at which every series here has a run that counts.
         overall: the statistic of each series, by label; each length is a stratum.
         better: for pairs of series, the probability that a run of the first beats one of the other.
@@ -31,6 +32,7 @@ class Aggregate(NamedTuple):
 
     task: str
     metric: str
+    cells: list[Cell]
     lengths: list[float | None]
     overall: dict[str, Estimate]
     better: dict[tuple[str, str], Estimate]
@@ -46,37 +48,35 @@ def aggregates(cells: Sequence[Cell]) -> list[Aggregate]:
 
 @lru_cache(1)  # the table, and the figure in each format, need the same
 def _aggregates(cells: tuple[Cell, ...]) -> list[Aggregate]:
-    aggregates = []
-    for task in dict.fromkeys(cell.task for cell in cells):
-        by_label: dict[str, dict[float | None, Cell]] = {}
-        for cell in cells:
-            if cell.task == task and cell.counted:
-                by_label.setdefault(cell.label, {})[cell.length] = cell
-        if not by_label:
-            continue
-        lengths, labels = _common_lengths(by_label)
-        strata = {label: [by_label[label][n].scores for n in lengths] for label in labels}
-        every = np.concatenate([[0.0], *(scores for each in strata.values() for scores in each)])
-        levels = np.linspace(min(every.min(), 0.0) - 0.05, max(every.max(), 1.0) + 0.05, 201)
-        statistic = cells[0].protocol.statistic
-        aggregates.append(
-            Aggregate(
-                task,
-                next(cell.metric for cell in cells if cell.task == task),
-                lengths,
-                {label: stats.estimate(each, statistic) for label, each in strata.items()},
-                {
-                    (a, b): stats.estimate(
-                        [*strata[a], *strata[b]], stats.improvement, stats.FEWER_RESAMPLES
-                    )
-                    for a, b in combinations(strata, 2)
-                },
-                {label: stats.profile(each, levels) for label, each in strata.items()},
-                levels,
-                {label: [*own] for label, own in by_label.items() if label not in labels},
-            )
-        )
-    return aggregates
+    tasks: dict[str, dict[str, dict[float | None, Cell]]] = {}
+    for cell in cells:
+        if cell.counted:
+            tasks.setdefault(cell.task, {}).setdefault(cell.label, {})[cell.length] = cell
+    return [_aggregate(by_label) for by_label in tasks.values()]
+
+
+def _aggregate(by_label: Mapping[str, Mapping[float | None, Cell]]) -> Aggregate:
+    lengths, labels = _common_lengths(by_label)
+    strata = {label: [by_label[label][n].scores for n in lengths] for label in labels}
+    scores = np.concatenate([[0.0, 1.0], *(s for arrays in strata.values() for s in arrays)])
+    levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
+    cells = [by_label[label][length] for length in lengths for label in labels]
+    first = next(cell for own in by_label.values() for cell in own.values())
+    statistic, fewer = first.protocol.statistic, stats.FEWER_RESAMPLES
+    return Aggregate(
+        first.task,
+        first.metric,
+        cells,
+        lengths,
+        {label: stats.estimate(arrays, statistic) for label, arrays in strata.items()},
+        {
+            (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement, fewer)
+            for a, b in combinations(strata, 2)
+        },
+        {label: stats.profile(arrays, levels) for label, arrays in strata.items()},
+        levels,
+        {label: [*own] for label, own in by_label.items() if label not in labels},
+    )
 
 
 def _common_lengths(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,6 @@ from memrl.run.schema import check_types
 
 if TYPE_CHECKING:
     from memrl.interfaces import Agent, Episodes
-
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 MARGIN, TEXT, STRIP = 8, 18, 40  # pixels: margins, height of a line, height of the attention
@@ -41,25 +41,17 @@ class Film(NamedTuple):
 class Camera(VectorWrapper[Any, Any, Any]):
     """Keeps a picture of every state of a vector environment."""
 
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
-        self.pictures: list[tuple[Picture, ...]] = []
-
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Reset, and take the first picture."""
+        """Reset, and take the first pictures."""
         result = self.env.reset(**kwargs)
-        self.pictures = [self._picture()]
+        self.pictures: list[Any] = [deepcopy(self.env.render())]  # it may reuse the array
         return result
 
     def step(self, actions: Any) -> Any:
-        """Step, and take a picture."""
+        """Step, and take pictures."""
         result = self.env.step(actions)
-        self.pictures.append(self._picture())
+        self.pictures.append(deepcopy(self.env.render()))
         return result
-
-    def _picture(self) -> tuple[Picture, ...]:
-        pictures: Any = self.env.render()
-        return tuple(np.array(picture) for picture in pictures)
 
 
 # --- play ----------------------------------------------------------------------------------------
@@ -78,8 +70,8 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         raise ConfigError(f"{folder}: no run there (it has no config.yaml)")
     config = _read_config(folder / "config.yaml")
     agent, _, _ = build_agent(config)
-    if (folder / checkpoint.WEIGHTS).exists():
-        path = folder / checkpoint.WEIGHTS
+    path = folder / checkpoint.WEIGHTS
+    if path.exists():
         content = io.BytesIO(path.read_bytes())
         try:
             agent.load_weights(torch.load(content, map_location="cpu", weights_only=True))
@@ -88,9 +80,8 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         return config, agent, path.name
     newest = checkpoint.read(folder)
     if newest is None:
-        raise ConfigError(
-            f"{folder}: nothing to watch yet (no {checkpoint.WEIGHTS}, no checkpoint)"
-        )
+        nothing = f"no {checkpoint.WEIGHTS}, no checkpoint"
+        raise ConfigError(f"{folder}: nothing to watch yet ({nothing})")
     state, name = newest
     agent.load_state_dict(state["trainer"]["agent"])
     return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
@@ -147,11 +138,10 @@ def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
     if not hasattr(memory.seq_model, "attention"):
         return None
     device = next(memory.parameters()).device
-    whole = (played.obs, played.action, played.reward.float())
+    inputs = (part.to(device) for part in (played.obs, played.action, played.reward.float()))
     with torch.no_grad():
-        x = memory.embed(*(part.to(device) for part in whole))
-        weights: NDArray[np.float32] = memory.seq_model.attention(x).cpu().numpy()
-    return weights
+        weights = memory.seq_model.attention(memory.embed(*inputs))
+    return np.asarray(weights.cpu())
 
 
 # --- draw ----------------------------------------------------------------------------------------

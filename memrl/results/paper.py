@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Where the paper's figures end, in env steps; spread by task and length.
-PAPER_ENDS: dict[tuple[str, float | None], float] = {
+FIGURE_ENDS: dict[tuple[str, float | None], float] = {
     (task, length): million * 1e6
     for task, lengths, ends in (
         ("tmaze_passive", (50, 100, 250, 500, 750, 1000, 1250, 1500), (1, 2, 4, 4, 6, 8, 10, 10)),
@@ -14,15 +14,15 @@ PAPER_ENDS: dict[tuple[str, float | None], float] = {
     for length, million in zip(lengths, ends, strict=True)
 }
 
-
-PAPER_POINTS, PAPER_LAST = 300, 15
+CURVE_POINTS, SCORE_POINTS = 300, 15  # of a curve; the last of them make the score
 
 # What is best without the ability that the task asks for (the paper's reference lines).
-REFERENCES = {
+REFERENCE_LEVELS = {
     ("tmaze_passive", "eval/return"): (0.5, "best without memory"),
     ("tmaze_active", "eval/return"): (0.5, "best without credit assignment"),
     ("visual_match", "eval/success"): (1 / 3, "best without memory"),
     ("key_to_door", "eval/success"): (0.0, "best without credit assignment"),
 }
 
+# Steps of an episode beyond ``env.length``.
 EXTRA_STEPS = {"tmaze_passive": 1, "tmaze_active": 3, "visual_match": 30, "key_to_door": 25}

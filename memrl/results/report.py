@@ -9,90 +9,47 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 from memrl.experiment import default_config
-from memrl.results import figures, text
-from memrl.results.comparison import aggregates
+from memrl.results import figures
 from memrl.results.drawing import Look
 from memrl.results.runs import DUPLICATE, Run, varying
-from memrl.results.scores import SOLVED, Cell
-from memrl.results.stats import Estimate
+from memrl.results.scores import Cell
+from memrl.results.text import TextTable, compare, how_many, score_table
 from memrl.run.identity import NAMED, changes
 from memrl.run.outcome import below_cwd, show
 from memrl.run.tables import Column
 from memrl.sweep.states import ONGOING, State
 
 
-class Value(NamedTuple):
-    """A cell of a table: what is shown, and what it is sorted by."""
-
-    text: str
-    key: float | str
-
-
-def number(value: float | None, form: str = ",.0f") -> Value:
-    """Return a cell with a number, or a dash where there is none, which sorts last."""
-    if value is None or value != value:
-        return Value("-", float("-inf"))
-    return Value(format(value, form), value)
+def cost_table(cells: Sequence[Cell]) -> TextTable:
+    """Return what the runs of each cell, and all runs of all cells, have cost so far."""
+    columns = {"task": None, "length": "", "series": None, "runs": ",", "hours": ",.2f"}
+    columns |= {"GPU hours": ",.2f", "env steps/s": ",.0f", "updates/s": ",.1f"}
+    groups = [(cell, [member.run for member in cell.members]) for cell in cells]
+    values = [[cell.task, cell.length, cell.label, *_cost(runs)] for cell, runs in groups]
+    total = _cost([run for _, runs in groups for run in runs])
+    return TextTable(columns, [*values, ["all", None, "", *total]])
 
 
-def estimate(value: Estimate) -> Value:
-    """Return a cell with an estimate, which sorts by its value."""
-    return Value(str(value), float(value.value) if value.n else float("-inf"))
-
-
-# --- parts of the page ---------------------------------------------------------------------------
-
-
-def score_table(found: Sequence[Cell]) -> list[list[Value | str]]:
-    """Return the table of scores, its header first."""
-    name = found[0].protocol.name
-    mean = [] if name == "mean" else ["mean [95 %]"]
-    header = ["task", "length", "series", "metric", f"{name} [95 %]", *mean]
-    rows: list[list[Value | str]] = [[*header, "n", "requested", f"solved (≥ {SOLVED})"]]
-    for cell in found:
-        where: list[Value | str] = [cell.task, number(cell.length, "g"), cell.label]
-        where.append(cell.metric.removeprefix("eval/"))
-        estimates = [estimate(cell.estimate), *([estimate(cell.mean)] if mean else [])]
-        n, asked = len(cell.counted), len(cell.members)
-        solved = number(None)
-        if cell.solved is not None:
-            solved = Value(f"{cell.solved} of {n}", cell.solved / n)
-        rows.append([*where, *estimates, number(n), number(asked), solved])
-    return rows
-
-
-def cost_table(found: Sequence[Cell]) -> list[list[Value | str]]:
-    """Return what the runs of each cell, and all together, have cost so far."""
-    head = ["task", "length", "series", "runs", "hours", "GPU hours", "env steps/s", "updates/s"]
-    rows: list[list[Value | str]] = [[*head]]
-    for cell in found:
-        where: list[Value | str] = [cell.task, number(cell.length, "g"), cell.label]
-        rows.append([*where, *_cost([member.run for member in cell.members])])
-    every = [member.run for cell in found for member in cell.members]
-    return [*rows, ["all", number(None), "", *_cost(every)]]
-
-
-def _cost(runs: Sequence[Run]) -> list[Value]:
+def _cost(runs: Sequence[Run]) -> list[float | None]:
     runs = [run for run in runs if run.state != DUPLICATE]
-    timed = [run for run in runs if _seconds(run)]
-    seconds = sum(map(_seconds, timed))
-    devices = [_versions(run).get("device") for run in timed]
-    gpu = sum(_seconds(run) for run, device in zip(timed, devices, strict=True) if device == "cuda")
-    updates = [max(found) for run in timed if len(found := _finite(run, "updates"))]
-    steps = sum(run.env_steps for run in timed)
+    timed = [(run, seconds) for run in runs if (seconds := _seconds(run))]
+    total = sum(seconds for _, seconds in timed)
+    devices = [_versions(run).get("device") for run, _ in timed]
+    on_gpu = [s for (_, s), device in zip(timed, devices, strict=True) if device == "cuda"]
+    updates = [max(column) for run, _ in timed if len(column := _finite(run, "updates"))]
     return [
-        number(len(runs)),
-        number(seconds / 3600 if timed else None, ",.2f"),
-        number(gpu / 3600 if any(devices) else None, ",.2f"),
-        number(steps / seconds if timed else None, ",.0f"),
-        number(sum(updates) / seconds if updates else None, ",.1f"),
+        len(runs),
+        total / 3600 if timed else None,
+        sum(on_gpu) / 3600 if any(devices) else None,
+        sum(run.env_steps for run, _ in timed) / total if timed else None,
+        sum(updates) / total if updates else None,
     ]
 
 
@@ -111,57 +68,47 @@ def _versions(run: Run) -> dict[str, Any]:
     return versions if isinstance(versions, dict) else {}
 
 
-def run_table(found: Sequence[Cell], runs: Sequence[Run]) -> list[list[Value | str]]:
+def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
     """Return a line for each run and each folder in the place of one."""
-    scores = {id(m.run): m.score for cell in found for m in cell.members}
-    ordered = [m.run for cell in found for m in cell.members]
-    ordered += [run for run in runs if id(run) not in scores]
-    head = ["run", "state", "score", "progress", "env steps", "minutes", "host", "job", "cause"]
-    rows: list[list[Value | str]] = [[*head]]
-    for run in ordered:
-        progress, seconds = run.number("progress"), _seconds(run)
-        rows.append(
-            [
-                run.name,
-                str(run.state),
-                number(scores.get(id(run)), ".2f"),
-                number(progress, ".0%"),
-                number(run.env_steps or None),
-                number(seconds / 60 if seconds else None, ",.1f"),
-                str(run.status.get("host") or "-"),
-                str(run.status.get("job_id") or "-"),
-                run.problem or run.cause or "-",
-            ]
-        )
-    return rows
+    columns = {"run": None, "state": None, "score": ".2f", "progress": ".0%", "env steps": ",.0f"}
+    table = TextTable(columns | {"minutes": ",.1f", "host": None, "job": None, "cause": None}, [])
+    scored = [(member.run, member.score) for cell in cells for member in cell.members]
+    for run, score in scored + [(run, math.nan) for run in runs if not run.config]:
+        measured = [
+            score,
+            run.number("progress"),
+            run.env_steps or None,
+            _seconds(run) / 60 or None,
+        ]
+        place = [str(run.status.get(key) or "-") for key in ("host", "job_id")]
+        cause = run.problem or run.cause or "-"
+        table.values.append([run.name, str(run.state), *measured, *place, cause])
+    return table
 
 
-def failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return the runs that neither are done nor go on, by state and cause, and how to see more."""
-    groups: dict[tuple[str, str], list[Run]] = {}
+def failures(runs: Sequence[Run]) -> list[tuple[str, list[Run], str | None]]:
+    """Return the runs that neither are done nor go on: state and cause, runs, path of a log."""
+    groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.problem or run.state not in (State.DONE, DUPLICATE, *ONGOING):
-            state = str(run.state) if run.state != State.DONE else "torn"
-            groups.setdefault((state, run.problem or run.cause), []).append(run)
-    found = []
-    for (state, cause), members in sorted(groups.items()):
-        names = [run.name for run in members]
-        log = members[0].folder / "run.log"
-        log_path = below_cwd(log) if os.path.exists(log) else None
-        found.append({"state": state, "cause": cause, "names": names, "log": log_path})
-    return found
+            state = run.state if run.state != State.DONE else "torn"
+            cause = run.problem or run.cause
+            groups.setdefault(f"{state}: {cause}" if cause else str(state), []).append(run)
+    logs = {heading: members[0].folder / "run.log" for heading, members in groups.items()}
+    return [
+        (heading, groups[heading], below_cwd(log) if os.path.exists(log) else None)
+        for heading, log in sorted(logs.items())
+    ]
 
 
 def version_table(runs: Iterable[Run]) -> list[tuple[str, str]]:
     """Return what the runs ran on, and how many did where it was not the same for all."""
     counts: dict[str, Counter[str]] = {}
     for run in runs:
-        if run.state == DUPLICATE:
-            continue
-        for key, value in _versions(run).items():
+        versions = _versions(run) if run.state != DUPLICATE else {}
+        for key, value in versions.items():
             values = value if isinstance(value, list) else [value]
-            for each in values:
-                counts.setdefault(key, Counter())[show(each)] += 1
+            counts.setdefault(key, Counter()).update(map(show, values))
     return [(key, _spread(values)) for key, values in counts.items()]
 
 
@@ -186,56 +133,44 @@ def changed_keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
 
 def commands(runs: Iterable[Run]) -> list[str]:
     """Return the commands that were typed for these runs, each once, in the order of their runs."""
-    begun: dict[str, float] = {}
-    for run in runs:
-        if run.command:
-            started = run.number("started") or math.inf
-            begun[run.command] = min(started, begun.get(run.command, math.inf))
-    return sorted(begun, key=begun.__getitem__)
+    ordered = sorted(runs, key=lambda run: run.number("started") or math.inf)
+    return list(dict.fromkeys(run.command for run in ordered if run.command))
 
 
-# --- the page ------------------------------------------------------------------------------------
-
-
-def page(runs: Sequence[Run], found: Sequence[Cell], title: str) -> str:
+def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
     """Return the report as HTML that needs no other file and no network."""
     pictures = {
         heading: base64.b64encode(content).decode()
         for name, heading in figures.FIGURES.items()
-        if (content := figures.draw(name, found, Look(), "svg"))
+        if (content := figures.draw(name, cells, Look(), "svg"))
     }
-    name = found[0].protocol.name
     known = [run for run in runs if run.config]
-    states = Counter(str(run.state) for run in runs)
     updated = max((run.number("updated") or 0 for run in runs), default=0)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    template = Template(
+        Path(__file__).with_suffix(".html").read_text("utf-8"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(
+    text: str = template.render(
         title=title,
         updated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(updated)) if updated else None,
-        states=states.most_common(),
-        counted=text.how_many(found),
+        states=Counter(str(run.state) for run in runs).most_common(),
+        counted=how_many(cells),
         pictures=pictures,
-        protocol=found[0].protocol,
-        scores=score_table(found),
-        together=[
-            (f"{one.task}, {text.lengths_of(one)}", text.together(one, name))
-            for one in aggregates(found)
-        ],
+        protocol=cells[0].protocol,
+        scores=score_table(cells),
+        comparisons=compare(cells),
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
         changed=changed_keys(runs),
         config=yaml.safe_dump(dict(known[0].config), sort_keys=False) if known else None,
-        costs=cost_table(found),
+        costs=cost_table(cells),
         versions=version_table(runs),
         failures=failures(runs),
         commands=commands(known),
         unrecorded=sum(run.command is None for run in known),
         others=len(runs) - len(known),
-        runs=run_table(found, runs),
-        is_value=lambda cell: isinstance(cell, Value),
+        runs=run_table(cells, runs),
     )
+    return text

@@ -15,14 +15,12 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from memrl.results import stats
-from memrl.results.paper import PAPER_ENDS, PAPER_LAST, PAPER_POINTS
+from memrl.results.paper import CURVE_POINTS, FIGURE_ENDS, SCORE_POINTS
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
 from memrl.run.tables import Column
 
 LAST = 10  # evaluations of a trailing average
-
-
 GOALS = ("eval/return", "eval/success")  # the metrics that tasks are solved by
 SOLVED = 0.95  # of these, in tasks where 1 is best
 
@@ -53,22 +51,17 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return ``curve``; if an evaluation ended the run, its value is the last one.
+    """Return ``curve``; if an evaluation ended a done run, its value is the last one.
 
     The nine evaluations before it are of policies that had not solved the task.
     """
     steps, averages = curve(run, metric)
-    if len(averages) and ended_by_evaluation(run):
-        averages[-1] = evaluations(run, metric)[1][-1]
-    return steps, averages
-
-
-def ended_by_evaluation(run: Run) -> bool:
-    """True if a done run's last evaluation reached all thresholds of its budget."""
     thresholds = stops(run)
-    last = {goal: max(run.eval.get(goal, ())[-1:], default=np.nan) for goal in thresholds}
-    reached = all(last[goal] >= least for goal, least in thresholds.items())
-    return bool(thresholds) and run.state == "done" and reached
+    if len(averages) and run.state == "done" and thresholds:
+        last = {goal: max(run.eval.get(goal, ())[-1:], default=np.nan) for goal in thresholds}
+        if all(last[goal] >= least for goal, least in thresholds.items()):
+            averages[-1] = evaluations(run, metric)[1][-1]
+    return steps, averages
 
 
 def stops(run: Run) -> dict[str, float]:
@@ -113,14 +106,13 @@ def _not_done(run: Run, metric: str) -> str | None:
 def _paper_end(run: Run) -> float | None:
     """Return where the paper's figure ends for this run; a shorter run ends where it ends."""
     total = run.total_env_steps
-    key = str(run.flat.get("env.name")), run.length
-    return total and min(total, PAPER_ENDS.get(key, total))
+    return total and min(total, FIGURE_ENDS.get((task_of(run), run.length), total))
 
 
 def _last_of_aligned(run: Run, metric: str) -> float:
     steps, values = curve(run, metric)
-    at = np.linspace(0, _paper_end(run) or steps[-1], PAPER_POINTS).astype(int)
-    return float(np.interp(at, steps, values)[at <= steps[-1]][-PAPER_LAST:].mean())
+    at = np.linspace(0, _paper_end(run) or steps[-1], CURVE_POINTS).astype(int)
+    return float(np.interp(at, steps, values)[at <= steps[-1]][-SCORE_POINTS:].mean())
 
 
 def _too_short(run: Run, metric: str) -> str | None:
@@ -205,24 +197,19 @@ class Cell:
         return [member for member in self.members if member.excluded is None]
 
     @property
-    def scored(self) -> list[Member]:
-        """The members that have a score."""
-        return [member for member in self.members if not np.isnan(member.score)]
+    def uncounted(self) -> list[Member]:
+        """The members that have a score and do not count."""
+        return [m for m in self.members if m.excluded and not np.isnan(m.score)]
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Their scores, (n,)."""
+        """The scores that count, (n,)."""
         return np.array([member.score for member in self.counted])
 
     @cached_property
     def estimate(self) -> Estimate:
         """The protocol's statistic."""
         return stats.estimate([self.scores], self.protocol.statistic)
-
-    @cached_property
-    def mean(self) -> Estimate:
-        """The mean, whatever the protocol's statistic."""
-        return stats.estimate([self.scores], stats.mean)
 
     @property
     def solved(self) -> int | None:
@@ -246,13 +233,18 @@ class Cell:
         return at, stats.estimate([values], self.protocol.statistic, stats.FEWER_RESAMPLES)
 
 
+def task_of(run: Run) -> str:
+    """Return a run's ``env.name``."""
+    return str(run.flat.get("env.name"))
+
+
 def metric_of(runs: Sequence[Run]) -> str:
     """Return the metric of a task: its success, if it reports any, else its return."""
     success = (run.eval.get("eval/success", np.empty(0)) for run in runs)
     return "eval/success" if any(np.isfinite(s).any() for s in success) else "eval/return"
 
 
-def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
+def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
     """Group runs by task, length and series, in this order; those without a config are left out.
 
     Args:
@@ -266,32 +258,27 @@ def cells(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
     if metric is not None and metrics and metric not in metrics:
         raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric}")
+    tasks: dict[str, list[Run]] = {}
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):
         if run.config:
-            key = str(run.flat.get("env.name")), run.length, label
-            groups.setdefault(key, []).append(run)
-    by_task: dict[str, list[Run]] = {}
-    for (task, _, _), members in groups.items():
-        by_task.setdefault(task, []).extend(members)
-    metric_by_task = {task: metric or metric_of(group) for task, group in by_task.items()}
-    keys = sorted(groups, key=lambda key: (key[0], order(key[1]), key[2]))
-    return [
-        Cell(*key, name, _members(groups[key], protocol, name), protocol)
-        for key in keys
-        for name in [metric_by_task[key[0]]]
-    ]
+            tasks.setdefault(task_of(run), []).append(run)
+            groups.setdefault((task_of(run), run.length, label), []).append(run)
+    metric_by_task = {task: metric or metric_of(group) for task, group in tasks.items()}
+    cells = []
+    for key in sorted(groups, key=lambda key: (key[0], order(key[1]), key[2])):
+        own = metric_by_task[key[0]]
+        ordered = sorted(groups[key], key=lambda r: (order(r.flat.get("seed")), r.flat["sweep"]))
+        members = [_member(run, protocol, own) for run in ordered]
+        cells.append(Cell(*key, own, members, protocol))
+    return cells
 
 
-def _members(runs: Sequence[Run], protocol: Protocol, metric: str) -> list[Member]:
-    members = []
-    for run in sorted(runs, key=lambda run: (order(run.flat.get("seed")), run.flat["sweep"])):
-        excluded, score = protocol.excluded(run, metric), float("nan")
-        if len(evaluations(run, metric)[0]):
-            score = protocol.score(run, metric)
-            if not np.isfinite(score):
-                excluded, score = excluded or f"its score is {score}", float("nan")
-        elif excluded is None:
-            excluded = f"no {metric}"
-        members.append(Member(run, score, excluded))
-    return members
+def _member(run: Run, protocol: Protocol, metric: str) -> Member:
+    excluded = protocol.excluded(run, metric)
+    if not len(evaluations(run, metric)[0]):
+        return Member(run, np.nan, excluded or f"no {metric}")
+    value = protocol.score(run, metric)
+    if not np.isfinite(value):
+        return Member(run, np.nan, excluded or f"its score is {value}")
+    return Member(run, value, excluded)

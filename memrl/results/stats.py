@@ -14,8 +14,6 @@ import numpy.typing as npt
 from scipy import stats
 
 Scores = npt.NDArray[np.float64]
-
-
 Statistic = Callable[..., Any]
 CONFIDENCE = 0.95
 RESAMPLES = 9999  # more no longer change the second decimal of an interval
