@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -177,7 +178,8 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     Returns:
         The exit status: 1 if a run ended but is not done, 3 if another process works on a run.
     """
-    ours = sweep.only(requested)
+    names = {run.name for run in requested}
+    ours = replace(sweep, runs=[run for run in sweep.runs if run.name in names])
     print(f"{below_cwd(sweep.folder)}: {counts(ours)}")
     written = [write_table(sweep)]
     try:
