@@ -18,15 +18,7 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import (
-    BUSY,
-    Busy,
-    CannotContinue,
-    ConfigError,
-    Failure,
-    attempt,
-    below_cwd,
-)
+from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, attempt, below_cwd
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import note_failure
 from memrl.run.tables import align
@@ -183,11 +175,9 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     """
     from memrl.sweep import slurm
 
-    parts, parallel = _arrays(due, launcher)
-    code, paths = _code(launcher)
+    records, parallel = _arrays(due, launcher, *_code(launcher))
     submitted = 0
-    for part in tqdm(parts, "submitting", unit="array", leave=False, disable=None):
-        record = _draft(part, launcher, code, paths)
+    for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
         with contextlib.suppress(OSError):  # other hosts judge the lock by its age
             os.utime(record.folder.parent / "lock")
@@ -196,25 +186,22 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
         except Failure as error:
             rest = f"; the same command submits the {len(due) - submitted} other runs later"
             raise Failure(f"{error}{rest if submitted else ''}") from None
-        submitted += len(part)
+        submitted += len(record.runs)
         jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
-        print(f"submitted {len(part)} runs as {jobs}: {job_id} ({record.name})", flush=True)
+        print(f"submitted {len(record.runs)} runs as {jobs}: {job_id} ({record.name})", flush=True)
 
 
-def _draft(
+def _arrays(
     due: Sequence[Run], launcher: Slurm, code: dict[str, Any], paths: Sequence[str]
-) -> Submission:
-    per_job = launcher.runs_per_job
-    return submissions.draft(due, launcher.name, asdict(launcher), code, paths, per_job)
-
-
-def _arrays(due: Sequence[Run], launcher: Slurm) -> tuple[list[Sequence[Run]], int]:
-    """Split runs into arrays that the cluster accepts; also return how many jobs each may run."""
+) -> tuple[list[Submission], int]:
+    """Draft arrays that the cluster accepts; also return how many jobs each may run."""
     from memrl.sweep import slurm
 
-    size = slurm.max_array_size() * launcher.runs_per_job
+    settings, per_job = asdict(launcher), launcher.runs_per_job
+    size = slurm.max_array_size() * per_job
     parts = [due[begin : begin + size] for begin in range(0, len(due), size)]
-    return parts, max(launcher.array_parallelism // len(parts), 1)
+    records = [submissions.draft(p, launcher.name, settings, code, paths, per_job) for p in parts]
+    return records, max(launcher.array_parallelism // len(parts), 1)
 
 
 def _wait(folder: Path, runs: Sequence[Run]) -> None:
@@ -245,9 +232,8 @@ def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 
-        (first, *others), parallel = _arrays(due, launcher)
         tree = Path(OUTPUTS, snapshot.FOLDER, "<hash>") if launcher.snapshot else snapshot.ROOT
-        record = _draft(first, launcher, {}, [str(tree.absolute())])
+        (record, *others), parallel = _arrays(due, launcher, {}, [str(tree.absolute())])
         if others:
             print(f"in {1 + len(others)} arrays; the script of the first:")
         print("\n" + slurm.executor(record, parallel).script(record.jobs))

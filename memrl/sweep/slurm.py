@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
@@ -109,11 +110,10 @@ def start(submission: Submission, executor: Executor) -> str:
         Failure: the cluster refused it. Its record is removed, unless one of its jobs is in the
             queue nevertheless, or the queue is unknown.
     """
-    jobs = range(submission.jobs)
     try:
         # submitit prints sbatch's message, which the error holds as well.
         with contextlib.redirect_stderr(io.StringIO()), _without_job_variables():
-            first, *_ = executor.map_array(Task(submission.folder), list(jobs))
+            first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
     except (FailedJobError, FailedSubmissionError) as error:
         if query_queue([submission.name]) == {}:
             submission.remove()
@@ -143,28 +143,22 @@ def cancel(jobs: Sequence[str]) -> None:
     Raises:
         Failure: ``scancel`` failed.
     """
-    for begin in range(0, len(jobs), 500):  # the length of a command line is limited
-        command = ["scancel", *jobs[begin : begin + 500]]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Failure(f"scancel: {error}") from None
-        if done.returncode:
-            raise Failure(" ".join(done.stderr.split()))
+    try:
+        done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(f"scancel: {error}") from None
+    if done.returncode:
+        raise Failure(" ".join(done.stderr.split()))
 
 
 # --- in a job ------------------------------------------------------------------------------------
 
 
+@dataclass
 class Task:
-    """What a job executes: its runs, each in its own process. submitit pickles it.
+    """What a job of the submission in this folder executes; submitit pickles it."""
 
-    Args:
-        folder: the submission's.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
+    folder: str
 
     def checkpoint(self, job: int) -> submitit.helpers.DelayedSubmission:
         """Tell submitit to execute the same task after a requeue: runs resume by themselves."""
@@ -176,27 +170,21 @@ class Task:
         Exits with 1 if one failed. If it is told to stop it waits until all runs have saved; after
         SIGUSR2 submitit requeues the job.
         """
-        with Signals() as signals:
-            submission = load(Path(self.folder))
-            print(f"code: {label(submission.code)} in {ROOT}", flush=True)
-            try:
+        try:
+            with Signals() as signals:
+                submission = load(Path(self.folder))
+                print(f"code: {label(submission.code)} in {ROOT}", flush=True)
                 submission.check_code()
-            except CannotContinue as error:
-                sys.exit(f"error: {error}")
-            unfinished, failed = _unfinished_and_failed(submission, job)
-            settings = submission.settings
-            notice_s = settings["signal_delay_s"] + EARLY_S
-            os.environ["MEMRL_LIMIT_AT"] = str(
-                time.time() + settings["timeout_min"] * 60 - notice_s
-            )
-            gpus = visible_gpus() if len(unfinished) > 1 else []
-            pool = Pool(submission, unfinished, len(unfinished), gpus)
-            stopped = None
-            try:
+                unfinished, failed = _unfinished_and_failed(submission, job)
+                settings = submission.settings
+                seconds = settings["timeout_min"] * 60 - settings["signal_delay_s"] - EARLY_S
+                os.environ["MEMRL_LIMIT_AT"] = str(time.time() + seconds)
+                gpus = visible_gpus() if len(unfinished) > 1 else []
+                pool = Pool(submission, unfinished, len(unfinished), gpus)
                 pool.run(signals)
-            except Stopped as error:
-                stopped = error
-        if stopped:
+        except CannotContinue as error:
+            sys.exit(f"error: {error}")
+        except Stopped as stopped:
             print(f"{stopped}; runs to be continued: {len(pool.unfinished)}", flush=True)
             if stopped.signum == signal.SIGTERM and _is_still_running():
                 stopped = Stopped(signal.SIGUSR2, signals.previous.get(signal.SIGUSR2))
