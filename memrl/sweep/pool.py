@@ -180,10 +180,8 @@ class Pool:
                 child.process.terminate()
 
     def _send(self, signum: int) -> None:
-        """Send a signal to every child; a second signal does no harm."""
-        for child in self.children:
-            with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(signum)
+        for child in self.children:  # a second signal does no harm
+            child.process.send_signal(signum)
 
 
 def _cause(code: int) -> str:
