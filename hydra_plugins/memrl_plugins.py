@@ -34,11 +34,7 @@ class Sweeper(BasicSweeper):
         super().__init__(max_batch_size=None, params=params)
 
     def setup(
-        self,
-        *,
-        hydra_context: HydraContext,
-        task_function: TaskFunction,
-        config: DictConfig,
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Check the launcher's keys.
 

@@ -8,17 +8,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive, this_process
 from memrl.run.outcome import CannotContinue, ConfigError, below_cwd
-from memrl.run.status import number
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import code_note, code_of, counts
+from memrl.sweep.snapshot import python_path
 from memrl.sweep.states import ONGOING, State, Sweep, look
 from memrl.sweep.submissions import Run
 
@@ -75,41 +75,40 @@ def _find(sweep: Sweep, text: str) -> list[Run]:
     """Return the run with this number, or all runs whose names contain this text."""
     if text.isdecimal() and int(text) < len(sweep.runs):
         return [sweep.runs[int(text)]]
-    found = [run for run in sweep.runs if run.name == text]
-    found = found or [run for run in sweep.runs if text in run.name]
-    if not found:
+    exact = [run for run in sweep.runs if run.name == text]
+    matches = exact or [run for run in sweep.runs if text in run.name]
+    if not matches:
         raise ConfigError(f"{text}: no run of {sweep.folder} has this number or name")
-    return found
+    return matches
 
 
 # --- status --------------------------------------------------------------------------------------
 
 
-def table(runs: Collection[Run]) -> str:
-    """Return a line for each run: state, progress, speed, where it runs, why it ended."""
-    header = ["#", "run", "state", "progress", "return", "steps/s", "ETA", "job", "node", "cause"]
-    return align([header] + [[str(n), *_cells(run)] for n, run in enumerate(runs)])
+def _table(runs: Sequence[Run]) -> str:
+    rows = ["# run state progress return steps/s ETA job node cause".split()]
+    for n, run in enumerate(runs):
+        running = run.state == State.RUNNING
+        last, speed, eta = map(run.number, ("last_return", "env_steps_per_s", "eta_s"))
+        cells = [
+            str(n),
+            run.name,
+            run.state,
+            f"{run.number('progress') or 0:.0%}",
+            "" if last is None else f"{last:.2f}",
+            f"{speed:,.0f}" if running and speed is not None else "",
+            _eta(eta, run) if running and eta is not None else "",
+            run.job_id,
+            run.node,
+            run.cause,
+        ]
+        rows.append([cell or "-" for cell in cells])
+    return align(rows)
 
 
-def _cells(run: Run) -> list[str]:
-    status, running = run.status, run.state == State.RUNNING
-    last, speed, eta = (number(status, key) for key in ("last_return", "env_steps_per_s", "eta_s"))
-    return [
-        run.name,
-        str(run.state),
-        f"{number(status, 'progress') or 0:.0%}",
-        "-" if last is None else f"{last:.2f}",
-        f"{speed:,.0f}" if running and speed is not None else "-",
-        _eta(eta, status) if running and eta is not None else "-",
-        run.job_id or "-",
-        run.node or "-",
-        run.cause or "-",
-    ]
-
-
-def _eta(eta_s: float, status: Mapping[str, Any]) -> str:
-    left = max(eta_s - (time.time() - (number(status, "updated") or time.time())), 0)
-    minutes = round(left / 60)
+def _eta(eta_s: float, run: Run) -> str:
+    now = time.time()
+    minutes = round(max(eta_s - (now - (run.number("updated") or now)), 0) / 60)
     hours = f"{minutes // 60} h " if minutes >= 60 else ""
     return f"{hours}{minutes % 60} min" if minutes else "<1 min"
 
@@ -128,7 +127,7 @@ def show(folder: Path, given: argparse.Namespace) -> int:
 
 
 def _as_text(sweep: Sweep) -> str:
-    lines = [table(sweep.runs), f"{sweep.folder}: {counts(sweep)}"]
+    lines = [_table(sweep.runs), f"{sweep.folder}: {counts(sweep)}"]
     if not sweep.queue_known:
         lines.append("squeue does not answer: queued runs may be lost, or already running")
     lines += sweep.torn
@@ -174,23 +173,17 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
     if sweep.torn:
         raise CannotContinue(sweep.torn[0])
     last = sweep.submissions[-1]
-    _import_from(last.python_path[1:])
+    # What the sweep's own command could import, and what is started from here can.
+    paths = dict.fromkeys([*python_path(), *last.python_path[1:]])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    sys.path += [path for path in paths if path not in sys.path]
     settings = last.settings | {"retry_failed": True, "dry_run": False}
     try:
         launcher = LAUNCHERS[last.launcher](**settings)
     except (KeyError, TypeError):
-        known = last.folder / "submission.json"
-        raise CannotContinue(
-            f"{known}: written by another version; give the sweep's own command again"
-        ) from None
+        advice = "written by another version; give the sweep's own command again"
+        raise CannotContinue(f"{last.folder / 'submission.json'}: {advice}") from None
     return start(runs, launcher)
-
-
-def _import_from(folders: Sequence[str]) -> None:
-    """Add folders to the import path of this process and of those it starts."""
-    given = (os.environ.get("PYTHONPATH") or "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*given, *folders])))
-    sys.path += [folder for folder in folders if folder not in sys.path]
 
 
 # --- cancel --------------------------------------------------------------------------------------
@@ -204,19 +197,15 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     # A job with other runs continues: it checks now and then which runs were cancelled.
     shared = {r.job.id for r in sweep.runs if r.job and r.state in ONGOING and r.name not in chosen}
     jobs = sorted({run.job.id for run in chosen.values() if run.job} - shared)
-    here = [run for run in chosen.values() if not run.job]
     if jobs:
         from memrl.sweep import slurm
 
         slurm.cancel(jobs)
-    by_submission: dict[str, list[Run]] = {}
-    for run in chosen.values():
-        by_submission.setdefault(run.submission.name if run.submission else "", []).append(run)
-    for runs in by_submission.values():
-        if submission := runs[0].submission:  # so that nothing starts them in the meantime
-            submission.cancel([run.index for run in runs])
-    elsewhere = [text for run in here if (text := _stop_here(run))]
-    if elsewhere:
+    for submission in sweep.submissions:  # so that nothing starts them in the meantime
+        if indices := [run.index for run in chosen.values() if run.submission is submission]:
+            submission.cancel(indices)
+    here = [run for run in chosen.values() if not run.job]
+    if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
     print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
     return 0
@@ -244,11 +233,10 @@ def _stop_here(run: Run) -> str | None:
 
 def show_log(folder: Path, given: argparse.Namespace) -> int:
     """Print the paths of a run's logs, and the end of the last one."""
-    found = _find(look(folder), given.run)
-    if len(found) > 1:
-        names = "\n  ".join(run.name for run in found[:SHOWN])
-        raise ConfigError(f"{given.run}: {len(found)} runs have this in their names:\n  {names}")
-    (run,) = found
+    run, *others = matches = _find(look(folder), given.run)
+    if others:
+        names = "\n  ".join(run.name for run in matches[:SHOWN])
+        raise ConfigError(f"{given.run}: {len(matches)} runs have this in their names:\n  {names}")
     paths = [path for path in _logs(run) if path.exists()]
     print(f"{run.name}: {run.state}{f': {run.cause}' if run.cause else ''}")
     if not paths:

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -161,11 +162,7 @@ def help_text() -> str:
 
 
 def start(runs: Sequence[Run], launcher: Launcher) -> int:
-    """Start the missing runs of a sweep; conclude it if it ends here; return the exit status.
-
-    Raises:
-        What ``launch`` raises.
-    """
+    """Start the missing runs of a sweep; conclude it if it ends here; return the exit status."""
     if not launch(runs, launcher):
         return 0
     return conclude(look(runs[0].folder.parent, runs, others=True), runs)
@@ -177,7 +174,8 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     Returns:
         The exit status: 1 if a run ended but is not done, 3 if another process works on a run.
     """
-    ours = sweep.only(requested)
+    names = {run.name for run in requested}
+    ours = replace(sweep, runs=[run for run in sweep.runs if run.name in names])
     print(f"{below_cwd(sweep.folder)}: {counts(ours)}")
     written = [write_table(sweep)]
     try:
@@ -217,17 +215,15 @@ def draw_scores(folder: Path) -> list[Path]:
 
 def write_table(sweep: Sweep) -> Path:
     """Write ``runs.csv``, one line per run, into the sweep's folder."""
-    keys = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
+    keys = {group: f"{group}.name" for group in ("env", "algo", "seq_model")}
+    keys |= {"length": "env.length", "seed": "seed"}
+    fields = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    groups = ["env", "algo", "seq_model"]
-    writer.writerow(["run", "state", "cause", *groups, "length", "seed", *keys])
+    writer.writerow(["run", "state", "cause", *keys, *fields])
     for run in sweep.runs:
-        config = flatten(run.config)
-        chosen = [config.get(f"{group}.name") for group in groups]
-        chosen += [config.get("env.length"), config.get("seed")]
-        values = [run.status.get(key) for key in keys]
-        writer.writerow([run.name, run.state, run.cause, *chosen, *values])
+        values = [*map(flatten(run.config).get, keys.values()), *map(run.status.get, fields)]
+        writer.writerow([run.name, run.state, run.cause, *values])
     path = sweep.folder / "runs.csv"
     write_whole(path, text.getvalue().encode())
     return path

@@ -19,10 +19,12 @@ def main(folder: str, index: str) -> int:
     from memrl.experiment import train
     from memrl.run.outcome import BUSY, attempt, log_to_console
     from memrl.run.status import note_failure
+    from memrl.sweep.snapshot import label
     from memrl.sweep.submissions import load
 
     submission = load(Path(folder))
     run = submission.runs[int(index)]
+    os.environ["MEMRL_CODE"] = label(submission.code)
     log_to_console()
     wait_for_previous_attempt(run.folder)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,10 +40,9 @@ class Composer:
         self.loader = loader
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
-        # Caches, by an override's text, a key, and the group choices.
-        self.parsed: dict[str, Override] = {}
-        self.is_group: dict[str, bool] = {}
-        self.composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self.parse = functools.cache(self.parser.parse_override)
+        self.options = functools.cache(loader.get_group_options)  # looks at the disk
+        self.compose = functools.cache(self._compose)
 
     def product(self, arguments: Sequence[str]) -> list[list[str]]:
         """Return the overrides of every run; of several arguments for a key the last one counts.
@@ -59,9 +59,9 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """Return what Hydra would compose from these overrides, without the ``hydra`` node."""
-        choices = tuple(text for text in overrides if self._is_choice(self._parse(text)))
-        values = [self._parse(text) for text in overrides if text not in choices]
-        whole, base = self._compose(choices)
+        choices = tuple(text for text in overrides if self._is_choice(self.parse(text)))
+        values = [self.parse(text) for text in overrides if text not in choices]
+        whole, base = self.compose(choices)
         known: object = HydraConfig.instance().cfg
         if known is not whole:  # interpolations such as ${hydra:runtime.choices.env} read it
             HydraConfig.instance().set_config(whole)
@@ -70,28 +70,19 @@ class Composer:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
-    def _parse(self, text: str) -> Override:
-        if text not in self.parsed:
-            self.parsed[text] = self.parser.parse_override(text)
-        return self.parsed[text]
-
     def _compose(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
         """Return the config composed from files with these choices, with and without ``hydra``."""
-        if choices not in self.composed:
-            whole = self.loader.load_sweep_config(self.master, list(choices))
-            base = copy.deepcopy(whole)
-            with open_dict(base):
-                del base["hydra"]
-            self.composed[choices] = whole, base
-        return self.composed[choices]
+        whole = self.loader.load_sweep_config(self.master, list(choices))
+        base = copy.deepcopy(whole)
+        with open_dict(base):
+            del base["hydra"]
+        return whole, base
 
     def _is_choice(self, override: Override) -> bool:
         """Return whether it chooses an option of a group; others set, add or delete a key."""
-        key = override.key_or_group
-        if key not in self.is_group:
-            self.is_group[key] = bool(self.loader.get_group_options(key))  # looks at the disk
         sets_keys = isinstance(override.value(), dict)  # env={length:5} is merged into the group
-        return bool(override.package) or (self.is_group[key] and not sets_keys)
+        is_group = bool(self.options(override.key_or_group))
+        return bool(override.package) or (is_group and not sets_keys)
 
 
 def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
@@ -110,9 +101,9 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             config = resolve(composer(overrides))
             _check_agent(config, agents)
             run = Run(config, folder_of(config))
+        except MissingConfigException:  # an option that does not exist
+            raise
         except (ConfigError, ConfigCompositionException) as error:
-            if isinstance(error, MissingConfigException):  # an option that does not exist
-                raise
             text = str(error) if isinstance(error, ConfigError) else explain(error)
             refused.setdefault(text, []).append(" ".join(overrides))
             continue

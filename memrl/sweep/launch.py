@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, attempt, below_cwd
+from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, attempt, below_cwd
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import note_failure
 from memrl.run.tables import align
@@ -27,7 +27,7 @@ from memrl.sweep.launchers import Launcher, Local, Slurm
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.progress import Bar, counts, status_command
 from memrl.sweep.states import State, Sweep, is_due, look
-from memrl.sweep.submissions import Run
+from memrl.sweep.submissions import Run, Submission
 
 POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
 
@@ -49,18 +49,14 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> bool:
     for run in runs:
         session.refuse_other_config(run.folder, run.config)
     if isinstance(launcher, Slurm):
-        _need_submitit()
+        _require_slurm(launcher)
     if launcher.dry_run:
         _dry_run(look(folder, runs), launcher)
         return False
     if isinstance(launcher, Slurm):
-        _need_sbatch()
         return _on_slurm(folder, runs, launcher)
     if due := _due(look(folder, runs), launcher):
-        if isinstance(launcher, Local):
-            _run_in_pool(due, launcher)
-        else:
-            _run_one_by_one(due, launcher)
+        _on_this_machine(due, launcher)
     return True
 
 
@@ -75,27 +71,16 @@ def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
     if not sweep.queue_known:
         advice = "try again later"
         if shutil.which("squeue") is None:
-            records = sweep.folder / submissions.FOLDER
-            advice = (
-                f"there is none here. If this sweep has no jobs left anywhere, delete {records}"
-            )
+            advice = "there is none here. If this sweep has no jobs left anywhere, delete "
+            advice += str(sweep.folder / submissions.FOLDER)
         raise CannotContinue(f"squeue does not answer, so it is unknown what is queued; {advice}")
     due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
     if failed and not launcher.retry_failed:
-        print(
-            f"to start the {failed} failed runs as well: hydra.launcher.retry_failed=true",
-            flush=True,
-        )
+        advice = "hydra.launcher.retry_failed=true"
+        print(f"to start the {failed} failed runs as well: {advice}", flush=True)
     return due
-
-
-def _draft(
-    due: Sequence[Run], launcher: Launcher, code: dict[str, Any], paths: Sequence[str]
-) -> submissions.Submission:
-    per_job = launcher.runs_per_job if isinstance(launcher, Slurm) else 1
-    return submissions.draft(due, launcher.name, asdict(launcher), code, paths, per_job)
 
 
 def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
@@ -104,49 +89,48 @@ def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
         tree = snapshot.take()
         code["snapshot"] = tree.name
-    python_path = (os.environ.get("PYTHONPATH") or "").split(os.pathsep)
-    return code, [str(tree), *(str(Path(part).absolute()) for part in python_path if part)]
+    return code, [str(tree), *snapshot.python_path()]
 
 
 # --- on this machine ------------------------------------------------------------------------------
 
 
-def _run_one_by_one(due: Sequence[Run], launcher: Launcher) -> None:
-    code, paths = _code(launcher)
-    record = _draft(due, launcher, code, paths)
+def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> None:
+    record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
     record.write()
-    os.environ["MEMRL_CODE"] = snapshot.label(code)
     with record.driven():
-        for n, run in enumerate(due):
-            if n in record.cancelled:
-                continue
-            print(f"run {n + 1} of {len(due)}", flush=True)
-            failure = attempt(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
-            if failure:
-                line, status = failure
-                print(f"error: {line}", file=sys.stderr, flush=True)
-                if status != BUSY:
-                    note_failure(run.folder, line)
+        if isinstance(launcher, Local):
+            _in_processes(record, launcher.n_jobs)
+        else:
+            _one_by_one(record)
 
 
-def _run_in_pool(due: Sequence[Run], launcher: Local) -> None:
-    code, paths = _code(launcher)
-    record = _draft(due, launcher, code, paths)
-    record.write()
-    environment = {"MEMRL_CODE": snapshot.label(code)}
-    pool = Pool(record, range(len(due)), launcher.n_jobs, visible_gpus(), environment)
-    print(f"{launcher.n_jobs} at a time; output: {below_cwd(record.folder / 'log')}")
-    print(f"state: {status_command(record.sweep_folder)}", flush=True)
-    folder = due[0].folder.parent
-    with Signals() as signals, Bar() as bar, record.driven():
-        pool.report = bar.write
-        try:
-            pool.run(signals, lambda: bar.show(look(folder, due)) if bar.due() else None)
-            return
-        except Stopped as error:
-            stopped = error
-    print(f"{stopped}; the same command continues this sweep", file=sys.stderr)
-    stopped.leave()
+def _one_by_one(record: Submission) -> None:
+    os.environ["MEMRL_CODE"] = snapshot.label(record.code)
+    for n, run in record.runs.items():
+        if n in record.cancelled:
+            continue
+        print(f"run {n + 1} of {len(record.runs)}", flush=True)
+        failure = attempt(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
+        if failure:
+            line, status = failure
+            print(f"error: {line}", file=sys.stderr, flush=True)
+            if status != BUSY:
+                note_failure(run.folder, line)
+
+
+def _in_processes(record: Submission, n_jobs: int) -> None:
+    runs = list(record.runs.values())
+    folder = runs[0].folder.parent
+    print(f"{n_jobs} at a time; output: {below_cwd(record.folder / 'log')}")
+    print(f"state: {status_command(folder)}", flush=True)
+    pool = Pool(record, range(len(runs)), n_jobs, visible_gpus())
+    try:
+        with Signals() as signals, Bar() as bar:
+            pool.run(signals, lambda: bar.show(look(folder, runs)) if bar.due() else None)
+    except Stopped as stopped:
+        print(f"{stopped}; the same command continues this sweep", file=sys.stderr)
+        stopped.leave()
 
 
 # --- on a cluster --------------------------------------------------------------------------------
@@ -172,18 +156,14 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> bool:
     return True
 
 
-def _need_submitit() -> None:
+def _require_slurm(launcher: Slurm) -> None:
+    """Raise ConfigError unless jobs can be submitted from here, or, in a dry run, described."""
     try:
         import submitit  # noqa: F401
     except ImportError as error:
         install = "pip install -c constraints.txt -e '.[slurm]'"
         raise ConfigError(f"hydra/launcher=slurm: {error}; {install}") from None
-
-
-def _need_sbatch() -> None:
-    from memrl.sweep import slurm
-
-    if not slurm.available():
+    if not launcher.dry_run and shutil.which("sbatch") is None:
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; local and basic work")
 
 
@@ -191,52 +171,46 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     """Submit runs as one array, or as several if the cluster limits the size of an array.
 
     Raises:
-        slurm.SbatchError: the cluster refused an array; the arrays before it are submitted.
+        Failure: the cluster refused an array; the arrays before it are submitted.
     """
     from memrl.sweep import slurm
 
-    parts, parallel = _arrays(due, launcher)
-    code, paths = _code(launcher)
+    records, parallel = _arrays(due, launcher, *_code(launcher))
     submitted = 0
-    for part in tqdm(parts, "submitting", unit="array", leave=False, disable=None):
-        record = _draft(part, launcher, code, paths)
+    for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
         with contextlib.suppress(OSError):  # other hosts judge the lock by its age
             os.utime(record.folder.parent / "lock")
         try:
-            record = slurm.start(record, slurm.executor(record, parallel))
-        except slurm.SbatchError as error:
+            job_id = slurm.start(record, slurm.executor(record, parallel))
+        except Failure as error:
             rest = f"; the same command submits the {len(due) - submitted} other runs later"
-            raise slurm.SbatchError(f"sbatch: {error}{rest if submitted else ''}") from None
-        submitted += len(part)
+            raise Failure(f"{error}{rest if submitted else ''}") from None
+        submitted += len(record.runs)
         jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
-        print(f"submitted {len(part)} runs as {jobs}: {record.job_id} ({record.name})", flush=True)
+        print(f"submitted {len(record.runs)} runs as {jobs}: {job_id} ({record.name})", flush=True)
 
 
-def _arrays(due: Sequence[Run], launcher: Slurm) -> tuple[list[Sequence[Run]], int]:
-    """Split runs into arrays that the cluster accepts; also return how many jobs each may run."""
+def _arrays(
+    due: Sequence[Run], launcher: Slurm, code: dict[str, Any], paths: Sequence[str]
+) -> tuple[list[Submission], int]:
+    """Draft arrays that the cluster accepts; also return how many jobs each may run."""
     from memrl.sweep import slurm
 
-    size = slurm.max_array_size() * launcher.runs_per_job
+    settings, per_job = asdict(launcher), launcher.runs_per_job
+    size = slurm.max_array_size() * per_job
     parts = [due[begin : begin + size] for begin in range(0, len(due), size)]
-    return parts, max(launcher.array_parallelism // len(parts), 1)
+    records = [submissions.draft(p, launcher.name, settings, code, paths, per_job) for p in parts]
+    return records, max(launcher.array_parallelism // len(parts), 1)
 
 
 def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
-    with Bar() as bar, _report_interrupt(folder):
-        while True:
-            sweep = look(folder, runs)
-            bar.show(sweep)
-            if not sweep.goes_on:
-                return
-            time.sleep(POLL_S)
-
-
-@contextlib.contextmanager
-def _report_interrupt(folder: Path) -> Iterator[None]:
     try:
-        yield
+        with Bar() as bar:
+            while (sweep := look(folder, runs)).goes_on:
+                bar.show(sweep)
+                time.sleep(POLL_S)
     except KeyboardInterrupt:
         print(f"the jobs continue; state: {status_command(folder)}", file=sys.stderr)
         raise
@@ -246,20 +220,20 @@ def _report_interrupt(folder: Path) -> Iterator[None]:
 
 
 def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
-    due = []
-    cells = [["#", "run", "state", "now"]]
-    for n, run in enumerate(sweep.runs):
-        starts = is_due(run.state, launcher.retry_failed)
-        due += [run] if starts else []
-        cells.append([str(n), run.name, run.state, "start" if starts else "leave"])
-    print(align(cells))
+    retry = launcher.retry_failed
+    due = [run for run in sweep.runs if is_due(run.state, retry)]
+    header = ["#", "run", "state", "now"]
+    rows = (
+        [str(n), run.name, run.state, "start" if is_due(run.state, retry) else "leave"]
+        for n, run in enumerate(sweep.runs)
+    )
+    print(align([header, *rows]))
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}")
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 
-        (first, *others), parallel = _arrays(due, launcher)
         tree = Path(OUTPUTS, snapshot.FOLDER, "<hash>") if launcher.snapshot else snapshot.ROOT
-        record = _draft(first, launcher, {}, [str(tree.absolute())])
+        (record, *others), parallel = _arrays(due, launcher, {}, [str(tree.absolute())])
         if others:
             print(f"in {1 + len(others)} arrays; the script of the first:")
         print("\n" + slurm.executor(record, parallel).script(record.jobs))

@@ -12,14 +12,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from tqdm import tqdm
 
 from memrl.run.lock import locked
 from memrl.run.outcome import BUSY, Busy
 from memrl.run.signals import CONTINUE_ME, Signals
 from memrl.run.status import number, read_status, record_end
+from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
 POLL_S = 0.1
@@ -45,7 +47,6 @@ class Child:
 
     index: int
     process: subprocess.Popen[bytes]
-    log: Path
     start: int
     gpu: str | None
     began: float = field(default_factory=time.time)
@@ -61,34 +62,23 @@ class Pool:
         n_jobs: the maximum number of runs at a time.
         gpus: as ``CUDA_VISIBLE_DEVICES`` names them. Each run gets the one that the fewest runs
             use. If empty, all runs see the devices that this process sees.
-        environment: variables to add to each run's environment.
 
     Attributes:
-        failed: indices of runs that failed by themselves.
-        killed: indices of runs that a signal killed from outside.
+        failed: indices of runs that failed by themselves, or that a signal killed from outside.
         unfinished: indices of runs that were told to stop.
-        report: called with the last lines of output of each failed or killed run.
     """
 
     def __init__(
-        self,
-        submission: Submission,
-        indices: Sequence[int],
-        n_jobs: int,
-        gpus: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        self, submission: Submission, indices: Sequence[int], n_jobs: int, gpus: Sequence[str]
     ) -> None:
         self.submission = submission
         self.waiting = list(indices)
         self.n_jobs = n_jobs
-        self.gpus = list(gpus)
-        self.environment = dict(environment or {})
+        self.gpus = gpus
         self.children: list[Child] = []
         self.next_cancelled_poll = 0.0
         self.failed: list[int] = []
-        self.killed: list[int] = []
         self.unfinished: list[int] = []
-        self.report: Callable[[str], object] = _to_stderr
 
     def run(self, signals: Signals, tick: Callable[[], object] = lambda: None) -> None:
         """Execute all runs. Once a signal arrives, start no more and wait until all have saved.
@@ -128,9 +118,8 @@ class Pool:
 
     def _start(self, index: int) -> None:
         submission = self.submission
-        environment = os.environ | self.environment
-        paths = [*submission.python_path, *_absolute(environment.get("PYTHONPATH"))]
-        environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+        paths = dict.fromkeys([*submission.python_path, *python_path()])
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         used = [child.gpu for child in self.children]
         gpu = min(self.gpus, key=used.count, default=None)
         if gpu is not None:
@@ -148,7 +137,7 @@ class Pool:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self.children.append(Child(index, process, log, start, gpu))
+        self.children.append(Child(index, process, start, gpu))
 
     def _handle_exit(self, child: Child) -> None:
         code = child.process.returncode
@@ -158,16 +147,15 @@ class Pool:
             if child.index not in self.submission.cancelled:
                 self.unfinished.append(child.index)
             return
-        (self.killed if code < 0 else self.failed).append(child.index)
+        self.failed.append(child.index)
         cause = _cause(code)
         self._record_exit(child, cause)
-        with open(child.log, "rb") as file:
-            file.seek(child.start)
-            lines = file.read().decode(errors="replace").splitlines()
+        output = self.submission.log(child.index).read_bytes()[child.start :]
+        lines = output.decode(errors="replace").splitlines()
         if code < 0:
             lines.append(cause)
-        folder = self.submission.runs[child.index].folder
-        self.report("\n".join([f"{folder}:", *("  " + line for line in lines[-TAIL_LINES:])]))
+        lines = [f"{self.submission.runs[child.index].folder}:", *lines[-TAIL_LINES:]]
+        tqdm.write("\n  ".join(lines), file=sys.stderr)  # above a progress bar, if there is one
 
     def _record_exit(self, child: Child, cause: str) -> None:
         """Write the run's status, unless the run itself recorded a failure in this attempt."""
@@ -192,14 +180,8 @@ class Pool:
                 child.process.terminate()
 
     def _send(self, signum: int) -> None:
-        """Send a signal to every child; a second signal does no harm."""
-        for child in self.children:
-            with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(signum)
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        for child in self.children:  # a second signal does no harm
+            child.process.send_signal(signum)
 
 
 def _cause(code: int) -> str:
@@ -209,10 +191,6 @@ def _cause(code: int) -> str:
     name = signal.Signals(-code).name
     reason = f" ({LIKELY_REASONS[name]})" if name in LIKELY_REASONS else ""
     return f"killed by {name}{reason}"
-
-
-def _absolute(python_path: str | None) -> list[str]:
-    return [str(Path(part).absolute()) for part in (python_path or "").split(os.pathsep) if part]
 
 
 def visible_gpus() -> list[str]:

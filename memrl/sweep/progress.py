@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -33,10 +32,9 @@ def status_command(folder: Path) -> str:
 def code_of(run: Run) -> str | None:
     """Return the label of the code that a run was started from, or None if nobody knows."""
     versions = run.status.get("versions")
-    begun = versions.get("code") if isinstance(versions, dict) else None
-    return (
-        str(begun) if begun else (snapshot.label(run.submission.code) if run.submission else None)
-    )
+    if isinstance(versions, dict) and versions.get("code"):
+        return str(versions["code"])
+    return snapshot.label(run.submission.code) if run.submission else None
 
 
 def code_note(sweep: Sweep) -> str | None:
@@ -73,7 +71,3 @@ class Bar:
         """Show where the sweep is."""
         self.bar.n = round(100 * sweep.progress())
         self.bar.set_postfix_str(", ".join(f"{n} {s}" for s, n in sweep.count().items()))
-
-    def write(self, text: str) -> None:
-        """Print lines above the bar."""
-        self.bar.write(text, file=sys.stderr)

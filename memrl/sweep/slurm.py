@@ -7,13 +7,12 @@ import io
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
@@ -33,10 +32,6 @@ MAX_ARRAY_SIZE = 1001  # SLURM's own default
 # not one that the signal killed before Python could handle it.
 IGNORE_SIGNALS = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
 OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on unchanged
-
-
-class SbatchError(Failure):
-    """The cluster refused a submission."""
 
 
 # --- on the login node ---------------------------------------------------------------------------
@@ -108,25 +103,25 @@ def executor(submission: Submission, parallel: int) -> Executor:
     return result
 
 
-def start(submission: Submission, executor: Executor) -> Submission:
-    """Submit all jobs of a submission as one array; return the submission with its job id.
+def start(submission: Submission, executor: Executor) -> str:
+    """Submit all jobs of a submission as one array; return the id of that job.
 
     Raises:
-        SbatchError: the cluster refused it. Its record is removed, unless one of its jobs is in the
+        Failure: the cluster refused it. Its record is removed, unless one of its jobs is in the
             queue nevertheless, or the queue is unknown.
     """
-    jobs = range(submission.jobs)
     try:
         # submitit prints sbatch's message, which the error holds as well.
         with contextlib.redirect_stderr(io.StringIO()), _without_job_variables():
-            first, *_ = executor.map_array(Task(submission.folder), list(jobs))
+            first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
     except (FailedJobError, FailedSubmissionError) as error:
         if query_queue([submission.name]) == {}:
             submission.remove()
-        raise SbatchError(_sbatch_message(str(error))) from None
+        lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or str(error).split("\n")
+        raise Failure(f"sbatch: {'; '.join(dict.fromkeys(lines))}") from None
     job_id = str(first.job_id).split("_")[0]
     submission.save(job_id)
-    return replace(submission, job_id=job_id)
+    return job_id
 
 
 @contextlib.contextmanager
@@ -142,44 +137,28 @@ def _without_job_variables() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _sbatch_message(text: str) -> str:
-    lines = re.findall(r"sbatch: (?:error: )?(.*)", text)
-    return "; ".join(dict.fromkeys(lines)) or " ".join(text.split())
-
-
 def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs by their ids, such as 17 or 17_3.
 
     Raises:
-        SbatchError: ``scancel`` failed.
+        Failure: ``scancel`` failed.
     """
-    for begin in range(0, len(jobs), 500):  # the length of a command line is limited
-        command = ["scancel", *jobs[begin : begin + 500]]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SbatchError(f"scancel: {error}") from None
-        if done.returncode:
-            raise SbatchError(" ".join(done.stderr.split()))
-
-
-def available() -> bool:
-    """Return whether jobs can be submitted from this machine."""
-    return shutil.which("sbatch") is not None
+    try:
+        done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(f"scancel: {error}") from None
+    if done.returncode:
+        raise Failure(" ".join(done.stderr.split()))
 
 
 # --- in a job ------------------------------------------------------------------------------------
 
 
+@dataclass
 class Task:
-    """What a job executes: its runs, each in its own process. submitit pickles it.
+    """What a job of the submission in this folder executes; submitit pickles it."""
 
-    Args:
-        folder: the submission's.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
+    folder: str
 
     def checkpoint(self, job: int) -> submitit.helpers.DelayedSubmission:
         """Tell submitit to execute the same task after a requeue: runs resume by themselves."""
@@ -191,31 +170,26 @@ class Task:
         Exits with 1 if one failed. If it is told to stop it waits until all runs have saved; after
         SIGUSR2 submitit requeues the job.
         """
-        with Signals() as signals:
-            submission = load(Path(self.folder))
-            print(f"code: {label(submission.code)} in {ROOT}", flush=True)
-            try:
+        try:
+            with Signals() as signals:
+                submission = load(Path(self.folder))
+                print(f"code: {label(submission.code)} in {ROOT}", flush=True)
                 submission.check_code()
-            except CannotContinue as error:
-                sys.exit(f"error: {error}")
-            unfinished, failed = _unfinished_and_failed(submission, job)
-            settings = submission.settings
-            notice_s = settings["signal_delay_s"] + EARLY_S
-            limit = time.time() + settings["timeout_min"] * 60 - notice_s
-            gpus = visible_gpus() if len(unfinished) > 1 else []
-            environment = {"MEMRL_CODE": label(submission.code), "MEMRL_LIMIT_AT": str(limit)}
-            pool = Pool(submission, unfinished, max(len(unfinished), 1), gpus, environment)
-            stopped = None
-            try:
+                unfinished, failed = _unfinished_and_failed(submission, job)
+                settings = submission.settings
+                seconds = settings["timeout_min"] * 60 - settings["signal_delay_s"] - EARLY_S
+                os.environ["MEMRL_LIMIT_AT"] = str(time.time() + seconds)
+                gpus = visible_gpus() if len(unfinished) > 1 else []
+                pool = Pool(submission, unfinished, len(unfinished), gpus)
                 pool.run(signals)
-            except Stopped as error:
-                stopped = error
-        if stopped:
+        except CannotContinue as error:
+            sys.exit(f"error: {error}")
+        except Stopped as stopped:
             print(f"{stopped}; runs to be continued: {len(pool.unfinished)}", flush=True)
             if stopped.signum == signal.SIGTERM and _is_still_running():
                 stopped = Stopped(signal.SIGUSR2, signals.previous.get(signal.SIGUSR2))
             stopped.leave()
-        if failed or pool.failed or pool.killed or pool.unfinished:
+        if failed or pool.failed or pool.unfinished:
             sys.exit(1)
 
 

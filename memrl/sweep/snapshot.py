@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import os
 import subprocess
-import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +33,11 @@ def take() -> Path:
     for name, content in files.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     folder = Path.cwd() / OUTPUTS / FOLDER / digest.hexdigest()[:16]
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
-            copy = Path(temporary, folder.name)
-            _write(files, copy)
-            with contextlib.suppress(OSError):  # another command was faster
-                copy.rename(folder)
-    _write({n: content for n, content in files.items() if not (folder / n).exists()}, folder)
-    return folder
-
-
-def _write(files: Mapping[str, bytes], folder: Path) -> None:
     for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name, content)
+        if not (folder / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / name, content)
+    return folder
 
 
 def _files() -> list[str]:
@@ -69,6 +57,12 @@ def _is_code(path: Path) -> bool:
     if any(part.startswith(".") for part in path.parts):
         return False
     return (ROOT / path).is_file() and (ROOT / path).stat().st_size <= MAX_BYTES
+
+
+def python_path() -> list[str]:
+    """Return the folders in ``PYTHONPATH``, absolute."""
+    parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(Path(part).absolute()) for part in parts if part]
 
 
 def describe() -> dict[str, Any]:
@@ -92,13 +86,8 @@ def label(code: dict[str, Any]) -> str:
 
 def _git(*arguments: str) -> str | None:
     """Return git's output, or None if ROOT is not the top of a working tree or git fails."""
-    top = _output("git", "rev-parse", "--show-toplevel")
-    if top is None or Path(top.strip()).resolve() != ROOT.resolve():
-        return None
-    return _output("git", *arguments)
-
-
-def _output(*command: str) -> str | None:
+    # Naming the repository keeps git from looking for one in the folders above.
+    command = ["git", "--git-dir=.git", "--work-tree=.", *arguments]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     except OSError:  # git is not installed

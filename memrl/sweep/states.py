@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -167,11 +167,6 @@ class Sweep:
         done = sum(run.number("progress") or 0 for run in self.runs)
         return done / max(len(self.runs), 1)
 
-    def only(self, runs: Collection[Run]) -> Sweep:
-        """Return the same with these runs alone."""
-        names = {run.name for run in runs}
-        return replace(self, runs=[run for run in self.runs if run.name in names])
-
 
 def look(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
     """Return the state of every run that is requested, or that the sweep's folder knows.
@@ -206,9 +201,18 @@ def look(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> S
     for run in unfinished:
         alive = _has_holder(run.folder)
         run.status = read_status(run.folder)  # after the lock: who has just left has written here
-        if run.submission:
-            run.job = (queue or {}).get((run.submission.name, run.index // run.submission.per_job))
-        run.state, run.cause = judge(_facts(run, alive, queue is not None, drivers, cancelled))
+        facts = Facts(run.status, alive, queue_known=queue is not None)
+        if submission := run.submission:
+            run.job = (queue or {}).get((submission.name, run.index // submission.per_job))
+            facts = replace(
+                facts,
+                submitted=submission.created or None,
+                submitting=drivers[submission.name],
+                slurm=submission.launcher == "slurm",
+                job=run.job,
+                cancelled=run.index in cancelled[submission.name],
+            )
+        run.state, run.cause = judge(facts)
     return Sweep(folder, list(runs.values()), submissions, queue is not None)
 
 
@@ -217,25 +221,3 @@ def _has_holder(folder: Path) -> bool:
         return holder(folder) is not None
     except OSError:  # a folder that is closed to us
         return False
-
-
-def _facts(
-    run: Run,
-    alive: bool,
-    queue_known: bool,
-    drivers: Mapping[str, bool],
-    cancelled: Mapping[str, set[int]],
-) -> Facts:
-    submission = run.submission
-    if submission is None:
-        return Facts(run.status, alive, queue_known=queue_known)
-    return Facts(
-        status=run.status,
-        alive=alive,
-        submitted=submission.created or None,
-        submitting=drivers[submission.name],
-        slurm=submission.launcher == "slurm",
-        job=run.job,
-        queue_known=queue_known,
-        cancelled=run.index in cancelled[submission.name],
-    )

@@ -23,7 +23,7 @@ from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
-from memrl.run.outcome import CannotContinue, in_one_line
+from memrl.run.outcome import CannotContinue
 from memrl.run.status import HEARTBEAT_S, number
 from memrl.sweep.queue import Job
 
@@ -123,11 +123,6 @@ class Submission:
         return self.folder.name
 
     @property
-    def sweep_folder(self) -> Path:
-        """``outputs/<sweep>``, absolute."""
-        return self.folder.parents[1]
-
-    @property
     def cwd(self) -> Path:
         """The folder that has ``outputs``, where runs work."""
         return self.folder.parents[3]
@@ -183,12 +178,11 @@ class Submission:
 
     def driver_alive(self) -> bool:
         """Tell whether the process that submits it is still at it."""
-        seen = 0.0
-        with contextlib.suppress(OSError):
+        try:
             seen = (self.folder / "submission.json").stat().st_mtime
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # no process is described there
             return is_alive(self.driver, time.time() - seen < SILENT_S)
-        return False
+        except (OSError, KeyError, TypeError, ValueError):  # no process is described there
+            return False
 
     def cancel(self, indices: Sequence[int]) -> None:
         """Note that these runs were cancelled."""
@@ -219,8 +213,9 @@ def draft(
 ) -> Submission:
     """Return a submission with a name of its own, which is written nowhere yet."""
     sweep = runs[0].folder.parent
+    name = re.sub("[^A-Za-z0-9._=+-]", "-", sweep.name)  # what SLURM accepts as a job's name
     return Submission(
-        folder=(sweep / FOLDER / f"{job_name(sweep.name)}-{secrets.token_hex(3)}").absolute(),
+        folder=(sweep / FOLDER / f"{name}-{secrets.token_hex(3)}").absolute(),
         launcher=launcher,
         settings=dict(settings),
         code=dict(code),
@@ -231,11 +226,6 @@ def draft(
         command=typed_command(),
         runs=dict(enumerate(runs)),
     )
-
-
-def job_name(sweep: str) -> str:
-    """Return what a job's name begins with: what SLURM can take of the sweep's."""
-    return re.sub("[^A-Za-z0-9._=+-]", "-", sweep)
 
 
 def load(folder: Path) -> Submission:
@@ -263,17 +253,18 @@ def load_all(sweep_folder: Path) -> list[Submission]:
 def _read(folder: Path) -> Submission:
     """Read what can be read; ``torn`` says what cannot. Raises OSError if there is nothing."""
     folder = folder.absolute()
+    path = folder / "submission.json"
     try:
-        submission = Submission(folder, **_read_record(folder / "submission.json"))
+        submission = Submission(folder, **_read_record(path))
     except FileNotFoundError:
         raise
-    except (CannotContinue, OSError) as error:
-        submission = Submission(folder, torn=[in_one_line(error)])
-    path, sweep = folder / "runs.jsonl", submission.sweep_folder.relative_to(submission.cwd)
+    except (OSError, ValueError, TypeError) as error:
+        submission = Submission(folder, torn=[f"{path}: {error}"])
+    path, sweep = folder / "runs.jsonl", folder.parents[1].relative_to(submission.cwd)
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError as error:
-        submission.torn.append(f"{path}: {error.strerror}")
+        submission.torn.append(f"{path}: {error}")
         return submission
     for n, line in enumerate(lines):
         try:
@@ -288,14 +279,10 @@ def _read(folder: Path) -> Submission:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        content = {"command": None} | json.loads(path.read_text())  # older versions had none
-        missing = sorted(RECORD.keys() - content.keys())
-    except (ValueError, TypeError) as error:
-        raise CannotContinue(f"{path}: {error}") from None
-    if missing:
-        raise CannotContinue(f"{path}: no {missing[0]}; was it written by another version?")
+    content = {"command": None} | json.loads(path.read_text())  # older versions had none
     for key, kinds in RECORD.items():
+        if key not in content:
+            raise ValueError(f"no {key}; was it written by another version?")
         if not isinstance(content[key], kinds) or content[key] == 0:
-            raise CannotContinue(f"{path}: {key} cannot be {content[key]!r}")
+            raise ValueError(f"{key} cannot be {content[key]!r}")
     return {key: content[key] for key in RECORD}
