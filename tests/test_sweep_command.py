@@ -225,6 +225,21 @@ def test_a_submission_of_another_version_is_named_and_is_not_issued_again(
     assert path.parent.name in process.err and "created" in process.err
 
 
+def test_a_config_that_names_a_class_which_has_moved_is_not_retried(
+    mixed: Path, command: Command
+) -> None:
+    path = next((mixed / MIXED / ".submissions").glob("*/runs.jsonl"))
+    text = path.read_text()
+    path.write_text(
+        text.replace('"logger": {"_target_": null}', '"logger": {"_target_": "memrl.a.B"}')
+    )
+    assert path.read_text() != text
+    process = command("retry", MIXED)
+    assert process.wait() == 2
+    assert process.out == "" and process.err.count("\n") == 1
+    assert "logger._target_=memrl.a.B: no module memrl.a; give the sweep's own" in process.err
+
+
 def test_the_arguments_are_checked(mixed: Path, command: Command) -> None:
     for arguments in (["dance", MIXED], ["status"], ["logs", MIXED], []):
         process = command(*arguments)

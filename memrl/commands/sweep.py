@@ -15,6 +15,7 @@ from typing import Any
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive, this_process
 from memrl.run.outcome import CannotContinue, ConfigError, below_cwd
+from memrl.run.schema import check_types
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import code_note, code_of, counts
@@ -183,6 +184,12 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
     except (KeyError, TypeError):
         advice = "written by another version; give the sweep's own command again"
         raise CannotContinue(f"{last.folder / 'submission.json'}: {advice}") from None
+    for run in runs:  # their configs may name classes that have moved since
+        try:
+            check_types(run.config)
+        except ConfigError as error:
+            again = "give the sweep's own command again"
+            raise ConfigError(f"{run.name}: {error}; {again}") from None
     return start(runs, launcher)
 
 
