@@ -315,6 +315,5 @@ def train(config: Config, folder: Path) -> None:
             trainer,
             config,
             versions(config, trainer.device.type),
-            config["checkpoint_minutes"],
             open_logger,
         )

@@ -47,7 +47,11 @@ class CsvTables:
         if self.headers[table] not in ("", header):  # of another version of the program
             raise CannotContinue(f"{path} has other columns than {header.strip()}")
         text = "" if self.headers[table] else header
-        data = (text + ",".join(_cell(value) for value in row.values()) + "\n").encode()
+        data = (
+            text
+            + ",".join(repr(v if isinstance(v, int) else float(v)) for v in row.values())
+            + "\n"
+        ).encode()
         with naming(path), open(path, "ab") as file:
             file.write(data)
         self.headers[table] = header
@@ -58,13 +62,6 @@ class CsvTables:
         for path in self.paths.values():
             with naming(path), open(path, "ab") as file:
                 os.fsync(file.fileno())
-
-    def close(self, exit_code: int) -> None:
-        """Nothing is left to write."""
-
-
-def _cell(value: float) -> str:
-    return repr(value) if isinstance(value, int) else repr(float(value))
 
 
 Column = npt.NDArray[np.float64]
