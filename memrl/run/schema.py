@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import inspect
 import math
 import re
@@ -54,9 +54,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 
-PLAIN_SECTIONS = {
-    "budget": "memrl.trainer.Trainer"
-}  # sections without a ``_target_``, and their readers
+PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 
 BUILT = {  # parameters that memrl passes: they are not keys of the section
@@ -146,14 +144,11 @@ def parameters_of(target: str) -> Parameters | None:
     """
     module, _, name = str(target).rpartition(".")
     try:
-        spec = importlib.util.find_spec(module) if module else None
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise LookupError(f"no module {module}")
-    try:
         code = importlib.import_module(module)
     except Exception as error:  # a user's own module may raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not module or f"{module}.".startswith(f"{missing}."):
+            raise LookupError(f"no module {module}") from None
         raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error
     if not hasattr(code, name):
         local = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]

@@ -92,20 +92,9 @@ def read_table(path: Path) -> Table:
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
     lines = [line.rstrip("\r") for line in lines]
     names = lines[0].split(",") if lines else []
-    if not any(lines[1:]):
-        return {name: np.empty(0) for name in names}
-    try:
-        values = np.loadtxt(lines[1:], delimiter=",", ndmin=2, comments=None)
-        return dict(zip(names, values.T.copy(), strict=True))
-    except ValueError:  # such as for an empty cell
-        return _read_by_row(path, names, lines[1:])
-
-
-def _read_by_row(path: Path, names: list[str], lines: list[str]) -> Table:
-    """Do the same row by row, which allows empty cells."""
     rows: list[list[float]] = []
     problem = None
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
         cells = line.split(",")
@@ -117,7 +106,7 @@ def _read_by_row(path: Path, names: list[str], lines: list[str]) -> Table:
             shown = line if len(line) <= 40 else f"{line[:40]}..."
             problem = f"{path.name}, line {number}: {len(names)} numbers expected, got {shown!r}"
             break
-    values = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
     table = dict(zip(names, values.T.copy(), strict=True))
     if problem:
         raise TornTable(problem, table)
