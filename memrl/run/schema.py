@@ -10,33 +10,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
 
 Parameters = dict[str, Any]  # name -> annotation
 
 
-class TopLevel(TypedDict):
-    """The keys that belong to no group."""
-
-    seed: int
-    device: Literal["auto", "cpu", "cuda"]
-    threads: int
-    precision: Literal["float32", "tf32", "bf16", "auto"]
-    update: Literal["eager", "compiled", "graphed"]
-    batch_size: int
-    num_envs: int
-    updates_per_step: float
-    context_len: int | None
-    replay_capacity: int | None
-    dropout: float
-    attention_dropout: float
-    checkpoint_minutes: float
-    sweep: str
-
-
-TOP_LEVEL = get_type_hints(TopLevel)
+TOP_LEVEL: Parameters = {  # the keys that belong to no group
+    "seed": int,
+    "device": Literal["auto", "cpu", "cuda"],
+    "threads": int,
+    "precision": Literal["float32", "tf32", "bf16", "auto"],
+    "update": Literal["eager", "compiled", "graphed"],
+    "batch_size": int,
+    "num_envs": int,
+    "updates_per_step": float,
+    "context_len": int | None,
+    "replay_capacity": int | None,
+    "dropout": float,
+    "attention_dropout": float,
+    "checkpoint_minutes": float,
+    "sweep": str,
+}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),

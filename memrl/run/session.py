@@ -53,13 +53,9 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        text = path.read_bytes()
-        with contextlib.suppress(yaml.YAMLError):  # yaml in C is fast, OmegaConf is not
-            saved = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            if isinstance(saved, dict) and not differences(saved, config):
-                return
-        saved = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # OmegaConf and yaml raise many kinds
+        # YAML's parser in C is fast, OmegaConf's is not.
+        saved = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except Exception as error:  # yaml raises many kinds
         raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
     changed = differences(saved if isinstance(saved, dict) else {}, config)
     if changed:

@@ -26,15 +26,14 @@ class CsvTables:
 
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         self.paths = {table: folder / f"{table}.csv" for table in TABLES}
+        self.sizes = {table: sizes.get(table, 0) for table in TABLES}
+        self.headers: dict[str, str] = {}
         for table, path in self.paths.items():
-            size = sizes.get(table, 0)
-            have = path.stat().st_size if path.exists() else 0
+            size, have = self.sizes[table], path.stat().st_size if path.exists() else 0
             if have < size:
                 raise CannotContinue(
                     f"{path} has {have} bytes, the checkpoint counts {size}; {START_OVER}"
                 )
-        self.sizes = {table: sizes.get(table, 0) for table in TABLES}
-        self.headers = dict.fromkeys(TABLES, "")
         for table, path in self.paths.items():
             with naming(path), open(path, "a+b") as file:
                 file.truncate(self.sizes[table])
