@@ -10,8 +10,8 @@ import inspect
 import logging
 import os
 import platform
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,15 +44,12 @@ def resolve(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
     """
-    raw = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(raw, dict)
-    config: Config = dict(raw)  # type: ignore[arg-type]
+    config: Config = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     check_types(config)
-    for section in ("env", "algo", "seq_model", "encoder", "budget", "logger"):
+    for section in (*NAMED_GROUPS, "encoder", "budget", "logger"):
         if not isinstance(config.get(section), dict):
             raise ConfigError(f"{section}={show(config.get(section))}: must be a group's option")
-    for section in ("env", "algo", "seq_model"):
-        if not isinstance(config[section].get("name"), str):
+        if section in NAMED_GROUPS and not isinstance(config[section].get("name"), str):
             raise ConfigError(f"{section}.name is missing")
     needed = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
     if needed and getattr(importlib.util.find_spec(needed), "origin", None) is None:
@@ -119,19 +116,28 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         ConfigError: a missing key, or a value that the constructor refused.
     """
     target = get_object(section["_target_"])
-    parameters = inspect.signature(target).parameters
-    arguments = {key: value for key, value in section.items() if key not in LABELS}
-    provided = {key: value for key, value in available.items() if key in parameters}
+    signature = inspect.signature(target)
+    given = {key: value for key, value in section.items() if key not in LABELS}
+    arguments = {k: v for k, v in available.items() if k in signature.parameters} | given
     try:
-        inspect.signature(target).bind(**(provided | arguments))
+        signature.bind(**arguments)
     except TypeError as error:
         raise ConfigError(f"{path}: {error}") from None
     try:
-        return target(**(provided | arguments))
+        return target(**arguments)
     except ValueError as error:
         first = str(error).split(" ")[0]
-        prefix = f"{path}." if first in arguments else "" if first in RANGES else f"{path}: "
+        prefix = f"{path}." if first in given else "" if first in RANGES else f"{path}: "
         raise ConfigError(prefix + str(error)) from error
+
+
+@contextlib.contextmanager
+def refusals(prefix: str) -> Iterator[None]:
+    """Turn a ValueError into a ConfigError, its message after the prefix."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(prefix + str(error)) from None
 
 
 def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> Any:
@@ -154,21 +160,17 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     from memrl.memory import Memory, action_width
     from memrl.run import machine
 
-    try:
+    with refusals(""):
         keys = ("threads", "precision", "device", "update")
         device = machine.prepare(**{key: config[key] for key in keys})
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     torch.manual_seed(config["seed"])
     with contextlib.closing(make_env(config, 1)) as env:
         spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
         raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
-    try:
+    with refusals("env: "):
         n_action = action_width(spec.action_space)
-    except ValueError as error:
-        raise ConfigError(f"env: {error}") from None
 
     def new_memory() -> Memory:
         encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
@@ -202,10 +204,8 @@ def build(config: Config) -> Trainer:
     agent, spec, device = build_agent(config)
     check_replay(config, spec)
     window = config["context_len"] or spec.horizon
-    try:
+    with refusals("replay_"):
         replay = Replay(spec, window, replay_capacity(config, spec.horizon), device)
-    except ValueError as error:
-        raise ConfigError(f"replay_{error}") from None
     return make(  # type: ignore[no-any-return]
         "budget",
         {"_target_": "memrl.trainer.Trainer", **config["budget"]},
@@ -223,10 +223,8 @@ def check_replay(config: Config, spec: TaskSpec) -> None:
     """Raise ConfigError if the replay cannot hold a round of episodes; no memory is reserved."""
     from memrl.replay import check_capacity
 
-    try:
+    with refusals("replay_"):
         check_capacity(replay_capacity(config, spec.horizon), spec, config["num_envs"])
-    except ValueError as error:
-        raise ConfigError(f"replay_{error}") from None
 
 
 def replay_capacity(config: Config, horizon: int) -> int:
@@ -246,14 +244,16 @@ def versions(config: Config, device: str) -> dict[str, Any]:
     from memrl.run.machine import cpuinfo
 
     machine = torch.cuda.get_device_name() if device == "cuda" else cpuinfo("model name")
-    result: dict[str, Any] = {"memrl": memrl.__version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "gymnasium"):
-        with contextlib.suppress(PackageNotFoundError):
-            result[package] = version(package)
     code = os.environ.get("MEMRL_CODE")  # set where a sweep runs a snapshot of the code
-    result |= {"code": code} if code else {}
-    result |= {"machine": f"{platform.machine()} {machine}".strip(), "device": device}
-    return result | {"threads": config["threads"]}
+    return {
+        "memrl": memrl.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "numpy", "gymnasium")},
+        **({"code": code} if code else {}),
+        "machine": f"{platform.machine()} {machine}".strip(),
+        "device": device,
+        "threads": config["threads"],
+    }
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -273,23 +273,16 @@ def run(cfg: DictConfig) -> Path:
         Busy: another process works on this run.
         Stopped: by a signal; everything is saved.
     """
-    if folder := _done_before(cfg):
-        return folder
+    with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError):
+        config = dict(leaves(cfg, ""))
+        folder = folder_of(config)
+        if session.is_done(folder, config):  # before torch is imported
+            log.info(f"already done: {folder}")
+            return folder
     config = resolve(cfg)
     folder = folder_of(config)
     train(config, folder)
     return folder
-
-
-def _done_before(cfg: DictConfig) -> Path | None:
-    """Return the run's folder if it is done; this does not import torch."""
-    with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError):
-        config = dict(leaves(cfg, ""))
-        folder = folder_of(config)
-        if session.is_done(folder, config):
-            log.info(f"already done: {folder}")
-            return folder
-    return None
 
 
 def train(config: Config, folder: Path) -> None:
@@ -313,11 +306,5 @@ def train(config: Config, folder: Path) -> None:
         return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 
     with contextlib.closing(trainer):
-        session.train_in_folder(
-            folder,
-            trainer,
-            config,
-            versions(config, trainer.device.type),
-            config["checkpoint_minutes"],
-            open_logger,
-        )
+        software = versions(config, trainer.device.type)
+        session.train_in_folder(folder, trainer, config, software, open_logger)

@@ -225,8 +225,7 @@ class Trainer:
         c = self.counters
         now, (since, updates) = time.perf_counter(), self._cycle_since
         if c.cycle_updates:
-            row = self._step_columns()
-            row |= {"train/return": c.cycle_return, "train/success": c.cycle_success}
+            row = {"train/return": c.cycle_return, "train/success": c.cycle_success}
             for key, value in c.cycle_metrics.items():
                 row[f"train/{key}"] = value.item() / c.cycle_updates
             row["time/updates_per_s"] = (c.updates - updates) / (now - since)
@@ -242,20 +241,18 @@ class Trainer:
         episodes, success = rollout(self.eval_env, self.agent, False, self.device, self.horizon)
         self.counters.last_return = float((episodes.reward * episodes.mask).sum(0).mean())
         self.counters.last_success = math.nan if success is None else float(success.mean())
-        row = self._step_columns() | {
+        row = {
             "eval/return": self.counters.last_return,
             "eval/success": self.counters.last_success,
             "eval/length": float(episodes.mask.sum(0).double().mean()),
         }
         self._write("eval", row)
 
-    def _step_columns(self) -> dict[str, float]:
-        c = self.counters
-        return {"env_steps": c.env_steps, "episodes": c.episodes, "updates": c.updates}
-
     def _write(self, table: str, row: dict[str, float]) -> None:
         assert self.logger is not None
-        self.logger.write(table, row | {"time/seconds": self.seconds()})
+        c = self.counters
+        steps = {"env_steps": c.env_steps, "episodes": c.episodes, "updates": c.updates}
+        self.logger.write(table, steps | row | {"time/seconds": self.seconds()})
 
     def close(self) -> None:
         """Close both environments."""

@@ -16,7 +16,7 @@ from conftest import at, wait_until
 
 from memrl import experiment
 from memrl.run import config, session
-from memrl.run.logger import Loggers, TensorBoard, WandB
+from memrl.run.logger import TensorBoard, WandB
 from memrl.run.outcome import CannotContinue, ConfigError
 from memrl.run.tables import CsvTables
 
@@ -69,7 +69,6 @@ def test_a_row_is_on_disk_once_written(tmp_path):
         assert tables.sizes["train"] == (tmp_path / "train.csv").stat().st_size
     assert tables.sizes["eval"] == 0
     tables.sync()
-    tables.close(0)
     assert len(read(tmp_path / "train.csv")) == 3
 
 
@@ -129,26 +128,6 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         tables.write("eval", {"x": 1})
     assert error.value.filename == str(tmp_path / "eval.csv")
-
-
-def test_loggers_hand_everything_to_each_in_order():
-    heard = []
-
-    class Noting:
-        def __init__(self, name):
-            self.name = name
-
-        def write(self, table, row):
-            heard.append((self.name, table, row))
-
-        def close(self, exit_code):
-            heard.append((self.name, exit_code))
-
-    loggers = Loggers([Noting("a"), Noting("b")])
-    loggers.write("train", {"x": 1})
-    loggers.close(1)
-    rows = [(name, "train", {"x": 1}) for name in "ab"]
-    assert heard == [*rows, ("a", 1), ("b", 1)]
 
 
 # --- a package that is not there -----------------------------------------------------------------

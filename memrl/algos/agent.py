@@ -42,16 +42,22 @@ class ActingState(NamedTuple):
 class MemoryAgent:
     """An agent that acts with the memory and the head of one of its networks.
 
+    An algorithm sets ``networks``, those that learn, and ``targets_and_optimizers``, by their names
+    in a checkpoint.
+
     Args:
-        memory: the one it acts with, already on its device.
+        actor: the network that acts; its memory is already on its device.
         gamma: discount, in [0, 1].
         tau: fraction of the online weights that enters the target each update, in (0, 1].
         lr: Adam's learning rate, above 0.
         dropout_scope: "everywhere" or "gradient"; each algorithm says what that means.
     """
 
+    networks: dict[str, nn.Module]
+    targets_and_optimizers: dict[str, nn.Module | torch.optim.Optimizer]
+
     def __init__(
-        self, memory: Memory, gamma: float, tau: float, lr: float, dropout_scope: str
+        self, actor: ActionNetwork, gamma: float, tau: float, lr: float, dropout_scope: str
     ) -> None:
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
@@ -61,32 +67,16 @@ class MemoryAgent:
             raise ValueError(f"lr must be above 0, got {lr}")
         if dropout_scope not in ("everywhere", "gradient"):
             raise ValueError(f"dropout_scope must be everywhere or gradient, got {dropout_scope}")
-        self.memory = memory
-        self.device = next(memory.parameters()).device
+        self.memory = actor.memory
+        self.device = next(self.memory.parameters()).device
+        self.actor = actor.to(self.device)
         self.gamma = gamma
         self.tau = tau
         self.dropout_everywhere = dropout_scope == "everywhere"
 
-    # --- what an algorithm defines ---------------------------------------------------------------
-
-    @property
-    def actor(self) -> ActionNetwork:
-        """The network that acts."""
-        raise NotImplementedError
-
     def choose(self, values: Tensor, explore: bool) -> Tensor:
         """Return actions (B,) int64, given the actor's outputs (B, A)."""
         raise NotImplementedError
-
-    def networks(self) -> dict[str, nn.Module]:
-        """Return the networks that learn, by their names in a checkpoint."""
-        raise NotImplementedError
-
-    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        """Return what else a checkpoint holds, by name."""
-        raise NotImplementedError
-
-    # --- what follows from it --------------------------------------------------------------------
 
     def initial_state(self, batch_size: int) -> ActingState:
         no_action = torch.full((batch_size,), -1, device=self.device)
@@ -102,15 +92,15 @@ class MemoryAgent:
         return action, ActingState(memory, action)
 
     def state_dict(self) -> dict[str, Any]:
-        holders = self.networks() | self.targets_and_optimizers()
+        holders = self.networks | self.targets_and_optimizers
         return {name: holder.state_dict() for name, holder in holders.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, holder in (self.networks() | self.targets_and_optimizers()).items():
+        for name, holder in (self.networks | self.targets_and_optimizers).items():
             holder.load_state_dict(state[name])
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        for name, network in self.networks().items():
+        for name, network in self.networks.items():
             yield from network.named_parameters(prefix=name)
 
     def weights(self) -> dict[str, Tensor]:

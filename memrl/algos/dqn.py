@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memrl.algos.agent import (
     ActionNetwork,
@@ -26,15 +26,13 @@ from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polya
 class DQN(MemoryAgent):
     """Epsilon-greedy acting and double-DQN updates with a soft target network.
 
-    Every row of an exploring step counts towards the epsilon schedule.
+    Every row of an exploring step counts towards the epsilon schedule. ``gamma``, ``tau`` and
+    ``lr`` are those of :class:`MemoryAgent`.
 
     Args:
         memory: encoder and sequence model, already on its device.
         horizon: longest episode; the final epsilon is 1 / horizon.
         train_steps: environment steps chosen by this agent in the whole run.
-        gamma: discount, in [0, 1].
-        tau: fraction of the online weights that enters the target each update, in (0, 1].
-        lr: Adam's learning rate, above 0.
         hidden_dims: widths of the head's hidden layers.
         explore_fraction: fraction of ``train_steps`` over which epsilon falls from 1 to
             1 / horizon, linearly; in (0, 1].
@@ -61,12 +59,15 @@ class DQN(MemoryAgent):
         for name, steps, least in (("horizon", horizon, 1), ("train_steps", train_steps, 0)):
             if steps < least:
                 raise ValueError(f"{name} must be at least {least}, got {steps}")
-        super().__init__(memory, gamma, tau, lr, dropout_scope)
+        network = ActionNetwork(memory, hidden_dims, last_init=3e-3)
+        super().__init__(network, gamma, tau, lr, dropout_scope)
         if not 0 < explore_fraction <= 1:
             raise ValueError(f"explore_fraction must be in (0, 1], got {explore_fraction}")
-        self.online = ActionNetwork(memory, hidden_dims, last_init=3e-3).to(self.device)
+        self.online = self.actor
         self.target = frozen_copy(self.online)
         self.optimizer = adam(self.online.parameters(), lr)
+        self.networks = {"online": self.online}
+        self.targets_and_optimizers = {"target": self.target, "optimizer": self.optimizer}
         self.shared_forward = shared_forward or not memory.has_dropout
         self.epsilon_end = 1 / horizon
         self.epsilon_steps = explore_fraction * train_steps
@@ -80,10 +81,6 @@ class DQN(MemoryAgent):
             return self.epsilon_end
         done = self.explored_steps / self.epsilon_steps
         return 1 + (self.epsilon_end - 1) * done
-
-    @property
-    def actor(self) -> ActionNetwork:
-        return self.online
 
     def choose(self, values: Tensor, explore: bool) -> Tensor:
         action = values.argmax(-1)
@@ -136,12 +133,6 @@ class DQN(MemoryAgent):
             value = self.target(obs, action, reward)[1:].gather(-1, best).squeeze(-1)  # (T, B)
             target = reward + self.gamma * value * ~batch.terminated
         return prediction.gather(-1, action.unsqueeze(-1)).squeeze(-1), target
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {"online": self.online}
-
-    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {"target": self.target, "optimizer": self.optimizer}
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"explored_steps": self.explored_steps}

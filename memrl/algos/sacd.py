@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from memrl.algos.agent import micro_batches, without_last_obs
-from memrl.algos.soft import SoftActor, TwinHeads, policy_network, twin_loss
+from memrl.algos.soft import SoftActor, TwinHeads, twin_loss
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
 from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
@@ -38,13 +38,11 @@ class SACD(SoftActor):
     """Policy and critic on the summaries of one shared memory; the target network is heads only.
 
     One forward pass gives the summaries for everything; the loss is half the critic's plus the
-    policy's, and one Adam moves all weights.
+    policy's, and one Adam moves all weights. ``gamma``, ``tau`` and ``lr`` are those of
+    :class:`~memrl.algos.agent.MemoryAgent`; the temperature is learned at ``lr`` too.
 
     Args:
         memory: encoder and sequence model, already on its device.
-        gamma: discount, in [0, 1].
-        tau: fraction of the online heads that enters the target heads each update, in (0, 1].
-        lr: Adam's learning rate, above 0; of the temperature too.
         hidden_dims: widths of each head's hidden layers.
         alpha: the temperature, at least 0; if it is learned, the one to begin with.
         target_entropy: None for a fixed temperature; else it is learned, such that the policy's
@@ -67,13 +65,17 @@ class SACD(SoftActor):
         dropout_scope: Literal["everywhere", "gradient"],
         freeze_critic: bool,
     ) -> None:
-        policy = policy_network(memory, hidden_dims)
-        super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
+        super().__init__(memory, gamma, tau, lr, hidden_dims, alpha, target_entropy, dropout_scope)
         heads = TwinHeads(memory.output_dim, hidden_dims, memory.n_action)
         self.heads = heads.to(self.device)
         self.target_heads = frozen_copy(self.heads)
         self.freeze_critic = freeze_critic
-        self.optimizer = adam(chain(policy.parameters(), heads.parameters()), lr)
+        self.optimizer = adam(chain(self.policy.parameters(), heads.parameters()), lr)
+        self.networks = {"policy": self.policy, "heads": self.heads}
+        self.targets_and_optimizers = {
+            "target_heads": self.target_heads,
+            "optimizer": self.optimizer,
+        }
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step on the batch.
@@ -110,12 +112,6 @@ class SACD(SoftActor):
         self.learn_temperature(metrics["entropy"])
         return metrics
 
-    def networks(self) -> dict[str, nn.Module]:
-        return {"policy": self.policy, "heads": self.heads}
-
-    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {"target_heads": self.target_heads, "optimizer": self.optimizer}
-
 
 class SeparateSACD(SoftActor):
     """Policy and critic with a memory each; the target network is a whole critic.
@@ -143,12 +139,20 @@ class SeparateSACD(SoftActor):
         target_entropy: float | None,
         dropout_scope: Literal["everywhere", "gradient"],
     ) -> None:
-        policy = policy_network(new_memory(), hidden_dims)
-        super().__init__(policy, gamma, tau, lr, alpha, target_entropy, dropout_scope)
+        policy_memory = new_memory()
+        super().__init__(
+            policy_memory, gamma, tau, lr, hidden_dims, alpha, target_entropy, dropout_scope
+        )
         self.critic = Critic(memory, hidden_dims).to(self.device)
         self.target_critic = frozen_copy(self.critic)
         self.critic_optimizer = adam(self.critic.parameters(), lr)
-        self.policy_optimizer = adam(policy.parameters(), lr)
+        self.policy_optimizer = adam(self.policy.parameters(), lr)
+        self.networks = {"policy": self.policy, "critic": self.critic}
+        self.targets_and_optimizers = {
+            "target_critic": self.target_critic,
+            "policy_optimizer": self.policy_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step of the critic on the batch, and one of the policy.
@@ -193,13 +197,3 @@ class SeparateSACD(SoftActor):
         polyak_(self.target_critic, self.critic, self.tau)
         self.learn_temperature(metrics["entropy"])
         return {"loss": metrics["critic_loss"] + metrics["policy_loss"]} | metrics
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {"policy": self.policy, "critic": self.critic}
-
-    def targets_and_optimizers(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
-            "target_critic": self.target_critic,
-            "policy_optimizer": self.policy_optimizer,
-            "critic_optimizer": self.critic_optimizer,
-        }

@@ -31,41 +31,34 @@ class TwinHeads(nn.Module):
         return self.q1(h), self.q2(h)
 
 
-def policy_network(memory: Memory, hidden_dims: Sequence[int]) -> ActionNetwork:
-    """Return a policy: a memory, and a head that gives logits."""
-    return ActionNetwork(memory, hidden_dims, last_init=1e-3)
-
-
 class SoftActor(MemoryAgent):
     """What both variants share: a policy that acts, its temperature, and the soft values."""
 
     def __init__(
         self,
-        policy: ActionNetwork,
+        memory: Memory,
         gamma: float,
         tau: float,
         lr: float,
+        hidden_dims: Sequence[int],
         alpha: float,
         target_entropy: float | None,
         dropout_scope: str,
     ) -> None:
-        super().__init__(policy.memory, gamma, tau, lr, dropout_scope)
+        network = ActionNetwork(memory, hidden_dims, last_init=1e-3)  # its head gives logits
+        super().__init__(network, gamma, tau, lr, dropout_scope)
         if not 0 <= alpha < math.inf or (alpha == 0 and target_entropy is not None):
             least = "above" if target_entropy is not None else "at least"
             raise ValueError(f"alpha must be {least} 0, got {alpha}")
         if target_entropy is not None and not 0 <= target_entropy <= 1:
             raise ValueError(f"target_entropy must be null or in [0, 1], got {target_entropy}")
-        self.policy = policy.to(self.device)
+        self.policy = self.actor
         self.alpha = torch.tensor(alpha, dtype=torch.float32, device=self.device)
         self.target_entropy: float | None = None
         if target_entropy is not None:
-            self.target_entropy = target_entropy * math.log(policy.memory.n_action)
+            self.target_entropy = target_entropy * math.log(memory.n_action)
             self.log_alpha = self.alpha.log().requires_grad_()
             self.alpha_optimizer = adam([self.log_alpha], lr)
-
-    @property
-    def actor(self) -> ActionNetwork:
-        return self.policy
 
     def choose(self, values: Tensor, explore: bool) -> Tensor:
         """Return actions (B,) int64: sampled from the policy if ``explore``, else its mode."""

@@ -84,8 +84,8 @@ class GridVec(Lockstep):
     ``horizon`` is the sum of ``frames``, the steps of the phases. The observation after a phase's
     last step is already the next phase's first, so what happens in a last step is rewarded but not
     seen. In the second phase an apple pays ``apple_reward`` and is back ``respawn_every`` + 1 steps
-    later. Rewards are float64 (B,). After an episode's last step ``info["success"]``, bool (B,),
-    tells whether its third phase was rewarded; the last step is terminated, nothing is truncated.
+    later. After an episode's last step ``info["success"]``, bool (B,), tells whether its third
+    phase was rewarded; the last step is terminated, nothing is truncated.
 
     The state is in the arrays ``t``, ``phase``, ``frame``, ``has_key`` (B,), ``player`` (B, 2) as
     (row, column), ``board`` (B, 7, 11) and ``choices``: to be read, not written.
@@ -204,24 +204,11 @@ class GridVec(Lockstep):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Images, dict[str, Any]]:
-        """Start an episode in every environment, or in those that ``reset_mask`` names.
+        """Start episodes.
 
-        Every call draws all choices of B episodes from ``np_random`` whatever the options are, so
-        that fixing some leaves the others as they were.
-
-        Args:
-            seed: Makes a new generator; None keeps the present one.
-            options: Internal choices by name, each once for all or with a leading B. Cells are
-                (row, column): ``start_explore``, ``start_reward``, and the task's own. ``apples``:
-                the cells with apples (num_apples, 2). One that the room fixes must agree with it.
-                ``reset_mask``: bool (B,), at least one True; the other environments stay as they
-                are, and so do their observations.
-
-        Returns:
-            The observations, uint8 (B, 3, 5, 5), and an empty ``info``.
-
-        Raises:
-            ValueError: An option is unknown or its value bad; the message names it.
+        Options are internal choices by name, each once for all or with a leading B. Cells are
+        (row, column): ``start_explore``, ``start_reward``, and the task's own. ``apples``: the
+        cells with apples (num_apples, 2). One that the room fixes must agree with it.
         """
         options = options or {}
         mask = self.read_mask(options, self.option_names)
@@ -239,19 +226,6 @@ class GridVec(Lockstep):
         return self._observe(), {}
 
     def step(self, actions: Ints) -> tuple[Images, Rewards, Bools, Bools, dict[str, Any]]:
-        """Do one step in every environment.
-
-        Args:
-            actions: Integers (B,) from 0 to 3.
-
-        Returns:
-            Observations uint8 (B, 3, 5, 5), rewards float64 (B,), terminated and truncated bool
-            (B,), and ``info``: ``success`` bool (B,) once an episode is over, else nothing.
-
-        Raises:
-            gymnasium.error.ResetNeeded: An environment's episode is over, or never began.
-            ValueError: The actions are not integers from 0 to 3, one per environment.
-        """
         target = self.cell + MOVES[self.read_actions(actions)]
         flat = self.codes.reshape(-1)  # a view
         self.cell = np.where(PASSABLE[flat[self._origin + target]], target, self.cell)

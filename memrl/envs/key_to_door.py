@@ -74,18 +74,10 @@ class KeyToDoorVec(GridVec):
         """Build it; see :class:`memrl.envs.gridworld.GridVec` for what is not listed.
 
         Args:
-            num_envs: B.
             length: Steps of the distractor phase; None for what ``frames`` says, or else 60.
             frames: Steps of the three phases; None for 15, ``length`` and 10 (15 with "cca").
-            final_reward: For entering the door with the key.
-            apple_reward: Of each apple.
-            respawn_every: R.
-            num_apples: Apples in the distractor phase.
             reward_room: "sr": a small room whose door is at a fixed place. "cca": the explore
                 room upside down, the door being anywhere in its lower half.
-            render_mode: None or "rgb_array".
-
-        Raises ValueError, whose message begins with the name of what is out of range.
         """
         if reward_room not in REWARD_ROOMS:
             raise ValueError(f"reward_room must be 'sr' or 'cca', got {reward_room!r}")

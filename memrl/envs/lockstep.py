@@ -21,6 +21,15 @@ Rewards = NDArray[np.float64]
 class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     """B environments whose episodes all have ``horizon`` steps and end by being terminated.
 
+    ``reset`` starts an episode in every environment, or in those that the option ``reset_mask``,
+    bool (B,) with at least one True, names; the others stay as they are. It draws every choice of
+    B episodes from ``np_random`` whatever the options are, so that fixing some leaves the others,
+    and later episodes, as they were. An option that is unknown or bad is a ValueError that names
+    it.
+
+    ``step`` takes integers (B,) and returns observations (B, ...), rewards float64 (B,), terminated
+    and truncated bool (B,), and ``info``. It raises what ``read_actions`` raises.
+
     The steps made are in ``t``, int64 (B,): to be read, not written.
     """
 
@@ -38,10 +47,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         n_action: int,
         render_mode: str | None,
     ) -> None:
-        """Set up spaces and counters.
-
-        Raises ValueError, whose message begins with the name of what is out of range.
-        """
+        """Raise ValueError, whose message begins with the name of what is out of range."""
         check_integer("num_envs", num_envs, 1)
         if render_mode not in (None, *self.metadata.get("render_modes", ())):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")

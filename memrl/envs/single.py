@@ -19,11 +19,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     """
 
     def __init__(self, vec: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
-        """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset.
-
-        Raises:
-            ValueError: ``vec`` has more than one environment.
-        """
+        """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset."""
         if vec.num_envs != 1:
             raise ValueError(f"num_envs must be 1, got {vec.num_envs}")
         self.vec = vec
@@ -42,17 +38,14 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         return obs[0], _first(info)
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Do one step. Errors are the vector environment's."""
         obs, reward, terminated, truncated, info = self.vec.step(np.asarray(action)[None])
         return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the vector environment's picture, uint8 (height, width, 3), if it draws any."""
         pictures: Any = self.vec.render() if self.render_mode else None
         return pictures[0] if pictures else None
 
     def close(self) -> None:
-        """Close the vector environment."""
         self.vec.close()
 
     # Gymnasium's public ``np_random`` and ``np_random_seed`` read and write these two, and so does

@@ -46,10 +46,11 @@ class TMazeVec(Lockstep):
     Otherwise ``(x, y, e)``, or with ``expose_goal`` ``(x, y, g)``, g being the goal's side from
     that first time on. ``add_timestep`` appends the number of steps made.
 
-    Rewards are float64 (B,). The last step pays ``goal_reward`` in the goal's arm, else 0. Every
-    other step pays ``distract_reward`` at the oracle, plus ``penalty`` by ``penalty_rule``: "late"
-    when the agent is behind the pace of one cell a step, x < t - oracle_length, t counting this
-    step; "not_right" for any action but 0 once t > oracle_length, wherever the agent stands.
+    The last step of an episode is terminated; nothing is truncated. It pays ``goal_reward`` in the
+    goal's arm, else 0. Every other step pays ``distract_reward`` at the oracle, plus ``penalty`` by
+    ``penalty_rule``: "late" when the agent is behind the pace of one cell a step, x < t -
+    oracle_length, t counting this step; "not_right" for any action but 0 once t > oracle_length,
+    wherever the agent stands.
 
     The state is in the arrays ``x``, ``y``, ``t``, ``goal`` (int64) and ``oracle_visited`` (bool),
     all (B,): to be read, not written.
@@ -113,6 +114,13 @@ class TMazeVec(Lockstep):
         super().__init__(num_envs, episode_length, self._box(episode_length), 4, render_mode)
         self._set_up()
 
+    def _set_up(self) -> None:
+        self.x: Ints = np.full(self.num_envs, self.oracle_length)
+        self.y: Ints = np.zeros(self.num_envs, np.int64)
+        self.goal: Ints = np.zeros(self.num_envs, np.int64)
+        self.oracle_visited: Bools = np.zeros(self.num_envs, np.bool_)
+        self._exposure: Ints = np.zeros(self.num_envs, np.int64)
+
     def _box(self, episode_length: int) -> gymnasium.spaces.Box:
         low, high = [-1, -1], [1, 1]
         if not self.ambiguous_position:
@@ -121,33 +129,10 @@ class TMazeVec(Lockstep):
             low, high = [*low, 0], [*high, episode_length]
         return gymnasium.spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
 
-    def _set_up(self) -> None:
-        self.x: Ints = np.full(self.num_envs, self.oracle_length)
-        self.y: Ints = np.zeros(self.num_envs, np.int64)
-        self.goal: Ints = np.zeros(self.num_envs, np.int64)
-        self.oracle_visited: Bools = np.zeros(self.num_envs, np.bool_)
-        self._exposure: Ints = np.zeros(self.num_envs, np.int64)
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Obs, dict[str, Any]]:
-        """Start an episode in every environment, or in those that ``reset_mask`` names.
-
-        Every call draws B sides from ``np_random`` whatever the options are, so that fixing some
-        leaves the later ones as they were.
-
-        Args:
-            seed: Makes a new generator; None keeps the present one.
-            options: ``goal``: the goal's side, -1 or +1, as one number or (B,).
-                ``reset_mask``: bool (B,), at least one True; the other environments stay as they
-                are, and so do their observations.
-
-        Returns:
-            The observations, float32 (B, D), and an empty ``info``.
-
-        Raises:
-            ValueError: An option is unknown or its value bad; the message names it.
-        """
+        """Start episodes; the option ``goal`` is the goal's side, -1 or +1, one number or (B,)."""
         goal, mask = self._read_options(options or {})
         super().reset(seed=seed)
         drawn = 2 * self.np_random.integers(2, size=self.num_envs) - 1
@@ -160,19 +145,6 @@ class TMazeVec(Lockstep):
         return self._observe(), {}
 
     def step(self, actions: Ints) -> tuple[Obs, Rewards, Bools, Bools, dict[str, Any]]:
-        """Do one step in every environment.
-
-        Args:
-            actions: Integers (B,) from 0 to 3.
-
-        Returns:
-            Observations float32 (B, D), rewards float64 (B,), terminated and truncated bool (B,),
-            an empty ``info``. The last step of an episode is terminated; nothing is truncated.
-
-        Raises:
-            gymnasium.error.ResetNeeded: An environment's episode is over, or never began.
-            ValueError: The actions are not integers from 0 to 3, one per environment.
-        """
         action = self.read_actions(actions)
         self.t = self.t + 1
         # An action moves along x or along y, never both; x moves off the arms, y at the junction.
@@ -269,7 +241,6 @@ class Variant(TMazeVec):
         add_timestep: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        """Build it; arguments and errors are those of :class:`TMazeVec`."""
         super().__init__(
             num_envs=num_envs,
             length=length,

@@ -70,22 +70,14 @@ class VisualMatchVec(GridVec):
         """Build it; see :class:`memrl.envs.gridworld.GridVec` for what is not listed.
 
         Args:
-            num_envs: B.
             length: Steps of the distractor phase; None for what ``frames`` says, or else 60.
             frames: Steps of the three phases; None for 15, ``length`` and 15.
-            final_reward: For visiting the square of the target's colour.
-            apple_reward: Of each apple.
-            respawn_every: R.
-            num_apples: Apples in the distractor phase.
             passive: Wall the player in during the first phase; else it can walk about in
                 Key-to-Door's first room, where any wall cell may be the coloured one.
             colours: Which of red, green, blue are at b, c, e. "per_env": a permutation drawn when
                 this object is seeded, for all its environments and episodes; so training and
                 evaluation have different ones five times out of six (the published program).
                 "shared": red, green, blue, always. "per_episode": a new permutation every time.
-            render_mode: None or "rgb_array".
-
-        Raises ValueError, whose message begins with the name of what is out of range.
         """
         if colours not in MEANINGS:
             raise ValueError(f"colours must be one of {', '.join(MEANINGS)}, got {colours!r}")
@@ -113,7 +105,6 @@ class VisualMatchVec(GridVec):
         self._arranged_by: np.random.Generator | None = None  # drawn once from each generator
 
     def draw_choices(self) -> dict[str, NDArray[Any]]:
-        """Draw every internal choice of B episodes, whatever the options are."""
         if self._arranged_by is not self.np_random:
             self._arranged_by = self.np_random
             self._arrangement = self.np_random.permutation(3)
@@ -126,7 +117,6 @@ class VisualMatchVec(GridVec):
         return super().draw_choices() | {"target": target, "colours": HUES[order]}
 
     def read_option(self, name: str, value: Any) -> NDArray[Any]:
-        """Return a given choice as ``draw_choices`` returns it."""
         if name == "target":
             given = self.batched(name, value, (), "U")
             if not np.isin(given, LETTERS).all():

@@ -78,7 +78,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         except Exception as error:  # torch raises many kinds for a torn or foreign file
             raise CannotContinue(f"{path}: {' '.join(str(error).split())[:200]}") from error
         return config, agent, path.name
-    newest = checkpoint.read(folder)
+    newest = checkpoint.load(folder)
     if newest is None:
         nothing = f"no {checkpoint.WEIGHTS}, no checkpoint"
         raise ConfigError(f"{folder}: nothing to watch yet ({nothing})")

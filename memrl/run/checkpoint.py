@@ -22,20 +22,9 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
 def load(folder: Path) -> tuple[dict[str, Any], str] | None:
     """Return the newest checkpoint that can be read and its file's name; None if there is none.
 
-    If the newest cannot be read, it is removed: the next save must not put it in place of the one
-    before.
-
     Raises:
         CannotContinue: there are checkpoints, and none can be read.
     """
-    newest = read(folder)
-    if newest and newest[1] != NEWEST:
-        (folder / NEWEST).unlink(missing_ok=True)
-    return newest
-
-
-def read(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """Do the same without changing the folder, which another process may be using."""
     import torch
 
     problems = []

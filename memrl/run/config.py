@@ -85,21 +85,16 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
     unknown = re.match(r"Could not override '([^']*)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
-        if unknown[1].startswith("hydra.launcher.additional_parameters"):
-            return f"{_as_given(unknown[1])}: an option that is new needs a + in front"
-        return (
-            f"{_as_given(unknown[1])}: no such key; {suggest(unknown[1], _known_keys(unknown[1]))}"
-        )
+        key = unknown[1]
+        names = {re.split("[=@]", given.lstrip("+~"))[0]: given for given in reversed(sys.argv[1:])}
+        if key.startswith("hydra.launcher.additional_parameters"):
+            return f"{names.get(key, key)}: an option that is new needs a + in front"
+        return f"{names.get(key, key)}: no such key; {suggest(key, _known_keys(key))}"
     several = re.match(r"Ambiguous value for argument '([^']*)'", text)
     if several:
         return f"{several[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
     lines = [text, str(error.__cause__)] if error.__cause__ else [text]
     return " ".join(" ".join(lines).split())
-
-
-def _as_given(key: str) -> str:
-    given = (a for a in sys.argv[1:] if a.lstrip("+~").partition("=")[0].partition("@")[0] == key)
-    return next(given, key)
 
 
 def _known_keys(key: str) -> list[str]:
@@ -115,10 +110,7 @@ def _known_keys(key: str) -> list[str]:
         if group in groups and (CONF / group / f"{option}.yaml").exists():
             chosen.append(argument)
     section = key.rpartition(".")[0]
-    known = [
-        name
-        for name in flatten(dict(compose_config(chosen)))
-        if name.rpartition(".")[2] not in LABELS
-    ]
+    names = flatten(dict(compose_config(chosen)))
+    known = [name for name in names if name.rpartition(".")[2] not in LABELS]
     beside = [name for name in known if name.rpartition(".")[0] == section]
     return (beside or known) + ([] if section else groups)

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from memrl.interfaces import Logger
 from memrl.run.tables import TABLES
 
 PACKAGES = {"TensorBoard": "tensorboard", "WandB": "wandb"}  # an extra of that name installs it
-
-
-class Loggers:
-    """Sends every row to several loggers, in order."""
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
-        self.loggers = loggers
-
-    def write(self, table: str, row: Mapping[str, float]) -> None:
-        for logger in self.loggers:
-            logger.write(table, row)
-
-    def close(self, exit_code: int) -> None:
-        for logger in self.loggers:
-            logger.close(exit_code)
 
 
 class TensorBoard:

@@ -7,9 +7,10 @@ import math
 import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memrl.trainer import Trainer
+if TYPE_CHECKING:
+    from memrl.trainer import Trainer
 
 LIVE_S, PLAIN_S = 0.2, 10.0  # between lines on a terminal, and elsewhere
 
@@ -31,10 +32,10 @@ class Progress:
 
     def begin(self) -> None:
         """Measure from where the trainer stands now."""
-        trainer = self.trainer
+        counters = self.trainer.counters
         self.start = time.perf_counter()
-        self.start_steps, self.start_updates = trainer.counters.env_steps, trainer.counters.updates
-        self.start_progress = trainer.progress
+        self.start_steps, self.start_updates = counters.env_steps, counters.updates
+        self.start_progress = self.trainer.progress
         self.next = self.start + (LIVE_S if self.live else PLAIN_S)
 
     def __call__(self) -> bool:
@@ -59,41 +60,34 @@ class Progress:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of ``status.json`` that change as training goes on."""
-        t = self.trainer
+        c, progress = self.trainer.counters, self.trainer.progress
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        gained = t.progress - self.start_progress
+        gained = progress - self.start_progress
         return {
-            "progress": round(t.progress, 4),
-            "env_steps": t.counters.env_steps,
-            "episodes": t.counters.episodes,
-            "updates": t.counters.updates,
-            "last_return": t.counters.last_return,
-            "env_steps_per_s": round((t.counters.env_steps - self.start_steps) / seconds, 2),
-            "eta_s": round((1 - t.progress) / gained * seconds, 1) if gained > 0 else None,
+            "progress": round(progress, 4),
+            "env_steps": c.env_steps,
+            "episodes": c.episodes,
+            "updates": c.updates,
+            "last_return": c.last_return,
+            "env_steps_per_s": round((c.env_steps - self.start_steps) / seconds, 2),
+            "eta_s": round((1 - progress) / gained * seconds, 1) if gained > 0 else None,
         }
 
     def line(self) -> str:
         """Return episode, speed, loss, last return and remaining time."""
-        t, fields = self.trainer, self.fields()
+        c, fields = self.trainer.counters, self.fields()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        if "loss" in t.counters.cycle_metrics:
-            self.loss = t.counters.cycle_metrics["loss"].item() / t.counters.cycle_updates
-        last, eta = fields["last_return"], fields["eta_s"]
-        parts = [
-            f"{fields['progress']:4.0%}",
-            f"episode {t.counters.episodes:,}",
-            f"{fields['env_steps_per_s']:,.0f} env steps/s",
-            f"{(t.counters.updates - self.start_updates) / seconds:,.1f} updates/s",
-            "loss -" if self.loss is None else f"loss {self.loss:.2g}",
-            "return -" if last is None else f"return {last:.2f}",
-            *(
-                []
-                if math.isnan(t.counters.last_success)
-                else [f"success {t.counters.last_success:.2f}"]
-            ),
-            "ETA -" if eta is None else f"ETA {clock(eta)}",
-        ]
-        return " | ".join(parts)
+        if "loss" in c.cycle_metrics:
+            self.loss = c.cycle_metrics["loss"].item() / c.cycle_updates
+        success = "" if math.isnan(c.last_success) else f"success {c.last_success:.2f} | "
+        return (
+            f"{fields['progress']:4.0%} | episode {c.episodes:,} | "
+            f"{fields['env_steps_per_s']:,.0f} env steps/s | "
+            f"{(c.updates - self.start_updates) / seconds:,.1f} updates/s | "
+            f"loss {'-' if self.loss is None else format(self.loss, '.2g')} | "
+            f"return {'-' if c.last_return is None else format(c.last_return, '.2f')} | {success}"
+            f"ETA {'-' if fields['eta_s'] is None else clock(fields['eta_s'])}"
+        )
 
 
 def clock(seconds: float) -> str:

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
 
 Parameters = dict[str, Any]  # name -> annotation
 
 
-class TopLevel(TypedDict):
-    """The keys that belong to no group."""
-
-    seed: int
-    device: Literal["auto", "cpu", "cuda"]
-    threads: int
-    precision: Literal["float32", "tf32", "bf16", "auto"]
-    update: Literal["eager", "compiled", "graphed"]
-    batch_size: int
-    num_envs: int
-    updates_per_step: float
-    context_len: int | None
-    replay_capacity: int | None
-    dropout: float
-    attention_dropout: float
-    checkpoint_minutes: float
-    sweep: str
-
-
-TOP_LEVEL = get_type_hints(TopLevel)
+TOP_LEVEL: Parameters = {  # the keys that belong to no group
+    "seed": int,
+    "device": Literal["auto", "cpu", "cuda"],
+    "threads": int,
+    "precision": Literal["float32", "tf32", "bf16", "auto"],
+    "update": Literal["eager", "compiled", "graphed"],
+    "batch_size": int,
+    "num_envs": int,
+    "updates_per_step": float,
+    "context_len": int | None,
+    "replay_capacity": int | None,
+    "dropout": float,
+    "attention_dropout": float,
+    "checkpoint_minutes": float,
+    "sweep": str,
+}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -54,9 +50,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 
-PLAIN_SECTIONS = {
-    "budget": "memrl.trainer.Trainer"
-}  # sections without a ``_target_``, and their readers
+PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 
 BUILT = {  # parameters that memrl passes: they are not keys of the section
@@ -146,14 +140,11 @@ def parameters_of(target: str) -> Parameters | None:
     """
     module, _, name = str(target).rpartition(".")
     try:
-        spec = importlib.util.find_spec(module) if module else None
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise LookupError(f"no module {module}")
-    try:
         code = importlib.import_module(module)
     except Exception as error:  # a user's own module may raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not module or f"{module}.".startswith(f"{missing}."):
+            raise LookupError(f"no module {module}") from None
         raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error
     if not hasattr(code, name):
         local = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]

@@ -17,12 +17,13 @@ from omegaconf import OmegaConf
 from memrl.interfaces import Logger
 from memrl.run import checkpoint, files
 from memrl.run.identity import differences
+from memrl.run.learning_curve import learning_curve
 from memrl.run.lock import locked
-from memrl.run.logger import Loggers
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
+from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import Status, state_of
-from memrl.run.tables import CsvTables
+from memrl.run.tables import CsvTables, read_table
 
 if TYPE_CHECKING:
     from memrl.trainer import Trainer
@@ -52,13 +53,9 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        text = path.read_bytes()
-        with contextlib.suppress(yaml.YAMLError):  # yaml in C is fast, OmegaConf is not
-            saved = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            if isinstance(saved, dict) and not differences(saved, config):
-                return
-        saved = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # OmegaConf and yaml raise many kinds
+        # YAML's parser in C is fast, OmegaConf's is not.
+        saved = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except Exception as error:  # yaml raises many kinds
         raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
     changed = differences(saved if isinstance(saved, dict) else {}, config)
     if changed:
@@ -71,7 +68,6 @@ def train_in_folder(
     trainer: Trainer,
     config: Mapping[str, Any],
     versions: Mapping[str, Any],
-    checkpoint_minutes: float,
     open_logger: LoggerOpener,
 ) -> None:
     """Train to the end in the run's folder, which is locked meanwhile.
@@ -90,8 +86,8 @@ def train_in_folder(
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             with Status(folder, versions) as status, Signals() as signals:
-                session = Session(folder, trainer, status, signals, checkpoint_minutes)
-                session.train(open_logger)
+                minutes = config["checkpoint_minutes"]
+                Session(folder, trainer, status, signals, minutes).train(open_logger)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException:
@@ -132,14 +128,13 @@ class Session:
         signals: Signals,
         checkpoint_minutes: float,
     ) -> None:
-        from memrl.run.progress import Progress
-
         self.folder = folder
         self.trainer = trainer
         self.status = status
         self.signals = signals
         self.interval_s = checkpoint_minutes * 60
         self.progress = Progress(trainer)
+        self.extra: Logger | None = None  # besides the csv files
         self.next_save = time.monotonic() + self.interval_s
 
     def restore(self) -> dict[str, int]:
@@ -150,19 +145,20 @@ class Session:
         state, name = newest
         if name != checkpoint.NEWEST:
             log.warning(f"{checkpoint.NEWEST} is missing or torn; continuing from {name}")
+            # The next save must not put it in place of the one before.
+            (self.folder / checkpoint.NEWEST).unlink(missing_ok=True)
         self.trainer.load_state_dict(state["trainer"])
         return dict(state["csv_sizes"])
 
     def train(self, open_logger: LoggerOpener) -> None:
         """Train to the end, and leave the run done, stopped or failed."""
         trainer = self.trainer
-        extra = None
         try:
             self.tables = CsvTables(self.folder, self.restore())
             self.progress.begin()
             # Within a cycle the row of the current step is still to come.
-            extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
-            trainer.logger = Loggers([self.tables] + ([extra] if extra else []))
+            self.extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
+            trainer.logger = self
             self.describe()
             trainer.fit(self.boundary)
             self.finish()
@@ -176,16 +172,23 @@ class Session:
                     cause=in_one_line(error),
                     **self.progress.fields(),
                 )
-            if extra:
-                extra.close(1)
+            self.close(1)
             raise
-        if extra:
-            extra.close(0)
+        self.close(0)
+
+    def write(self, table: str, row: Mapping[str, float]) -> None:
+        self.tables.write(table, row)
+        if self.extra:
+            self.extra.write(table, row)
+
+    def close(self, exit_code: int) -> None:
+        if self.extra:
+            self.extra.close(exit_code)
 
     def describe(self) -> None:
         """Log what is about to run, and on what."""
         trainer, counters, fields = self.trainer, self.trainer.counters, self.status.fields
-        replay, weights = trainer.replay, [w for _, w in trainer.agent.named_parameters()]
+        replay, weights = trainer.replay, dict(trainer.agent.named_parameters()).values()
         log.info(f"run: {self.folder}")
         log.info(
             f"{sum(w.numel() for w in weights):,} parameters on {trainer.device}; "
@@ -218,31 +221,25 @@ class Session:
 
     def finish(self) -> None:
         """Write weights and learning curve; the run is done once its status says so."""
-        from memrl.run.learning_curve import learning_curve
-        from memrl.run.progress import clock
-        from memrl.run.tables import read_table
-
         trainer = self.trainer
         checkpoint.save_weights(self.folder, trainer.agent.weights())
         table = read_table(self.folder / "eval.csv")
         try:
-            name, path = self.folder.name, self.folder / "learning_curve.png"
-            picture: Path | None = learning_curve(table, name, path)
+            path = self.folder / "learning_curve.png"
+            picture: Path | None = learning_curve(table, self.folder.name, path)
         except OSError:
             raise
         except Exception as error:  # a plot that fails must not lose a trained agent
             picture = None
             log.warning(f"no learning curve: {error}")
         self.progress.end()
-        self.status.write(**self.progress.fields() | {"state": "done", "progress": 1.0, "eta_s": 0})
+        self.status.write(**self.progress.fields() | {"state": "done", "eta_s": 0})
         checkpoint.remove(self.folder)
-        recent = table["eval/return"][-10:]
+        c, recent = trainer.counters, table["eval/return"][-10:]
         outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
-        if not math.isnan(trainer.counters.last_success):
-            success = fmean(table["eval/success"][-10:])
-            outcome += f", success {trainer.counters.last_success:.2f} ({success:.2f})"
+        if not math.isnan(c.last_success):
+            outcome += f", success {c.last_success:.2f} ({fmean(table['eval/success'][-10:]):.2f})"
         log.info(
-            f"done: {outcome} after {trainer.counters.episodes:,} episodes, "
-            f"{trainer.counters.env_steps:,} env steps, {trainer.counters.updates:,} updates "
-            f"in {clock(trainer.seconds())}; curve: {picture}"
+            f"done: {outcome} after {c.episodes:,} episodes, {c.env_steps:,} env steps, "
+            f"{c.updates:,} updates in {clock(trainer.seconds())}; curve: {picture}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -61,15 +60,12 @@ class Status:
     def __init__(self, folder: Path, versions: Mapping[str, Any]) -> None:
         self.path = folder / "status.json"
         before = read_status(folder)
-        past = before.get("versions")
-        past = past if isinstance(past, dict) else {}
-        changed = [
-            f"{key}: {past[key]} -> {versions[key]}"
-            for key in versions
-            if key in past and past[key] != versions[key]
+        past = before.get("versions") or {}
+        self.changed = past.get("changed", []) + [
+            f"{key}: {past[key]} -> {new}"
+            for key, new in versions.items()
+            if past.get(key, new) != new
         ]
-        earlier = past.get("changed")
-        self.changed = [*(earlier if isinstance(earlier, list) else []), *changed]
         self.fields = Fields(
             **{key: before[key] for key in CARRIED if key in before},
             command=typed_command() or before.get("command"),
@@ -110,11 +106,9 @@ class Status:
 
 def record_end(folder: Path, state: str, cause: str) -> None:
     """Write the end of a run whose own process could not; the folder's lock must be held."""
-    before = read_status(folder)
-    known = {f.name: before[f.name] for f in dataclasses.fields(Fields) if f.name in before}
-    ended = {"state": state, "cause": cause, "updated": time.time()}
-    ended |= {"host": socket.gethostname(), "job_id": job_id()}
-    _write(folder / "status.json", vars(Fields(**known | ended)))
+    ended = Fields(state=state, cause=cause)
+    now = {key: getattr(ended, key) for key in ("state", "cause", "updated", "host", "job_id")}
+    _write(folder / "status.json", vars(ended) | read_status(folder) | now)
 
 
 def _write(path: Path, fields: Mapping[str, Any]) -> None:

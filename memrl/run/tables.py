@@ -26,15 +26,14 @@ class CsvTables:
 
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         self.paths = {table: folder / f"{table}.csv" for table in TABLES}
+        self.sizes = {table: sizes.get(table, 0) for table in TABLES}
+        self.headers: dict[str, str] = {}
         for table, path in self.paths.items():
-            size = sizes.get(table, 0)
-            have = path.stat().st_size if path.exists() else 0
+            size, have = self.sizes[table], path.stat().st_size if path.exists() else 0
             if have < size:
                 raise CannotContinue(
                     f"{path} has {have} bytes, the checkpoint counts {size}; {START_OVER}"
                 )
-        self.sizes = {table: sizes.get(table, 0) for table in TABLES}
-        self.headers = dict.fromkeys(TABLES, "")
         for table, path in self.paths.items():
             with naming(path), open(path, "a+b") as file:
                 file.truncate(self.sizes[table])
@@ -47,7 +46,11 @@ class CsvTables:
         if self.headers[table] not in ("", header):  # of another version of the program
             raise CannotContinue(f"{path} has other columns than {header.strip()}")
         text = "" if self.headers[table] else header
-        data = (text + ",".join(_cell(value) for value in row.values()) + "\n").encode()
+        data = (
+            text
+            + ",".join(repr(v if isinstance(v, int) else float(v)) for v in row.values())
+            + "\n"
+        ).encode()
         with naming(path), open(path, "ab") as file:
             file.write(data)
         self.headers[table] = header
@@ -58,13 +61,6 @@ class CsvTables:
         for path in self.paths.values():
             with naming(path), open(path, "ab") as file:
                 os.fsync(file.fileno())
-
-    def close(self, exit_code: int) -> None:
-        """Nothing is left to write."""
-
-
-def _cell(value: float) -> str:
-    return repr(value) if isinstance(value, int) else repr(float(value))
 
 
 Column = npt.NDArray[np.float64]
@@ -95,20 +91,9 @@ def read_table(path: Path) -> Table:
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
     lines = [line.rstrip("\r") for line in lines]
     names = lines[0].split(",") if lines else []
-    if not any(lines[1:]):
-        return {name: np.empty(0) for name in names}
-    try:
-        values = np.loadtxt(lines[1:], delimiter=",", ndmin=2, comments=None)
-        return dict(zip(names, values.T.copy(), strict=True))
-    except ValueError:  # such as for an empty cell
-        return _read_by_row(path, names, lines[1:])
-
-
-def _read_by_row(path: Path, names: list[str], lines: list[str]) -> Table:
-    """Do the same row by row, which allows empty cells."""
     rows: list[list[float]] = []
     problem = None
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
         cells = line.split(",")
@@ -120,7 +105,7 @@ def _read_by_row(path: Path, names: list[str], lines: list[str]) -> Table:
             shown = line if len(line) <= 40 else f"{line[:40]}..."
             problem = f"{path.name}, line {number}: {len(names)} numbers expected, got {shown!r}"
             break
-    values = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
     table = dict(zip(names, values.T.copy(), strict=True))
     if problem:
         raise TornTable(problem, table)
