@@ -220,7 +220,7 @@ def test_columns(name: str, done: Path) -> None:
 def test_status_keys(done: Path) -> None:
     content = status(done)
     assert list(content) == (
-        "state cause progress env_steps episodes updates last_return env_steps_per_s eta_s "
+        "state cause command progress env_steps episodes updates last_return env_steps_per_s eta_s "
         "started updated host pid job_id attempt versions"
     ).split(" ")
     expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
