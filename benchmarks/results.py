@@ -37,6 +37,12 @@ from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, score
 write(score(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"], Look())
 """
+COMMAND = """
+import contextlib
+from memrl.__main__ import main
+with contextlib.suppress(SystemExit):
+    main({arguments})
+"""
 STAGES = {
     "import memrl.results": "import memrl.results",
     "load": "from memrl.results.runs import load; load('{folder}')",
@@ -46,9 +52,10 @@ STAGES = {
     "load, lengths.png": DRAW.replace("{name}", "lengths"),
     "load, curves.png": DRAW.replace("{name}", "curves"),
     "load, profiles.png": DRAW.replace("{name}", "profiles"),
-    "load, report.html": "from memrl.__main__ import main; main(['report', '{folder}'])",
-    "load, export to csv": "from memrl.__main__ import main; main(['export', '{folder}', "
-    "'--output', '{folder}/all.csv'])",
+    "load, report.html": COMMAND.replace("{arguments}", "['report', '{folder}']"),
+    "load, export to csv": COMMAND.replace(
+        "{arguments}", "['export', '{folder}', '--output', '{folder}/all.csv']"
+    ),
 }
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import memrl
 from memrl.run.outcome import exit_status, log_to_console, reader_may_leave
@@ -47,7 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_arguments(parser)
         given = parser.parse_args(rest)
         log_to_console()
-        sys.exit(exit_status(lambda: command.run(given)))
+        sys.exit(exit_status(lambda: _run(command, given)))
+
+
+def _run(command: ModuleType, given: argparse.Namespace) -> int | None:
+    with reader_may_leave():
+        status: int | None = command.run(given)
+        return status
+    return 0  # the reader has left
 
 
 if __name__ == "__main__":

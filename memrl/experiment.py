@@ -39,7 +39,7 @@ NAMED_GROUPS = ("env", "algo", "seq_model")  # their names are in the names of r
 
 
 def resolve(cfg: DictConfig) -> Config:
-    """Return the config as plain resolved values, checked as far as possible without torch.
+    """Return the config as plain resolved values, checked as far as possible before it is built.
 
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
@@ -57,8 +57,9 @@ def resolve(cfg: DictConfig) -> Config:
         raise ConfigError(f"logger={needed}: not installed; {install}")
     if config["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
-    # Before anything that a table gives for a length: the ranges of the task.
-    make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1).close()
+    # The task's own ranges first: a table has no entry for a length that is out of range.
+    with closing(make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1)):
+        pass
     config = dict(leaves(cfg, ""))
     check_types(config)
     check_ranges(config)
@@ -73,7 +74,8 @@ def folder_of(config: Config) -> Path:
     """
     default = default_config(config)
     if default is None:
-        named = ", ".join(f"{group}={config[group]['name']}" for group in NAMED_GROUPS)
+        groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
+        named = ", ".join(f"{group}={config[group]['name']}" for group in groups)
         raise ConfigError(f"{named}: a group's name must be that of its file in conf/")
     return OUTPUTS / str(config["sweep"]) / identity.run_name(config, default)
 
@@ -140,6 +142,18 @@ def refusals(prefix: str) -> Iterator[None]:
         raise ConfigError(prefix + str(error)) from None
 
 
+@contextlib.contextmanager
+def closing(resource: Any) -> Iterator[Any]:
+    """Close an environment, or what has some; that it fails to close is no failure of a run."""
+    try:
+        yield resource
+    finally:
+        try:
+            resource.close()
+        except Exception:
+            log.debug("an environment failed to close", exc_info=True)
+
+
 def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> Any:
     """Build the task's vector environment; one that draws nothing does not get ``render_mode``."""
     from gymnasium.vector import AutoresetMode
@@ -164,7 +178,7 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
         keys = ("threads", "precision", "device", "update")
         device = machine.prepare(**{key: config[key] for key in keys})
     torch.manual_seed(config["seed"])
-    with contextlib.closing(make_env(config, 1)) as env:
+    with closing(make_env(config, 1)) as env:
         spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
@@ -273,8 +287,10 @@ def run(cfg: DictConfig) -> Path:
         Busy: another process works on this run.
         Stopped: by a signal; everything is saved.
     """
-    with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError):
+    with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError, OSError):
         config = dict(leaves(cfg, ""))
+        check_types(config, groups=["logger"])  # what is no part of a run's identity
+        check_ranges(config)
         folder = folder_of(config)
         if session.is_done(folder, config):  # before torch is imported
             log.info(f"already done: {folder}")
@@ -305,6 +321,6 @@ def train(config: Config, folder: Path) -> None:
         available = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
         return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 
-    with contextlib.closing(trainer):
+    with closing(trainer):
         software = versions(config, trainer.device.type)
         session.train_in_folder(folder, trainer, config, software, open_logger)

@@ -256,8 +256,10 @@ class Trainer:
 
     def close(self) -> None:
         """Close both environments."""
-        self.env.close()
-        self.eval_env.close()
+        try:
+            self.env.close()
+        finally:
+            self.eval_env.close()
 
     # --- interruption ----------------------------------------------------------------------------
 

@@ -603,3 +603,10 @@ def test_names_that_end_in_dots_stay_below_the_output(
     (copy() / "inner").mkdir()
     assert command(f"{LSTM1.name}/inner/..")[0] == 0
     assert [path.name for path in (tmp_path / "outputs" / "original").iterdir()] == [LSTM1.name]
+
+
+def test_the_same_seed_again_is_another_run(tmp_path: Path) -> None:
+    for name in ("first", "again"):
+        shutil.copytree(LOGS / "tmaze_passive_L10_lstm_ep600_seed1", tmp_path / "logs" / name)
+        import_log(tmp_path / "logs" / name, tmp_path / "outputs" / "original")
+    assert [run.state for run in load(tmp_path / "outputs" / "original")] == ["done", "done"]

@@ -242,6 +242,13 @@ def test_the_weights_are_those_that_were_evaluated(done: Path) -> None:
     assert dict(zip(header, rows[-1], strict=True))["eval/return"] == repr(mean_return)
 
 
+@pytest.mark.parametrize("bad", ["device=bogus", "checkpoint_minutes=-1", "num_envs=1.0"])
+def test_a_bad_value_is_refused_for_a_run_that_is_done_too(bad: str, done: Path) -> None:
+    code, _, err = run_py(done.parents[2], *TINY, bad)
+    assert code == 2
+    assert err.startswith(f"error: {bad.partition('=')[0]}") and err.count("\n") == 1
+
+
 def test_the_same_command_again_changes_nothing_and_imports_no_torch(done: Path) -> None:
     before = contents(done)
     code, out, err = run_py(done.parents[2], *TINY, python=("-X", "importtime"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -225,6 +226,18 @@ def test_a_run_that_cannot_begin_has_failed_each_time(launcher: str, launch: Lau
         assert f"outputs/runs: 1 run ({count}); to start: 1\n" in process.out
         assert "there is no CUDA device here" in process.err
         assert states(launch) == {"seed=0": "failed"}
+
+
+def test_a_failure_that_cannot_be_recorded_fails_the_sweep(launch: Launch, tmp_path: Path) -> None:
+    """A file is in the place of its folder."""
+    sweep = (*LOCAL, "hydra/launcher=basic")
+    planned = launch(*sweep, "hydra.launcher.dry_run=true")
+    assert planned.wait() == 0, planned.output
+    (name,) = re.findall(r"tmaze\S+,seed=\d+", planned.out)
+    (tmp_path / "outputs" / "runs").mkdir(parents=True)
+    (tmp_path / "outputs" / "runs" / name).touch()
+    process = launch(*sweep)
+    assert process.wait() == 1, process.output
 
 
 def test_a_process_that_dies_before_its_run_has_a_folder_is_no_secret(

@@ -9,8 +9,7 @@ from pathlib import Path
 from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, score
 from memrl.run.outcome import ConfigError
-
-SHOWN = 10  # how many runs are named, of possibly hundreds
+from memrl.sweep.progress import SHOWN
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:

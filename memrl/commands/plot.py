@@ -6,11 +6,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from memrl.commands.arguments import SHOWN, add_runs, number, output_folder, read_runs, some_of
+from memrl.commands.arguments import add_runs, number, output_folder, read_runs, some_of
 from memrl.results.drawing import FORMATS, SCALES, Look
 from memrl.results.figures import FIGURES, write
 from memrl.results.text import as_text, how_many, left_out
 from memrl.run.outcome import below_cwd
+from memrl.sweep.progress import SHOWN
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

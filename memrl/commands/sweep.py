@@ -18,12 +18,11 @@ from memrl.run.outcome import CannotContinue, ConfigError, below_cwd
 from memrl.run.schema import check_types
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
-from memrl.sweep.progress import code_note, code_of, counts
+from memrl.sweep.progress import SHOWN, code_note, code_of, counts
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.states import ONGOING, State, Sweep, look
 from memrl.sweep.submissions import Run
 
-SHOWN = 10  # how many runs are named, of possibly hundreds
 WATCH_S = 5.0
 
 

@@ -41,11 +41,10 @@ from memrl.run.outcome import (
 )
 from memrl.sweep.launch import launch
 from memrl.sweep.launchers import Launcher
-from memrl.sweep.progress import code_note, counts, status_command
+from memrl.sweep.progress import SHOWN, code_note, counts, status_command
 from memrl.sweep.states import ONGOING, State, Sweep, look
 from memrl.sweep.submissions import Run
 
-SHOWN = 10  # how many runs are named, of possibly hundreds
 TABLE_LINES = 40  # a longer table of scores is not printed at the end of a sweep
 
 GROUPS = {
@@ -163,9 +162,11 @@ def help_text() -> str:
 
 def start(runs: Sequence[Run], launcher: Launcher) -> int:
     """Start the missing runs of a sweep; conclude it if it ends here; return the exit status."""
-    if not launch(runs, launcher):
+    failed = launch(runs, launcher)
+    if failed is None:
         return 0
-    return conclude(look(runs[0].folder.parent, runs, others=True), runs)
+    status = conclude(look(runs[0].folder.parent, runs, others=True), runs)
+    return FAILED if failed else status  # also of a run whose failure could not be recorded
 
 
 def conclude(sweep: Sweep, requested: Collection[Run]) -> int:

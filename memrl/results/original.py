@@ -1,4 +1,4 @@
-"""Log folders of the original program (Ni et al. 2023) as run folders of ours.
+"""Log folders of the original program (Ni et al. 2023), turned into run folders.
 
 A log folder has ``flags.txt``, which holds the settings, and ``progress.csv``.
 """

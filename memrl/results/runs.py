@@ -87,8 +87,8 @@ class Run(submissions.Run):
 def load(*folders: Path | str) -> list[Run]:
     """Read all runs of sweeps, of folders of sweeps, or single ones.
 
-    Runs that were asked for and have not begun are in the list, and so are folders that cannot be
-    read or hold no run. Of a run and its copies the one that went furthest counts.
+    Runs that have not begun are in the list, and so are folders that cannot be read or hold no run.
+    Of a run and its copies the one that went furthest counts.
 
     Raises:
         OSError: there is no such folder.
@@ -101,11 +101,16 @@ def load(*folders: Path | str) -> list[Run]:
 
 
 def _mark_copies(runs: Sequence[Run]) -> None:
-    """Of runs with the same identity, started under the same sweep's name, leave one to count."""
+    """Of runs with the same identity, started under the same sweep's name, leave one to count.
+
+    Imported logs have no sweep: there, the same seed again is another run.
+    """
     counted: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: (run.state != State.DONE, -run.env_steps)):
         key = repr((run.config.get("sweep"), identity(run.config)))
-        if run.config and (first := counted.setdefault(key, run)) is not run:
+        if {"seed", "sweep"} <= run.config.keys() and (
+            first := counted.setdefault(key, run)
+        ) is not run:
             run.state, run.cause = DUPLICATE, f"of {first.folder}"
 
 

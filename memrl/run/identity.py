@@ -51,8 +51,8 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     """Name a run after what distinguishes it.
 
-    ``<env>-<length>,<algo>,<seq_model>[,key=value of whatever else is not default],seed=<n>``;
-    over 150 characters the middle becomes 8 hex digits of its sha256.
+    ``<env>-<length>,<algo>,<seq_model>[,key=value of what is not default],seed=<n>``; over 150
+    characters the middle becomes 8 hex digits of its sha256.
 
     Args:
         config: the resolved config.

@@ -35,7 +35,7 @@ def job_id() -> str | None:
 
 
 def this_process() -> dict[str, Any]:
-    """Return what tells this process from every other one, on any host, before and after."""
+    """Return what identifies this process among all processes, of any host and any time."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "host": socket.gethostname(),
@@ -163,7 +163,7 @@ def _file_system_time(folder: Path) -> float:
     """Return the time by the clock that dates files, which may be that of a file server."""
     with (
         naming(folder),
-        tempfile.TemporaryFile(dir=folder, prefix=".lock.", suffix=".tmp") as file,
+        tempfile.TemporaryFile(dir=folder, prefix=".time.") as file,
     ):
         return os.fstat(file.fileno()).st_mtime
 

@@ -76,14 +76,25 @@ def exit_status(do: Callable[[], int | None]) -> int:
 
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """Write no traceback when standard output is a pipe whose reader has left, as ``head`` does."""
+    """Print for as long as somebody reads: a pipe may be closed early, as ``head`` does.
+
+    An exit status that is on its way is kept.
+    """
     try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
+        yield
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+        raise
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log_to_console() -> None:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -66,12 +66,13 @@ BUILT = {  # parameters that memrl passes: they are not keys of the section
 }
 
 
-def check_types(config: Mapping[str, Any]) -> None:
+def check_types(config: Mapping[str, Any], groups: Collection[str] | None = None) -> None:
     """Check every key of a config against the annotation of the parameter that reads it.
 
     Args:
         config: plain nested values; strings that begin with "${" are not resolved yet, and are
             skipped.
+        groups: the sections to check besides the keys of none; None checks all, and imports torch.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
@@ -81,7 +82,7 @@ def check_types(config: Mapping[str, Any]) -> None:
     for missing in sorted(TOP_LEVEL.keys() - top.keys()):
         raise ConfigError(f"{missing} is missing")
     for path, section in config.items():
-        if not isinstance(section, Mapping):
+        if not isinstance(section, Mapping) or (groups is not None and path not in groups):
             continue
         target = PLAIN_SECTIONS.get(path, section.get("_target_"))
         if target is None:

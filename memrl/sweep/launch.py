@@ -32,8 +32,8 @@ from memrl.sweep.submissions import Run, Submission
 POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
 
 
-def launch(runs: Sequence[Run], launcher: Launcher) -> bool:
-    """Start the missing runs of a sweep; return True once all have ended, False if jobs continue.
+def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
+    """Start the missing runs of a sweep; return how many failed here, or None if jobs continue.
 
     Args:
         runs: all runs of the sweep, in one sweep's folder.
@@ -52,12 +52,11 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> bool:
         _require_slurm(launcher)
     if launcher.dry_run:
         _dry_run(look(folder, runs), launcher)
-        return False
+        return None
     if isinstance(launcher, Slurm):
         return _on_slurm(folder, runs, launcher)
-    if due := _due(look(folder, runs), launcher):
-        _on_this_machine(due, launcher)
-    return True
+    due = _due(look(folder, runs), launcher)
+    return _on_this_machine(due, launcher) if due else 0
 
 
 def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
@@ -95,17 +94,18 @@ def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
 # --- on this machine ------------------------------------------------------------------------------
 
 
-def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> None:
+def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
+    """Train these runs; return how many failed, or were killed."""
     record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
     record.write()
     with record.driven():
         if isinstance(launcher, Local):
-            _in_processes(record, launcher.n_jobs)
-        else:
-            _one_by_one(record)
+            return _in_processes(record, launcher.n_jobs)
+        return _one_by_one(record)
 
 
-def _one_by_one(record: Submission) -> None:
+def _one_by_one(record: Submission) -> int:
+    failed = 0
     os.environ["MEMRL_CODE"] = snapshot.label(record.code)
     for n, run in record.runs.items():
         if n in record.cancelled:
@@ -116,10 +116,12 @@ def _one_by_one(record: Submission) -> None:
             line, status = failure
             print(f"error: {line}", file=sys.stderr, flush=True)
             if status != BUSY:
+                failed += 1
                 note_failure(run.folder, line)
+    return failed
 
 
-def _in_processes(record: Submission, n_jobs: int) -> None:
+def _in_processes(record: Submission, n_jobs: int) -> int:
     runs = list(record.runs.values())
     folder = runs[0].folder.parent
     print(f"{n_jobs} at a time; output: {below_cwd(record.folder / 'log')}")
@@ -131,13 +133,14 @@ def _in_processes(record: Submission, n_jobs: int) -> None:
     except Stopped as stopped:
         print(f"{stopped}; the same command continues this sweep", file=sys.stderr)
         stopped.leave()
+    return len(pool.failed)
 
 
 # --- on a cluster --------------------------------------------------------------------------------
 
 
-def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> bool:
-    """Submit the missing runs; return True if none is queued or running afterwards."""
+def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
+    """Submit the missing runs; return None if some are queued or running afterwards, else 0."""
     (folder / submissions.FOLDER).mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / submissions.FOLDER):  # two commands would submit each run twice
@@ -148,12 +151,12 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> bool:
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
     if not due and not sweep.goes_on:
-        return True
+        return 0
     if not launcher.wait:
         print(f"state: {status_command(folder)}")
-        return False
+        return None
     _wait(folder, runs)
-    return True
+    return 0
 
 
 def _require_slurm(launcher: Slurm) -> None:

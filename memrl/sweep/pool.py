@@ -1,7 +1,7 @@
 """Executes a submission's runs as child processes, several at a time.
 
-SLURM jobs and ``hydra/launcher=local`` use it. A run that fails does not affect the others, and
-torch is imported in the children only.
+SLURM jobs and ``hydra/launcher=local`` use it. A run that fails does not affect the others. This
+module imports no torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What was submitted: a folder ``outputs/<sweep>/.submissions/<name>/`` for each submission.
 
-It is complete before anything starts, so whatever dies, it is known which runs were asked for.
+It is complete before anything starts, so whatever dies, it is known which runs belong to the sweep.
 """
 
 from __future__ import annotations
