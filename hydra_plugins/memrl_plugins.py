@@ -60,7 +60,7 @@ class Sweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> NoReturn:
         """Start the sweep, and end the process with its exit status."""
-        from memrl.commands.train import start
+        from memrl.commands.start import start
         from memrl.sweep.compose import compose_runs
 
         assert self.config is not None and self.hydra_context is not None

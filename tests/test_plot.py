@@ -13,7 +13,7 @@ from conftest import ROOT, Process
 from made import make_run, make_sweep
 
 from memrl.__main__ import main
-from memrl.commands import train
+from memrl.commands import start
 from memrl.results import figures
 from memrl.results.drawing import FORMATS, Look
 from memrl.results.figures import FIGURES, draw
@@ -143,7 +143,7 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
     found = score(load(folder), PROTOCOLS["last"])
     assert draw("lengths", found, Look(), "svg") is None
     assert draw("curves", found, Look(), "svg")
-    assert [path.name for path in train.draw_scores(folder)] == ["curves.png"]
+    assert [path.name for path in start.draw_scores(folder)] == ["curves.png"]
 
 
 # --- that they stay the same ---------------------------------------------------------------------

@@ -164,7 +164,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 
 def retry(folder: Path, given: argparse.Namespace) -> int:
     """Start the sweep again as it was last started, including failed runs."""
-    from memrl.commands.train import start
+    from memrl.commands.start import start
 
     sweep = look(folder)
     runs = [run for run in sweep.runs if run.submission]
