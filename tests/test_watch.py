@@ -218,6 +218,15 @@ def test_a_bad_argument_is_refused_by_name(arguments, capsys):
     assert f"error: {BAD[arguments]}" in capsys.readouterr().err
 
 
+def test_steps_past_the_end_are_refused(runs, tmp_path, capsys):
+    output = tmp_path / "strip.png"
+    folder = str(runs["tmaze_passive", "lstm"])
+    with pytest.raises(SystemExit) as caught:
+        watch([folder, "--output", str(output), "--steps", "98,99"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: --steps must be at most 5, got 98,99\n"
+
+
 def test_torn_weights_are_named(runs, tmp_path, capsys):
     source = runs["tmaze_passive", "lstm"]
     (tmp_path / "config.yaml").write_bytes((source / "config.yaml").read_bytes())

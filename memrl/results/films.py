@@ -215,13 +215,23 @@ def animation(films: Sequence[Film], title: str, fps: float) -> bytes:
 
 
 def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> bytes:
-    """Return a PNG with a row for each film: these steps of it, or six evenly spaced ones."""
+    """Return a PNG with a row for each film: these steps of it, or six evenly spaced ones.
+
+    Raises:
+        ConfigError: no film has one of these steps.
+    """
     rows = []
     for number, film in enumerate(films, start=1):
         n = len(film.reward)
         chosen = np.linspace(0, n, min(6, n + 1)).round().astype(int) if steps is None else steps
         rows.append([frame(film, int(t), f"{title}, episode {number}") for t in chosen if t <= n])
-    width, height = rows[0][0].size
+    cells = [cell for row in rows for cell in row]
+    if not cells:
+        longest = max(len(film.reward) for film in films)
+        raise ConfigError(
+            f"--steps must be at most {longest}, got {','.join(map(str, steps or ()))}"
+        )
+    width, height = cells[0].size
     image = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
