@@ -47,13 +47,13 @@ class Sweeper(BasicSweeper):
         section = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         assert isinstance(section, dict)
         name = section.pop("_target_").rpartition(".")[2]
-        if name not in LAUNCHERS:
+        if name not in KEYS_BY_CLASS:
             known = ", ".join(launchers.LAUNCHERS)
             raise ConfigError(f"hydra/launcher: {name} is not memrl's; choose from {known}")
         keys = {str(key): value for key, value in section.items()}
-        check_section("hydra.launcher.", keys, LAUNCHERS[name])
+        check_section("hydra.launcher.", keys, KEYS_BY_CLASS[name])
         try:
-            self.chosen = LAUNCHERS[name](**keys)
+            self.chosen = KEYS_BY_CLASS[name](**keys)
         except ValueError as error:
             raise ConfigError(f"hydra.launcher.{error}") from None
         self.hydra_context, self.config = hydra_context, config
@@ -109,7 +109,7 @@ class SlurmLauncher(MemrlLauncher):
     KEYS = launchers.Slurm
 
 
-LAUNCHERS = {cls.__name__: cls.KEYS for cls in (BasicLauncher, LocalLauncher, SlurmLauncher)}
+KEYS_BY_CLASS = {cls.__name__: cls.KEYS for cls in (BasicLauncher, LocalLauncher, SlurmLauncher)}
 
 # A file in conf/ would clash with Hydra's own entry of this name, which this one replaces.
 ConfigStore.instance().store(

@@ -10,8 +10,7 @@ from memrl.commands.arguments import file_ending
 from memrl.results.export import export
 from memrl.results.runs import load
 from memrl.run.outcome import ConfigError
-
-TABLES = ("eval", "train")
+from memrl.run.tables import TABLES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""From folders to runs: what ran, what became of it, what it measured.
+"""From folders to runs: what ran, how it ended, what it measured.
 
 Only files are read; where a sweep was submitted to SLURM, ``squeue`` is asked once.
 """

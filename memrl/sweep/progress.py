@@ -26,12 +26,12 @@ def counts(sweep: Sweep) -> str:
 
 
 def status_command(folder: Path) -> str:
-    """Return the command that shows a sweep's state, to be given where we are."""
+    """Return the command that shows a sweep's state, for the current folder."""
     return f"python -m memrl sweep status {shlex.quote(below_cwd(folder))}"
 
 
 def code_of(run: Run) -> str | None:
-    """Return the label of the code that a run was started from, or None if nobody knows."""
+    """Return the label of the code that a run was started from, or None if it is unknown."""
     versions = run.status.get("versions")
     if isinstance(versions, dict) and versions.get("code"):
         return str(versions["code"])
@@ -39,7 +39,7 @@ def code_of(run: Run) -> str | None:
 
 
 def code_note(sweep: Sweep) -> str | None:
-    """Say so if a sweep's runs were started from different code."""
+    """Return a line if a sweep's runs were started from different code, else None."""
     codes = Counter(filter(None, map(code_of, sweep.runs)))
     if len(codes) < 2:
         return None

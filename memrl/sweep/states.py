@@ -16,7 +16,7 @@ from memrl.sweep.submissions import Run, Submission, load_all
 
 
 class State(StrEnum):
-    """What a run does."""
+    """The state of a run."""
 
     MISSING = "missing"  # requested, never submitted
     QUEUED = "queued"

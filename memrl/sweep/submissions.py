@@ -46,7 +46,7 @@ class Run:
     """A run: its config, its folder, and what is known of it.
 
     Attributes:
-        config: resolved, nested; empty if nobody knows it.
+        config: resolved, nested; empty if it is unknown.
         folder: ``outputs/<sweep>/<run>``, which need not exist.
         submission: the last one that names it, or None.
         index: its place there.
@@ -76,12 +76,12 @@ class Run:
 
     @property
     def node(self) -> str:
-        """The host it runs on, or ran on last; empty if nobody knows."""
+        """The host it runs on, or ran on last; empty if it is unknown."""
         host = str(self.status.get("host") or "")
         return (self.job.node if self.job and not self.job.waiting else "") or host
 
     def number(self, key: str) -> float | None:
-        """Return a number of its status; None if it has none, whatever else stands there."""
+        """Return a number of its status; None if it is missing or no number."""
         return number(self.status, key)
 
 
