@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import io
 import logging
 import os
 import re
@@ -129,16 +130,21 @@ def wait_until(condition: Callable[[], object], process: Process | None = None) 
 
 @functools.cache
 def _warm_up() -> None:
-    """Do a run in this process, so that no fork of it has to import and to set up what a run uses.
+    """Do a run and a sweep's figure in this process, so that no fork has to import and set up.
 
-    An optimiser's first step alone imports for seconds.
+    An optimiser's first step alone imports for seconds, and so do the statistics of a figure. The
+    run is as short as the tests' own, whose defaults are then composed already.
     """
+    from memrl.commands import plot, report, start, sweep, train  # noqa: F401
     from memrl.experiment import run
     from memrl.run.config import compose_config
+    from memrl.sweep import compose, launch  # noqa: F401
 
-    overrides = ["device=cpu", "env.length=2", "budget=smoke", "budget.train_episodes=1"]
+    overrides = ["device=cpu", "env.length=5", "budget=smoke", "budget.train_episodes=1"]
     with tempfile.TemporaryDirectory() as cwd, contextlib.chdir(cwd), torch.random.fork_rng():
-        run(compose_config(overrides))
+        folder = run(compose_config(overrides))
+        with contextlib.redirect_stdout(io.StringIO()):
+            start.draw_scores(folder.parent)
 
 
 def _be_the_command_line(
