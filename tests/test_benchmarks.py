@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
+import runpy
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,35 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_says_what_it_does(name):
-    command = [sys.executable, str(FOLDER / name), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
-    assert done.returncode == 0, done.stderr
-    text = " ".join(done.stdout.split())
+def test_a_script_says_what_it_does(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / name), run_name="__main__")
+    assert not ended.value.code
+    text = " ".join(capsys.readouterr().out.split())
     first = " ".join((FOLDER / name).read_text().split("\n\n")[0].strip('"').split())
     assert first[:40] in text
 
 
+def sleeper(seconds):
+    return lambda: time.sleep(seconds)
+
+
 def test_things_take_turns_in_processes_of_their_own(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    updates, common = importlib.import_module("updates"), importlib.import_module("common")
-    shared = updates.KINDS["shared"]
-    made = [(updates.reference, "lstm", 2, 1), (updates.ours, "lstm", 2, 1, shared)]
-    times, memory = common.in_turn(made, repetitions=1)
+    common = importlib.import_module("common")
+    times, memory = common.in_turn([(sleeper, 0.01), (sleeper, 0.02)], repetitions=1)
     assert [len(own) for own in times] == [1, 1] and min(map(min, times)) > 0
     assert min(memory) >= 0
     assert common.ratio([4.0, 6.0], [2.0, 2.0]) == 2.5
+
+
+def test_an_update_of_ours_and_one_of_the_reference_can_be_timed(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    updates = importlib.import_module("updates")
+    for update in (
+        updates.reference("lstm", 2, 1),
+        updates.ours("lstm", 2, 1, updates.KINDS["shared"]),
+    ):
+        assert update()["loss"] >= 0
