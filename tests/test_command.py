@@ -1,4 +1,4 @@
-"""The command that was typed: it is recorded, and the report prints it to be given again."""
+"""The command that was typed: it is recorded, and can be given again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Process
-from test_report import printed_commands, report
 from test_run import status, tiny
 
 from memrl.__main__ import main
+from memrl.results.report import commands
 from memrl.results.runs import load
 from memrl.run.command import VARIABLE, remember_command, typed_command
 
 Launch = Callable[..., Process]
-TINY = tiny("lstm")
+TINY = tiny("lstm", "budget.train_episodes=2")
 SWEEP_FILE = """\
 defaults: [config, _self_]
 hydra: {mode: MULTIRUN, sweeper: {params: {seed: "1,2", algo.lr: "1e-3"}}}
@@ -61,7 +61,7 @@ def configs(cwd: Path) -> dict[str, str]:
         (("-cd", "sweeps", "-cn", "figure", *TINY), 2),
     ],
 )
-def test_the_printed_command_gives_the_same_runs_again(
+def test_the_recorded_command_gives_the_same_runs_again(
     arguments: tuple[str, ...], n_runs: int, launch: Launch, tmp_path: Path
 ) -> None:
     (tmp_path / "sweeps").mkdir()
@@ -70,9 +70,7 @@ def test_the_printed_command_gives_the_same_runs_again(
     assert process.wait() == 0, process.output
     for run in load(tmp_path / "outputs"):
         assert status(run.folder)["command"] == f"python run.py {shlex.join(arguments)}"
-    text = report(tmp_path / "outputs")
-    (line,) = printed_commands(text)
-    assert "No command is recorded" not in text
+    (line,) = commands(load(tmp_path / "outputs"))
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "sweeps", again / "sweeps")
     python, program, *given = shlex.split(line)
@@ -87,17 +85,17 @@ def test_a_run_has_the_command_of_the_sweep_that_named_it_first(
     launch: Launch, tmp_path: Path
 ) -> None:
     common = ("-m", *TINY, "sweep=mixed")
-    commands = [(*common, "algo.lr=3e-4,1e30"), (*common, "algo.lr=1e30,1e29")]
-    for arguments in commands:
+    typed = [(*common, "algo.lr=3e-4,1e30"), (*common, "algo.lr=1e30,1e29")]
+    for arguments in typed:
         assert launch(*arguments).wait() == 1
     folder = tmp_path / "outputs" / "mixed"
     retry = launch(first=lambda: sys.exit(main(["sweep", "retry", str(folder)])))
     assert retry.wait() == 1
     records = [json.loads(path.read_text()) for path in folder.glob(".submissions/*/*.json")]
     records.sort(key=lambda record: record["created"])
-    lines = [f"python run.py {shlex.join(arguments)}" for arguments in commands]
+    lines = [f"python run.py {shlex.join(arguments)}" for arguments in typed]
     assert [record["command"] for record in records] == [*lines, None]
     assert sorted(run.command or "" for run in load(folder)) == sorted([*lines, lines[0]])
-    assert printed_commands(report(folder)) == lines
+    assert commands(load(folder)) == lines
     for run in load(folder):
         assert status(run.folder)["command"] in lines

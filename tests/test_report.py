@@ -48,6 +48,12 @@ def report(*folders: Path, protocol: str = "last") -> str:
     return page(runs, score(runs, PROTOCOLS[protocol]), "made")
 
 
+@pytest.fixture(scope="module")
+def text(sweep: Path) -> str:
+    """The report on that sweep."""
+    return report(sweep)
+
+
 class Reader(HTMLParser):
     """Collects links, tables and text."""
 
@@ -89,8 +95,7 @@ def printed_commands(text: str) -> list[str]:
 # --- what is in it -------------------------------------------------------------------------------
 
 
-def test_it_needs_no_other_file_and_no_network(sweep: Path) -> None:
-    text = report(sweep)
+def test_it_needs_no_other_file_and_no_network(text: str) -> None:
     links = Reader(text).links
     assert len(links) == 3
     assert all(link.startswith("data:image/svg+xml;base64,") for link in links)
@@ -98,8 +103,8 @@ def test_it_needs_no_other_file_and_no_network(sweep: Path) -> None:
     assert not re.search(r"https?://|@import|url\(", text)
 
 
-def test_it_has_every_run_with_its_state_and_its_cause(sweep: Path) -> None:
-    read = Reader(report(sweep))
+def test_it_has_every_run_with_its_state_and_its_cause(sweep: Path, text: str) -> None:
+    read = Reader(text)
     head, *rows = read.tables["runs"]
     states = {row[0]: row[head.index("state")] for row in rows}
     assert states == {run.name: str(run.state) for run in load(sweep)}
@@ -112,8 +117,7 @@ def test_it_has_every_run_with_its_state_and_its_cause(sweep: Path) -> None:
     assert "13 of 14 runs counted (1 failed)." in read.text
 
 
-def test_what_a_run_says_cannot_become_part_of_the_page(sweep: Path) -> None:
-    text = report(sweep)
+def test_what_a_run_says_cannot_become_part_of_the_page(text: str) -> None:
     assert CAUSE not in text
     assert CAUSE in html.unescape(text)
     assert Reader(text).tags.count("script") == 1
@@ -132,8 +136,8 @@ def test_its_scores_are_those_of_the_cells(protocol: str, sweep: Path) -> None:
         assert (said["n"], said["requested"]) == (str(len(cell.counted)), str(len(cell.members)))
 
 
-def test_it_says_what_differs_from_the_defaults(sweep: Path) -> None:
-    read = Reader(report(sweep))
+def test_it_says_what_differs_from_the_defaults(text: str) -> None:
+    read = Reader(text)
     rows = [row for table in read.tables.values() for row in table]
     assert ["env.length", "5, 10"] in rows
     assert ["algo.lr", "0.0003", "0.01"] in rows
@@ -173,8 +177,8 @@ def test_it_has_the_commands_in_order_and_says_how_many_runs_have_none(tmp_path:
     assert "No command is recorded for 1 run;" in text
 
 
-def test_it_says_what_it_ran_on_and_what_it_cost(sweep: Path) -> None:
-    read = Reader(report(sweep))
+def test_it_says_what_it_ran_on_and_what_it_cost(text: str) -> None:
+    read = Reader(text)
     rows = [row for table in read.tables.values() for row in table]
     assert ["torch", "2.13.0 (13 runs), 2.12.0 (1 run)"] in rows
     head, *costs = read.tables["costs"]
@@ -199,10 +203,6 @@ def test_a_sweep_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
     assert len(read.tables["scores"]) == 2
 
 
-def test_the_same_data_give_the_same_page(sweep: Path) -> None:
-    assert report(sweep) == report(sweep)
-
-
 # --- the command ---------------------------------------------------------------------------------
 
 
@@ -213,13 +213,13 @@ def command(launch: Launch, *arguments: object) -> Process:
 
 
 def test_the_command_writes_it_into_the_folder(
-    launch: Launch, sweep: Path, originals: Path, tmp_path: Path
+    launch: Launch, sweep: Path, text: str, originals: Path, tmp_path: Path
 ) -> None:
     process = command(launch, sweep)
     assert process.wait() == 0, process.output
     assert process.out.splitlines()[-1].endswith("outputs/made/report.html")
     path = sweep / "report.html"
-    assert path.read_text() == report(sweep)
+    assert path.read_text() == text  # the same data give the same page
     path.unlink()
     process = command(launch, sweep, originals, "--output", tmp_path / "deep" / "both.html")
     assert process.wait() == 0, process.output
@@ -281,10 +281,10 @@ def asked(tmp_path: Path, text: str, script: str) -> dict:
 
 
 @needs_browser
-def test_headers_sort_and_figures_open_large(sweep: Path, tmp_path: Path) -> None:
+def test_headers_sort_and_figures_open_large(text: str, tmp_path: Path) -> None:
     said = asked(
         tmp_path,
-        report(sweep),
+        text,
         """
         const table = document.querySelector("#scores"), heads = [...table.tHead.rows[0].cells];
         const rows = () => [...table.tBodies[0].rows];
@@ -323,9 +323,9 @@ def test_headers_sort_and_figures_open_large(sweep: Path, tmp_path: Path) -> Non
 
 @needs_browser
 @pytest.mark.parametrize("width", [360, 1200])
-def test_it_is_as_wide_as_the_screen(width: int, sweep: Path, tmp_path: Path) -> None:
+def test_it_is_as_wide_as_the_screen(width: int, text: str, tmp_path: Path) -> None:
     """Tables scroll by themselves; the page never does so sideways."""
-    frame = f'<iframe style="width:{width}px;height:900px" srcdoc="{html.escape(report(sweep))}">'
+    frame = f'<iframe style="width:{width}px;height:900px" srcdoc="{html.escape(text)}">'
     script = """
         const frame = document.querySelector("iframe");
         frame.addEventListener("load", () => { const page = frame.contentDocument.documentElement;
@@ -340,9 +340,9 @@ def test_it_is_as_wide_as_the_screen(width: int, sweep: Path, tmp_path: Path) ->
 
 
 @needs_browser
-def test_it_can_be_printed_and_pictured(sweep: Path, tmp_path: Path) -> None:
+def test_it_can_be_printed_and_pictured(text: str, tmp_path: Path) -> None:
     picture, pages = tmp_path / "page.png", tmp_path / "page.pdf"
-    browse(tmp_path, report(sweep), f"--screenshot={picture}", "--window-size=1200,3000")
+    browse(tmp_path, text, f"--screenshot={picture}", "--window-size=1200,3000")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    browse(tmp_path, report(sweep), f"--print-to-pdf={pages}")
+    browse(tmp_path, text, f"--print-to-pdf={pages}")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", pages.read_bytes())) <= 12
