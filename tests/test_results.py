@@ -470,10 +470,10 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 # --- what is imported ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["commands.plot", "commands.report", "commands.export"])
-def test_reading_results_imports_no_torch(module: str) -> None:
+def test_reading_results_imports_no_torch() -> None:
     heavy = "{'torch', 'gymnasium', 'wandb', 'submitit', 'pandas', 'pyarrow'}"
-    code = f"import memrl.{module}, sys; print(*({heavy} & sys.modules.keys()))"
+    code = "import sys; from memrl.commands import export, plot, report; "
+    code += f"print(*({heavy} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -483,39 +483,53 @@ def test_reading_results_imports_no_torch(module: str) -> None:
 # --- files of others -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name, content",
-    [
-        ("status.json", '{"state": "done", "progress": "x", "env_steps": [], "versions": null}'),
-        ("status.json", '{"state": "done", "updated": "yesterday", "host": 7}'),
-        ("status.json", '{"state": "running", "updated": "yesterday"}'),
-        ("status.json", '{"state": 5}'),
-        ("status.json", "[]"),
-        ("config.yaml", "env: null\nseed: x\n"),
-        ("config.yaml", "env: {name: e, length: far}\nseq_model: 7\nseed: [1]\n"),
-        ("config.yaml", "env: {name: e, length: 0.5}\nseq_model: {name: m}\n"),
-        ("config.yaml", "- 1\n"),
-        ("eval.csv", "a,b\n1,2\n"),
-        ("eval.csv", "env_steps,eval/return\n1,nan\n2,nan\n"),
-        ("eval.csv", "env_steps,eval/return\n9,1\n2,0.5\n"),
-        ("eval.csv", "env_steps\n5\n"),
-        ("eval.csv", "env_steps,eval/return,time/seconds\nnan,0.5,\ninf,1,\n"),
-    ],
-)
-def test_whatever_stands_in_its_files_the_others_are_shown(
-    name: str, content: str, tmp_path: Path
+BROKEN = [
+    ("status.json", '{"state": "done", "progress": "x", "env_steps": [], "versions": null}'),
+    ("status.json", '{"state": "done", "updated": "yesterday", "host": 7}'),
+    ("status.json", '{"state": "running", "updated": "yesterday"}'),
+    ("status.json", '{"state": 5}'),
+    ("status.json", "[]"),
+    ("config.yaml", "env: null\nseed: x\n"),
+    ("config.yaml", "env: {name: e, length: far}\nseq_model: 7\nseed: [1]\n"),
+    ("config.yaml", "env: {name: e, length: 0.5}\nseq_model: {name: m}\n"),
+    ("config.yaml", "- 1\n"),
+    ("eval.csv", "a,b\n1,2\n"),
+    ("eval.csv", "env_steps,eval/return\n1,nan\n2,nan\n"),
+    ("eval.csv", "env_steps,eval/return\n9,1\n2,0.5\n"),
+    ("eval.csv", "env_steps\n5\n"),
+    ("eval.csv", "env_steps,eval/return,time/seconds\nnan,0.5,\ninf,1,\n"),
+]
+
+
+def break_runs(cwd: Path, broken: list[tuple[str, str]]) -> list[Run]:
+    """Two runs, and one more for each file with this content."""
+    for seed in range(2 + len(broken)):
+        folder = make_run(cwd, [0.5, 0.75], f"seed={seed}", "sweep=s")
+        if seed > 1:
+            name, content = broken[seed - 2]
+            (folder / name).write_text(content)
+    runs = load(cwd / "outputs" / "s")
+    assert len(runs) == 2 + len(broken)
+    return runs
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_whatever_stands_in_its_files_the_others_are_scored(
+    broken: tuple[str, str], tmp_path: Path
 ) -> None:
+    runs = break_runs(tmp_path, [broken])
+    for protocol in PROTOCOLS.values():
+        assert sum(len(cell.counted) for cell in score(runs, protocol)) >= 2
+    assert len(frame(runs)) >= 5
+
+
+def test_whatever_stands_in_their_files_all_runs_are_shown(tmp_path: Path) -> None:
     from memrl.commands import plot
     from memrl.results.report import page
 
-    for seed in range(3):
-        folder = make_run(tmp_path, [0.5, 0.75], f"seed={seed}", "sweep=s")
-    (folder / name).write_text(content)
-    runs = load(tmp_path / "outputs" / "s")
-    assert len(runs) == 3
+    runs = break_runs(tmp_path, BROKEN)
     for protocol in PROTOCOLS.values():
         found = score(runs, protocol)
-        assert sum(len(cell.counted) for cell in found) >= 2
         assert plot.as_text(found)
-        assert folder.name in page(runs, found, "s")
-    assert len(frame(runs)) >= 5
+        text = page(runs, found, "s")
+        assert [run.name for run in runs if run.name not in text] == []
