@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from typing import Any
 
@@ -148,11 +147,6 @@ def replay(task: str, episodes: list[dict[str, Any]]) -> None:
     np.testing.assert_array_equal(info["success"], [e["success"] for e in episodes])
 
 
-@pytest.mark.parametrize(("task", "e"), RECORDED, ids=names(RECORDED))
-def test_recorded_episodes_replay_one_by_one(task: str, e: dict[str, Any]) -> None:
-    replay(task, [e])
-
-
 def test_recorded_episodes_replay_in_batches() -> None:
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for task, e in RECORDED:
@@ -206,23 +200,6 @@ def test_the_window_is_centred_on_the_player_and_grey_outside() -> None:
     assert (obs[0, :, 3] == 25).all()  # row 6 is wall
 
 
-@pytest.mark.parametrize(
-    ("action", "end"),
-    [(NORTH, (3, 5)), (SOUTH, (5, 5)), (WEST, (4, 4)), (EAST, (4, 6))],
-)
-def test_actions_move_by_one_cell(action: int, end: tuple[int, int]) -> None:
-    env = key_to_door()
-    play(env, [action], **KEY)
-    assert tuple(env.player[0]) == end
-
-
-def test_walls_block() -> None:
-    env = key_to_door((15, 1, 1))
-    for action, end in ((WEST, (4, 3)), (EAST, (4, 7)), (SOUTH, (5, 5))):
-        play(env, [action] * 6, **KEY)
-        assert tuple(env.player[0]) == end
-
-
 def test_the_board_ends_at_its_edge() -> None:
     """Behind the door of the small room one can walk to the edge, and no further."""
     env = key_to_door((4, 1, 20))
@@ -243,20 +220,6 @@ def test_outside_the_small_room_one_can_walk_all_around_it(way: int) -> None:
     assert (np.delete(corner.reshape(3, 25), 12, axis=1) == 204).all()  # board and beyond alike
 
 
-@pytest.mark.parametrize("task", CLASSES)
-def test_each_phase_is_seen_as_long_as_it_should(task: str) -> None:
-    """In observations 0 to F1 - 1, F1 to F1 + F2 - 1, F1 + F2 to T; of the default frames."""
-    env = CLASSES[task](length=4)
-    first, second, last = env.frames
-    env.reset(seed=0)
-    walls = [np.argwhere(env.board[0] == board.WALL).tolist()]
-    for _ in range(env.horizon):
-        env.step(np.array([SOUTH]))
-        walls.append(np.argwhere(env.board[0] == board.WALL).tolist())
-    lengths = [len(list(same)) for _, same in itertools.groupby(walls)]
-    assert lengths == [first, second, last + 1] == [15, 4, 11 if "key" in task else 16]
-
-
 def test_phases_change_within_a_step() -> None:
     """Phase i is given exactly its frames, and its last frame is never seen but in the end."""
     env = key_to_door((3, 4, 2))
@@ -270,13 +233,6 @@ def test_phases_change_within_a_step() -> None:
     assert terminated.all()
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.array([SOUTH]))
-
-
-def test_the_player_of_each_phase_starts_where_it_should() -> None:
-    env = key_to_door((3, 4, 2))
-    for t, place in ((0, (4, 5)), (3, (5, 5)), (7, (3, 5))):
-        play(env, [WEST] * t, **KEY)
-        assert tuple(env.player[0]) == place
 
 
 def test_taking_the_key_pays_nothing_and_shows_white_for_one_frame() -> None:
@@ -333,14 +289,6 @@ def test_the_door_counts_in_the_last_frame() -> None:
         assert info == {}
     _, reward, terminated, _, info = env.step(np.array([NORTH]))
     assert reward == 5 and terminated and info["success"] and info["_success"]
-
-
-def test_apples_do_not_make_a_success() -> None:
-    env = key_to_door((1, 2, 1))
-    apples = [(4, 4), *APPLES[1:]]
-    played = play(env, [SOUTH, NORTH, WEST, SOUTH], **(KEY | {"apples": apples}))
-    rewards = [r for r, _ in played]
-    assert rewards == [0, 0, 1, 0] and not env.success[0]
 
 
 @pytest.mark.parametrize(("start", "door"), [((1, 3), (4, 3)), ((2, 7), (5, 6))])
@@ -518,13 +466,6 @@ def test_wrong_then_right_pays_nothing() -> None:
     played = play(env, [SOUTH] * 4 + WAYS["c"] + [EAST] * 3, target="e")
     assert env.player[0].tolist() == [1, 8]
     assert sum(r for r, _ in played) == 0
-
-
-def test_the_straight_way_along_the_top_runs_over_the_middle() -> None:
-    env = visual_match()
-    played = play(env, [SOUTH] * 4 + WAYS["c"], target="c", colours=RGB)
-    assert colour(played[-2][1], 1, 2) == (0, 255, 0)
-    assert played[-1][0] == 5
 
 
 def test_the_target_has_one_colour_throughout() -> None:

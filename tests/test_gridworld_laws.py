@@ -180,7 +180,7 @@ def purposeful(slow: list[Slow], action: np.ndarray, rng: np.random.Generator) -
     return chosen
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(settings_of(), st.integers(1, 4), seeds)
 def test_the_engine_is_the_rules(chosen: tuple[str, dict[str, Any]], B: int, seed: int) -> None:
     env = build(*chosen, num_envs=B)
@@ -201,7 +201,7 @@ def test_the_engine_is_the_rules(chosen: tuple[str, dict[str, Any]], B: int, see
         assert info["success"].tolist() == [s.success for s in slow]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(settings_of(), seeds)
 def test_rows_that_began_at_different_times_keep_to_the_rules(
     chosen: tuple[str, dict[str, Any]], seed: int
@@ -230,7 +230,7 @@ def test_rows_that_began_at_different_times_keep_to_the_rules(
             assert (env.t[b], env.phase[b], env.frame[b]) == (s.t, s.phase, s.frame)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(settings_of(), st.integers(1, 4), seeds)
 def test_rows_are_single_environments(
     chosen: tuple[str, dict[str, Any]], B: int, seed: int
@@ -250,7 +250,7 @@ def test_rows_are_single_environments(
             assert single_info == ({"success": info["success"][b]} if terminated[b] else {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(settings_of(), seeds)
 def test_invariants(chosen: tuple[str, dict[str, Any]], seed: int) -> None:
     env = build(*chosen, num_envs=3)
@@ -282,7 +282,7 @@ def test_invariants(chosen: tuple[str, dict[str, Any]], seed: int) -> None:
     assert np.bincount(phases, minlength=3).tolist() == [frames[0], frames[1], frames[2] + 1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(settings_of(), seeds)
 def test_a_seed_gives_one_sequence_of_episodes(
     chosen: tuple[str, dict[str, Any]], seed: int

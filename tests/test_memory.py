@@ -19,11 +19,8 @@ T, B, A, OBS = 6, 3, 4, 2
 SPEC = TaskSpec(gymnasium.spaces.Box(-1, 1, (OBS,), np.float32), gymnasium.spaces.Discrete(A), T)
 WIDTH = 24
 MODELS = {
-    "rnn": lambda: Recurrent(WIDTH, "rnn", 9, 1),
-    "gru": lambda: Recurrent(WIDTH, "gru", 9, 1),
     "lstm": lambda: Recurrent(WIDTH, "lstm", 9, 2),
     "gpt": lambda: GPT(WIDTH, 2, 2, "sine", T, 0.1, 0.1),
-    "gpt learned": lambda: GPT(WIDTH, 1, 1, "learned", T, 0.1, 0.1),
     "mlp": lambda: MLP(WIDTH, 9, 1),
 }
 

@@ -106,37 +106,26 @@ def test_all_recorded_episodes_are_replayed() -> None:
     assert sum(len(recorded.goal) for recorded in RECORDED) == 90
 
 
-def _replay(recorded: Recorded, rows: slice) -> None:
-    goal = recorded.goal[rows]
-    env = gymnasium.make_vec(recorded.id, num_envs=len(goal), **recorded.kwargs)
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_recorded_episodes_replay_in_one_batch(recorded: Recorded) -> None:
+    env = gymnasium.make_vec(recorded.id, num_envs=len(recorded.goal), **recorded.kwargs)
     assert isinstance(env, TMazeVec)
     assert env.horizon == len(recorded.action)
-    obs, info = env.reset(seed=0, options={"goal": goal})
+    obs, info = env.reset(seed=0, options={"goal": recorded.goal})
     assert info == {}
     assert obs.dtype == np.float32
     for t in range(env.horizon + 1):
         if t > 0:
-            obs, reward, terminated, truncated, info = env.step(recorded.action[t - 1, rows])
+            obs, reward, terminated, truncated, info = env.step(recorded.action[t - 1])
             assert reward.dtype == np.float64
-            np.testing.assert_array_equal(reward, recorded.reward[t - 1, rows])
-            np.testing.assert_array_equal(terminated, recorded.done[t - 1, rows])
+            np.testing.assert_array_equal(reward, recorded.reward[t - 1])
+            np.testing.assert_array_equal(terminated, recorded.done[t - 1])
             assert not truncated.any()
             assert info == {}
         assert obs in env.observation_space
-        np.testing.assert_array_equal(obs, recorded.obs[t, rows])
-        np.testing.assert_array_equal(np.stack([env.x, env.y], 1), recorded.xy[t, rows])
-        np.testing.assert_array_equal(env.oracle_visited, recorded.visited[t, rows])
-
-
-@pytest.mark.parametrize("recorded", RECORDED)
-def test_recorded_episodes_replay_in_one_batch(recorded: Recorded) -> None:
-    _replay(recorded, slice(None))
-
-
-@pytest.mark.parametrize("recorded", RECORDED)
-def test_recorded_episodes_replay_one_by_one(recorded: Recorded) -> None:
-    for b in range(len(recorded.goal)):
-        _replay(recorded, slice(b, b + 1))
+        np.testing.assert_array_equal(obs, recorded.obs[t])
+        np.testing.assert_array_equal(np.stack([env.x, env.y], 1), recorded.xy[t])
+        np.testing.assert_array_equal(env.oracle_visited, recorded.visited[t])
 
 
 @pytest.mark.parametrize("recorded", RECORDED)
