@@ -89,19 +89,6 @@ def test_the_interquartile_mean_is_that_of_rliable(values: list[float]) -> None:
     assert stats.iqm(array) == pytest.approx(metrics.aggregate_iqm(array[:, None]), abs=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_the_interquartile_mean_of_fewer_than_four_is_the_mean(n: int) -> None:
-    values = np.array([0.0, 0.5, 1.0][:n])
-    assert stats.iqm(values) == stats.mean(values)
-
-
-def test_an_outlier_moves_the_mean_and_not_the_interquartile_mean() -> None:
-    values, spoilt = np.ones(8), np.ones(8)
-    spoilt[3] = -100
-    assert stats.iqm(spoilt) == stats.iqm(values) == 1
-    assert stats.mean(spoilt) < -10
-
-
 def test_lengths_are_resampled_apart() -> None:
     """Two lengths without any spread: resampled as one they would have an interval."""
     estimate = stats.estimate([np.zeros(5), np.ones(5)], stats.mean)
