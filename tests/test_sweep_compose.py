@@ -253,16 +253,3 @@ def test_many_kinds_of_errors_are_counted(master: DictConfig) -> None:
 
 def test_a_sweep_of_one_is_refused_like_a_single_run(master: DictConfig) -> None:
     assert refusal(master, "algo.gamma=2") == ["algo.gamma must be in [0, 1], got 2"]
-
-
-def test_two_names_in_one_sweep_are_refused(master: DictConfig) -> None:
-    (line,) = refusal(master, "sweep=a,b")
-    assert line.startswith("sweep: ")
-
-
-def test_a_replay_that_cannot_hold_an_episode_is_refused_before_anything_runs(
-    master: DictConfig,
-) -> None:
-    lines = refusal(master, "replay_capacity=5,1000")
-    text = "replay_capacity must be at least one episode, 12 slots, got 5 (replay_capacity=5)"
-    assert lines[1:] == [text]

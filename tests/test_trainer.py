@@ -527,28 +527,6 @@ def test_a_run_cut_at_any_boundary_continues_identically(overrides, every):
         assert same(whole_state(other), whole_state(trainer)), f"boundary {number}"
 
 
-def test_two_interruptions_are_as_none():
-    config = config_of(LSTM)
-    whole = real_trainer(config)
-    whole.fit(lambda: None)
-    rows, trainer = [], real_trainer(config)
-    for stop in (4, 7, None):
-        calls = []
-
-        def boundary(calls=calls, stop=stop):
-            calls.append(1)
-            if len(calls) == stop:
-                raise InterruptedError
-
-        try:
-            trainer.fit(boundary)
-        except InterruptedError:
-            data, rows = as_saved(trainer.state_dict()), rows + trainer.logger
-            trainer = real_trainer(config)
-            trainer.load_state_dict(loaded(data))
-    assert rows + trainer.logger == whole.logger
-
-
 def test_a_finished_run_has_nothing_left_to_do():
     config = config_of(LSTM)
     trainer = real_trainer(config)
