@@ -1,7 +1,6 @@
 """Watching: what is drawn is what was played, and where attention looked is where it was."""
 
 import io
-import itertools
 import re
 
 import numpy as np
@@ -26,7 +25,8 @@ TASKS = {
 }
 HORIZON = {"tmaze_passive": 5, "tmaze_active": 33, "visual_match": 12, "key_to_door": 12}
 TINY = ["budget=smoke", "budget.train_episodes=1", "budget.warmup_episodes=1", "batch_size=2"]
-CASES = list(itertools.product(TASKS, ["gpt", "lstm"]))
+CASES = [(task, "gpt") for task in TASKS if task != "tmaze_active"]
+CASES += [(task, "lstm") for task in TASKS if task != "key_to_door"]
 
 
 def tiny(env, seq_model, *more):
