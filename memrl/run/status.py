@@ -70,7 +70,7 @@ class Status:
             **{key: before[key] for key in CARRIED if key in before},
             command=typed_command() or before.get("command"),
             pid=os.getpid(),
-            attempt=int(number(before, "attempt") or 0) + 1,
+            attempt=int(get_number(before, "attempt") or 0) + 1,
             versions={**versions, "changed": self.changed},
         )
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ def state_of(folder: Path) -> str | None:
     return read_status(folder).get("state")
 
 
-def number(status: Mapping[str, Any], key: str) -> float | None:
+def get_number(status: Mapping[str, Any], key: str) -> float | None:
     """Return a field of a status if it is a finite number, else None."""
     value: Any = status.get(key)
     return value if type(value) in (int, float) and math.isfinite(value) else None

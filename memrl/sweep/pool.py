@@ -20,7 +20,7 @@ from tqdm import tqdm
 from memrl.run.lock import locked
 from memrl.run.outcome import BUSY, Busy
 from memrl.run.signals import CONTINUE_ME, Signals
-from memrl.run.status import number, read_status, record_end
+from memrl.run.status import get_number, read_status, record_end
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
@@ -161,7 +161,7 @@ class Pool:
         """Write the run's status, unless the run itself recorded a failure in this attempt."""
         folder = self.submission.cwd / self.submission.runs[child.index].folder
         status = read_status(folder)
-        if status.get("state") == "failed" and (number(status, "updated") or 0) >= child.began:
+        if status.get("state") == "failed" and (get_number(status, "updated") or 0) >= child.began:
             return
         with contextlib.suppress(Busy, OSError):
             folder.mkdir(parents=True, exist_ok=True)

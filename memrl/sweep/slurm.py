@@ -21,7 +21,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from memrl.run.lock import job_id
 from memrl.run.outcome import CannotContinue, Failure
 from memrl.run.signals import EARLY_S, Signals, Stopped
-from memrl.run.status import number, read_status
+from memrl.run.status import get_number, read_status
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.queue import query_queue, squeue
 from memrl.sweep.snapshot import ROOT, label
@@ -201,7 +201,7 @@ def _unfinished_and_failed(submission: Submission, job: int) -> tuple[list[int],
     for n in range(first, min(first + submission.per_job, len(submission.runs))):
         folder, where = submission.runs[n].folder, "finished before"
         status = read_status(submission.cwd / folder)
-        state, updated = status.get("state"), number(status, "updated") or 0
+        state, updated = status.get("state"), get_number(status, "updated") or 0
         if restarted and state == "failed" and updated >= submission.created:
             failed.append(n)
         elif state != "done":

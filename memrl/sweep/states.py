@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.lock import holder
-from memrl.run.status import number, read_status
+from memrl.run.status import get_number, read_status
 from memrl.sweep.queue import Job, query_queue
 from memrl.sweep.submissions import Run, Submission, load_all
 
@@ -80,7 +80,7 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.FAILED, cause
         return State.CANCELLED, "before it started" if state is None else ""
     # What its files say may be older than the last submission, which then decides.
-    updated = number(facts.status, "updated") or 0
+    updated = get_number(facts.status, "updated") or 0
     current = state is not None and updated >= (facts.submitted or 0)
     has_ended = current and (state == "failed" or _was_killed(cause))
     if facts.job and not has_ended:

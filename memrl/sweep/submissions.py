@@ -24,7 +24,7 @@ from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
 from memrl.run.outcome import CannotContinue
-from memrl.run.status import HEARTBEAT_S, number
+from memrl.run.status import HEARTBEAT_S, get_number
 from memrl.sweep.queue import Job
 
 FOLDER = ".submissions"
@@ -82,7 +82,7 @@ class Run:
 
     def number(self, key: str) -> float | None:
         """Return a number of its status; None if it is missing or no number."""
-        return number(self.status, key)
+        return get_number(self.status, key)
 
 
 @dataclass(frozen=True)
