@@ -71,7 +71,9 @@ def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+def number_between(
+    kind: type[int] | type[float], low: float, high: float
+) -> Callable[[str], float]:
     """Return an argument type: a number from ``low`` to ``high``."""
 
     def parse(text: str) -> float:

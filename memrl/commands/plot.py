@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from memrl.commands.arguments import add_runs, number, output_folder, read_runs, some_of
+from memrl.commands.arguments import add_runs, number_between, output_folder, read_runs, some_of
 from memrl.results.drawing import FORMATS, SCALES, Look
 from memrl.results.figures import FIGURES, write
 from memrl.results.text import as_text, how_many, left_out
@@ -37,15 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"some of {', '.join(FORMATS)} (default: png,pdf)",
     )
-    look, inches = Look(), number(float, 1, 50)
+    look, inches = Look(), number_between(float, 1, 50)
     parser.add_argument("--width", type=inches, default=look.width, help="inches (default: 6.5)")
     parser.add_argument("--height", type=inches, help="inches (default: as the content needs)")
     parser.add_argument(
-        "--font-size", type=number(float, 2, 50), default=look.font_size, help="points (default: 9)"
+        "--font-size",
+        type=number_between(float, 2, 50),
+        default=look.font_size,
+        help="points (default: 9)",
     )
     parser.add_argument(
         "--dpi",
-        type=number(int, 20, 2000),
+        type=number_between(int, 20, 2000),
         default=look.dpi,
         help="resolution of png (default: 200)",
     )

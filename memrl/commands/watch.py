@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from memrl.commands.arguments import file_ending, number
+from memrl.commands.arguments import file_ending, number_between
 from memrl.results.films import animation, load_run, play, strip
 from memrl.run.files import write_whole
 from memrl.run.outcome import ConfigError
@@ -22,15 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .gif or .png file (default: watch.gif in the run's folder)",
     )
     parser.add_argument(
-        "--episodes", type=number(int, 1, 1000), default=3, help="number of episodes (default: 3)"
+        "--episodes",
+        type=number_between(int, 1, 1000),
+        default=3,
+        help="number of episodes (default: 3)",
     )
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**63),
+        type=number_between(int, 0, 2**63),
         help="seed of the task (default: that of the run's evaluation)",
     )
     parser.add_argument(
-        "--fps", type=number(float, 0.01, 100), default=6, help="steps per second (default: 6)"
+        "--fps",
+        type=number_between(float, 0.01, 100),
+        default=6,
+        help="steps per second (default: 6)",
     )
     parser.add_argument(
         "--steps",
