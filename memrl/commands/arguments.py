@@ -36,20 +36,20 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_runs(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
+def read_runs(args: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
     """Read the requested runs, and score them.
 
     Raises:
         ConfigError: there are none, or an argument does not fit.
         OSError: there is no such folder.
     """
-    runs = load(*given.folder)
+    runs = load(*args.folder)
     if not any(run.config for run in runs):
-        places = ", ".join(map(str, given.folder))
+        places = ", ".join(map(str, args.folder))
         causes = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
         raise ConfigError(f"{places}: no run{f' ({causes})' if causes else ''}")
     try:
-        return runs, score(runs, PROTOCOLS[given.protocol], given.metric)
+        return runs, score(runs, PROTOCOLS[args.protocol], args.metric)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
 
@@ -63,10 +63,10 @@ def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     """Return an argument type: some of these names, separated by commas."""
 
     def parse(text: str) -> tuple[str, ...]:
-        given = tuple(dict.fromkeys(text.split(",")))
-        if not set(given) <= set(known):
+        names = tuple(dict.fromkeys(text.split(",")))
+        if not set(names) <= set(known):
             raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {text}")
-        return given
+        return names
 
     return parse
 

@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", choices=TABLES, default="eval", help="default: eval")
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the table, and print how many runs are in it."""
-    runs = load(*given.folder)
+    runs = load(*args.folder)
     if not runs:
-        raise ConfigError(f"{', '.join(map(str, given.folder))}: no run")
-    export(runs, given.output, given.table)
-    print(f"{given.output}: {len(runs)} runs")
+        raise ConfigError(f"{', '.join(map(str, args.folder))}: no run")
+    export(runs, args.output, args.table)
+    print(f"{args.output}: {len(runs)} runs")

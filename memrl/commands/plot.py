@@ -61,13 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the figures, and print the scores."""
-    runs, cells = read_runs(given)
-    folder = given.output or output_folder(given.folder)
+    runs, cells = read_runs(args)
+    folder = args.output or output_folder(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    look = Look(**{name: getattr(given, name) for name in Look._fields})
-    written = write(cells, folder, given.figures, given.format, look)
+    look = Look(**{name: getattr(args, name) for name in Look._fields})
+    written = write(cells, folder, args.figures, args.format, look)
     # Only after the files are written: the reader of a pipe may leave, as `head` does.
     print(as_text(cells))
     print(how_many(cells))

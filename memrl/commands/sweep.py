@@ -51,18 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     logs.add_argument("--follow", action="store_true", help="keep printing as the log grows")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run a subcommand in the folder where the sweep was started; return the exit status.
 
     Raises:
         ConfigError: there is no such sweep, or the request cannot be carried out.
         Failure: the sweep's records cannot be read, or SLURM refused.
     """
-    folder = Path(given.folder).absolute()
+    folder = Path(args.folder).absolute()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
-        raise ConfigError(f"{given.folder}: no sweep's folder, {OUTPUTS}/<sweep>")
+        raise ConfigError(f"{args.folder}: no sweep's folder, {OUTPUTS}/<sweep>")
     os.chdir(folder.parents[1])
-    return int(given.do(OUTPUTS / folder.name, given))
+    return int(args.do(OUTPUTS / folder.name, args))
 
 
 def _positive(text: str) -> int:
@@ -113,15 +113,15 @@ def _eta(eta_s: float, run: Run) -> str:
     return f"{hours}{minutes % 60} min" if minutes else "<1 min"
 
 
-def show(folder: Path, given: argparse.Namespace) -> int:
+def show(folder: Path, args: argparse.Namespace) -> int:
     """Print the table of runs."""
     while True:
         sweep = look(folder)
-        text = json.dumps(_as_json(sweep), indent=1) if given.json else _as_text(sweep)
-        if given.watch and sys.stdout.isatty():
+        text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
+        if args.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(text, flush=True)
-        if not given.watch or not sweep.goes_on:
+        if not args.watch or not sweep.goes_on:
             return 0
         time.sleep(WATCH_S)
 
@@ -162,7 +162,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 # --- retry ---------------------------------------------------------------------------------------
 
 
-def retry(folder: Path, given: argparse.Namespace) -> int:
+def retry(folder: Path, args: argparse.Namespace) -> int:
     """Start the sweep again as it was last started, including failed runs."""
     from memrl.commands.start import start
 
@@ -195,10 +195,10 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
 # --- cancel --------------------------------------------------------------------------------------
 
 
-def cancel(folder: Path, given: argparse.Namespace) -> int:
+def cancel(folder: Path, args: argparse.Namespace) -> int:
     """Cancel runs that are queued or running."""
     sweep = look(folder)
-    named = [run for text in given.run for run in _find(sweep, text)] if given.run else sweep.runs
+    named = [run for text in args.run for run in _find(sweep, text)] if args.run else sweep.runs
     chosen = {run.name: run for run in named if run.state in ONGOING}
     # A job with other runs continues: it checks now and then which runs were cancelled.
     shared = {r.job.id for r in sweep.runs if r.job and r.state in ONGOING and r.name not in chosen}
@@ -237,24 +237,24 @@ def _stop_here(run: Run) -> str | None:
 # --- logs ----------------------------------------------------------------------------------------
 
 
-def show_log(folder: Path, given: argparse.Namespace) -> int:
+def show_log(folder: Path, args: argparse.Namespace) -> int:
     """Print the paths of a run's logs, and the end of the last one."""
-    run, *others = matches = _find(look(folder), given.run)
+    run, *others = matches = _find(look(folder), args.run)
     if others:
         names = "\n  ".join(run.name for run in matches[:SHOWN])
-        raise ConfigError(f"{given.run}: {len(matches)} runs have this in their names:\n  {names}")
+        raise ConfigError(f"{args.run}: {len(matches)} runs have this in their names:\n  {names}")
     paths = [path for path in _logs(run) if path.exists()]
     print(f"{run.name}: {run.state}{f': {run.cause}' if run.cause else ''}")
     if not paths:
         print("it has printed nothing yet")
         return 0
     print(*(below_cwd(path) for path in paths), sep="\n", flush=True)
-    if given.follow:
-        command = ["tail", "-n", str(given.lines), "-F", str(paths[-1])]
+    if args.follow:
+        command = ["tail", "-n", str(args.lines), "-F", str(paths[-1])]
         os.execvp(command[0], command)
     for path in paths[-1:] if run.state != State.LOST else paths:
         lines = path.read_text(errors="replace").splitlines()
-        print(f"--- {below_cwd(path)}", *lines[-given.lines :], sep="\n")
+        print(f"--- {below_cwd(path)}", *lines[-args.lines :], sep="\n")
     return 0
 
 

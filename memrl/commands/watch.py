@@ -51,7 +51,7 @@ def _steps(text: str) -> list[int]:
     return sorted(map(int, text.split(",")))
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Play episodes, print how they ended, and write the file.
 
     Raises:
@@ -60,20 +60,20 @@ def run(given: argparse.Namespace) -> None:
     """
     from memrl.trainer import EVAL_SEED_OFFSET
 
-    output = given.output or given.folder / "watch.gif"
-    if given.steps and output.suffix != ".png":
+    output = args.output or args.folder / "watch.gif"
+    if args.steps and output.suffix != ".png":
         raise ConfigError(f"--steps needs an --output that ends with .png, got {output}")
-    config, agent, source = load_run(given.folder)
-    seed = config["seed"] + EVAL_SEED_OFFSET if given.seed is None else given.seed
-    films = play(config, agent, given.episodes, seed)
-    print(f"{given.folder}: {source}")
+    config, agent, source = load_run(args.folder)
+    seed = config["seed"] + EVAL_SEED_OFFSET if args.seed is None else args.seed
+    films = play(config, agent, args.episodes, seed)
+    print(f"{args.folder}: {source}")
     for n, film in enumerate(films, start=1):
         success = "" if film.success is None else f", {'' if film.success else 'no '}success"
         print(f"episode {n}: return {film.reward.sum():.2f}{success}")
     length = f"-{config['env']['length']}" if "length" in config["env"] else ""
     title = f"{config['env']['name']}{length}, {config['seq_model']['name']}"
     if output.suffix == ".gif":
-        write_whole(output, animation(films, title, given.fps))
+        write_whole(output, animation(films, title, args.fps))
     else:
-        write_whole(output, strip(films, title, given.steps))
+        write_whole(output, strip(films, title, args.steps))
     print(output)
