@@ -27,7 +27,7 @@ import pytest
 from conftest import ROOT, Process, at
 from test_run import assert_ended_like, contents, run_in, status
 
-from memrl.sweep.states import State, look
+from memrl.sweep.states import State, read_sweep
 from memrl.sweep.submissions import Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -165,7 +165,7 @@ def preempt() -> None:
 def rows() -> list[Run]:
     """The runs of the only sweep here."""
     found = [path for path in Path("outputs").glob("[!.]*") if path.is_dir()]
-    return look(found[0]).runs if found else []
+    return read_sweep(found[0]).runs if found else []
 
 
 def states() -> list[State]:

@@ -21,7 +21,7 @@ from memrl.run.files import write_whole
 from memrl.run.lock import SILENT_S, holder, this_process
 from memrl.run.status import Status, record_end
 from memrl.sweep import submissions
-from memrl.sweep.states import State, Sweep, is_due, look
+from memrl.sweep.states import State, Sweep, is_due, read_sweep
 from memrl.sweep.submissions import Run, Submission, load_all
 
 SWEEP = Path("outputs", "sweep")
@@ -131,7 +131,7 @@ class Cluster:
             lines.append("|".join(map(str, words)) + "\n")
         answer = self.cwd / "answer"
         answer.write_text("".join(lines)) if answers else answer.unlink(missing_ok=True)
-        return look(SWEEP, [RUNS[name] for name in names])
+        return read_sweep(SWEEP, [RUNS[name] for name in names])
 
     # --- the command of the sweep ----------------------------------------------------------------
 

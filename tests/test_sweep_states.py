@@ -18,7 +18,7 @@ from memrl.run.outcome import CannotContinue
 from memrl.run.status import Status
 from memrl.sweep import submissions
 from memrl.sweep.queue import Job, query_queue
-from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, look
+from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, read_sweep
 from memrl.sweep.submissions import Run, Submission
 
 # A run was submitted at 100; what its files say is from 50, before, or from 150, after.
@@ -206,7 +206,7 @@ def submit(*names: str, launcher: str = "slurm", per_job: int = 1, **changes: An
 
 
 def states() -> dict[str, State]:
-    return {row.name: row.state for row in look(SWEEP).runs}
+    return {row.name: row.state for row in read_sweep(SWEEP).runs}
 
 
 def test_the_queue_by_submission_and_index(squeue: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_squeue_that_fails_or_is_not_there_is_no_empty_queue(
 ) -> None:
     record = submit("a")
     assert query_queue({record.name}) is None
-    sweep = look(SWEEP)
+    sweep = read_sweep(SWEEP)
     assert not sweep.queue_known
     assert [row.state for row in sweep.runs] == [State.QUEUED]
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -272,7 +272,7 @@ def test_the_last_submission_of_a_run_counts(squeue: Path) -> None:
     first = submit("a", "b")
     second = submit("b", created=first.created + 1)
     squeue.write_text(f"{first.name}|1|RUNNING|7_1|n1|None\n{second.name}|0|PENDING|8||Priority\n")
-    rows = {row.name: row for row in look(SWEEP).runs}
+    rows = {row.name: row for row in read_sweep(SWEEP).runs}
     assert rows["b"].submission == second and rows["b"].job_id == "8"
     assert rows["a"].state == State.LOST
 
@@ -359,7 +359,7 @@ def test_what_is_torn_costs_no_other_run(squeue: Path) -> None:
     (torn.folder / "cancelled.json").write_text("3")
     (SWEEP / "e").mkdir()
     (SWEEP / "e" / "status.json").write_text('{"state": "failed", "updated": null}')
-    sweep = look(SWEEP)
+    sweep = read_sweep(SWEEP)
     said = {row.name: str(row.state) for row in sweep.runs}
     assert said == {"a": "lost", "c": "lost", "d": "missing", "e": "failed", "f": "missing"}
     assert {row.name: row.index for row in sweep.runs}["c"] == 2

@@ -20,7 +20,7 @@ from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import SHOWN, code_note, code_of, counts
 from memrl.sweep.snapshot import python_path
-from memrl.sweep.states import ONGOING, State, Sweep, look
+from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run
 
 WATCH_S = 5.0
@@ -116,7 +116,7 @@ def _eta(eta_s: float, run: Run) -> str:
 def show(folder: Path, args: argparse.Namespace) -> int:
     """Print the table of runs."""
     while True:
-        sweep = look(folder)
+        sweep = read_sweep(folder)
         text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
         if args.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
@@ -166,7 +166,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     """Start the sweep again as it was last started, including failed runs."""
     from memrl.commands.start import start
 
-    sweep = look(folder)
+    sweep = read_sweep(folder)
     runs = [run for run in sweep.runs if run.submission]
     if not runs:
         raise ConfigError(f"{folder}: no sweep was started here; give the run's own command again")
@@ -197,7 +197,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
 
 def cancel(folder: Path, args: argparse.Namespace) -> int:
     """Cancel runs that are queued or running."""
-    sweep = look(folder)
+    sweep = read_sweep(folder)
     named = [run for text in args.run for run in _find(sweep, text)] if args.run else sweep.runs
     chosen = {run.name: run for run in named if run.state in ONGOING}
     # A job with other runs continues: it checks now and then which runs were cancelled.
@@ -239,7 +239,7 @@ def _stop_here(run: Run) -> str | None:
 
 def show_log(folder: Path, args: argparse.Namespace) -> int:
     """Print the paths of a run's logs, and the end of the last one."""
-    run, *others = matches = _find(look(folder), args.run)
+    run, *others = matches = _find(read_sweep(folder), args.run)
     if others:
         names = "\n  ".join(run.name for run in matches[:SHOWN])
         raise ConfigError(f"{args.run}: {len(matches)} runs have this in their names:\n  {names}")

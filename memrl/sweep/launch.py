@@ -26,7 +26,7 @@ from memrl.sweep import snapshot, submissions
 from memrl.sweep.launchers import Launcher, Local, Slurm
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.progress import Bar, counts, status_command
-from memrl.sweep.states import State, Sweep, is_due, look
+from memrl.sweep.states import State, Sweep, is_due, read_sweep
 from memrl.sweep.submissions import Run, Submission
 
 POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
@@ -51,11 +51,11 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     if isinstance(launcher, Slurm):
         _require_slurm(launcher)
     if launcher.dry_run:
-        _dry_run(look(folder, runs), launcher)
+        _dry_run(read_sweep(folder, runs), launcher)
         return None
     if isinstance(launcher, Slurm):
         return _on_slurm(folder, runs, launcher)
-    due = _due(look(folder, runs), launcher)
+    due = _due(read_sweep(folder, runs), launcher)
     return _on_this_machine(due, launcher) if due else 0
 
 
@@ -129,7 +129,7 @@ def _in_processes(record: Submission, n_jobs: int) -> int:
     pool = Pool(record, range(len(runs)), n_jobs, visible_gpus())
     try:
         with Signals() as signals, Bar() as bar:
-            pool.run(signals, lambda: bar.show(look(folder, runs)) if bar.due() else None)
+            pool.run(signals, lambda: bar.show(read_sweep(folder, runs)) if bar.due() else None)
     except Stopped as stopped:
         print(f"{stopped}; the same command continues this sweep", file=sys.stderr)
         stopped.leave()
@@ -144,7 +144,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
     (folder / submissions.FOLDER).mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / submissions.FOLDER):  # two commands would submit each run twice
-            sweep = look(folder, runs)
+            sweep = read_sweep(folder, runs)
             due = _due(sweep, launcher)
             if due:
                 _submit(due, launcher)
@@ -211,7 +211,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
     try:
         with Bar() as bar:
-            while (sweep := look(folder, runs)).goes_on:
+            while (sweep := read_sweep(folder, runs)).goes_on:
                 bar.show(sweep)
                 time.sleep(POLL_S)
     except KeyboardInterrupt:

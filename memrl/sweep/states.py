@@ -168,7 +168,7 @@ class Sweep:
         return done / max(len(self.runs), 1)
 
 
-def look(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
+def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
     """Return the state of every run that is requested, or that the sweep's folder knows.
 
     Args:

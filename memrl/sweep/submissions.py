@@ -50,7 +50,7 @@ class Run:
         folder: ``outputs/<sweep>/<run>``, which need not exist.
         submission: the last one that names it, or None.
         index: its place there.
-        state, cause: what it does and why, as ``states.look`` last saw it.
+        state, cause: what it does and why, as ``states.read_sweep`` last saw it.
         status: its ``status.json``, empty if there is none.
         job: its job in SLURM's queue, or None.
     """
