@@ -17,7 +17,7 @@ def main(folder: str, index: str) -> int:
     """
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job's script ignores it
     from memrl.experiment import train
-    from memrl.run.outcome import BUSY, attempt, log_to_console
+    from memrl.run.outcome import BUSY, catch_failure, log_to_console
     from memrl.run.status import note_failure
     from memrl.sweep.snapshot import label
     from memrl.sweep.submissions import load
@@ -28,7 +28,9 @@ def main(folder: str, index: str) -> int:
     log_to_console()
     wait_for_previous_attempt(run.folder)
     try:
-        failure = attempt(submission.check_code) or attempt(lambda: train(run.config, run.folder))
+        failure = catch_failure(submission.check_code) or catch_failure(
+            lambda: train(run.config, run.folder)
+        )
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM and the job both send it
     if failure is None:

@@ -18,7 +18,15 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, attempt, below_cwd
+from memrl.run.outcome import (
+    BUSY,
+    Busy,
+    CannotContinue,
+    ConfigError,
+    Failure,
+    below_cwd,
+    catch_failure,
+)
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import note_failure
 from memrl.run.tables import align
@@ -111,7 +119,7 @@ def _one_by_one(record: Submission) -> int:
         if n in record.cancelled:
             continue
         print(f"run {n + 1} of {len(record.runs)}", flush=True)
-        failure = attempt(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
+        failure = catch_failure(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
         if failure:
             line, status = failure
             print(f"error: {line}", file=sys.stderr, flush=True)
