@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,25 @@ from memrl.run.lock import job_id, locked
 from memrl.run.outcome import Busy
 
 HEARTBEAT_S = 30.0
+
+
+@contextlib.contextmanager
+def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
+    """Call ``beat`` every 30 s in a thread, so that other hosts see that this process lives."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):  # a full disk: the main thread will report it
+                beat()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass
@@ -50,7 +69,7 @@ CARRIED = ("progress", "env_steps", "episodes", "updates", "last_return", "start
 
 
 class Status:
-    """``status.json`` of a run in this process, written again every 30 s while it lives.
+    """``status.json`` of a run in this process.
 
     Args:
         folder: the run's folder.
@@ -74,17 +93,6 @@ class Status:
             versions={**versions, "changed": self.changed},
         )
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._heartbeat, daemon=True)
-
-    def __enter__(self) -> Status:
-        self.write()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def update(self, **fields: Any) -> None:
         """Change fields; the next heartbeat writes them."""
@@ -97,11 +105,6 @@ class Status:
         with self._lock:
             self.fields.updated = time.time()
             _write(self.path, vars(self.fields))
-
-    def _heartbeat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # a full disk: the main thread will report it
-                self.write()
 
 
 def record_end(folder: Path, state: str, cause: str) -> None:

@@ -28,7 +28,7 @@ from memrl.run.outcome import (
     catch_failure,
 )
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import note_failure
+from memrl.run.status import heartbeat, note_failure
 from memrl.run.tables import align
 from memrl.sweep import snapshot, submissions
 from memrl.sweep.launchers import Launcher, Local, Slurm
@@ -106,7 +106,7 @@ def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
     """Train these runs; return how many failed, or were killed."""
     record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
     record.write()
-    with record.driven():
+    with heartbeat(lambda: os.utime(record.folder / "submission.json")):
         if isinstance(launcher, Local):
             return _in_processes(record, launcher.n_jobs)
         return _one_by_one(record)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -24,7 +22,7 @@ from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
 from memrl.run.outcome import CannotContinue
-from memrl.run.status import HEARTBEAT_S, get_number
+from memrl.run.status import get_number
 from memrl.sweep.queue import Job
 
 FOLDER = ".submissions"
@@ -157,24 +155,6 @@ class Submission:
         content = {key: getattr(self, key) for key in RECORD} | {"job_id": job_id}
         content["code"] = {key: value for key, value in self.code.items() if key != "diff"}
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
-
-    @contextlib.contextmanager
-    def driven(self) -> Iterator[None]:
-        """Show other hosts, until it is left, that the process that submitted it is at work."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(HEARTBEAT_S):
-                with contextlib.suppress(OSError):
-                    os.utime(self.folder / "submission.json")
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     def driver_alive(self) -> bool:
         """Tell whether the process that submits it is still at it."""
