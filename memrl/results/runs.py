@@ -139,7 +139,7 @@ def _read_runs(folder: Path, requested: Sequence[submissions.Run] = ()) -> list[
         run.name: submission.command
         for submission in reversed(sweep.submissions)  # of a run in several, the first counts
         if submission.command
-        for run in submission.runs.values()
+        for run in submission.runs
     }
     runs = []
     for seen in sweep.runs:

@@ -115,7 +115,7 @@ def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
 def _one_by_one(record: Submission) -> int:
     failed = 0
     os.environ["MEMRL_CODE"] = snapshot.label(record.code)
-    for n, run in record.runs.items():
+    for n, run in enumerate(record.runs):
         if n in record.cancelled:
             continue
         print(f"run {n + 1} of {len(record.runs)}", flush=True)
@@ -130,7 +130,7 @@ def _one_by_one(record: Submission) -> int:
 
 
 def _in_processes(record: Submission, n_jobs: int) -> int:
-    runs = list(record.runs.values())
+    runs = record.runs
     folder = runs[0].folder.parent
     print(f"{n_jobs} at a time; output: {below_cwd(record.folder / 'log')}")
     print(f"state: {status_command(folder)}", flush=True)

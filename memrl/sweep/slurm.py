@@ -75,7 +75,7 @@ def executor(submission: Submission, parallel: int) -> Executor:
     options = {key: settings[key] for key in keys if settings[key] is not None}
     if settings["mem_gb"] is not None:
         options["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
-    threads = max(run.config["threads"] for run in submission.runs.values()) * submission.per_job
+    threads = max(run.config["threads"] for run in submission.runs) * submission.per_job
     result.update_parameters(
         job_name=submission.name,
         time=settings["timeout_min"],

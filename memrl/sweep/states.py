@@ -139,18 +139,15 @@ class Sweep:
         folder: ``outputs/<sweep>``.
         runs: with their states.
         submissions: the oldest first.
+        torn: a line for each submission that cannot be read.
         queue_known: SLURM answered, or did not have to.
     """
 
     folder: Path
     runs: list[Run]
     submissions: list[Submission]
+    torn: list[str]
     queue_known: bool
-
-    @property
-    def torn(self) -> list[str]:
-        """A line for each record that cannot be read: of a submission, or of a run in one."""
-        return [line for submission in self.submissions for line in submission.torn]
 
     @property
     def goes_on(self) -> bool:
@@ -176,8 +173,8 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
         requested: runs to look at; empty: all there are.
         others: look at all others there are as well.
     """
-    submissions = load_all(folder)
-    latest = {run.name: run for submission in submissions for run in submission.runs.values()}
+    submissions, torn = load_all(folder)
+    latest = {run.name: run for submission in submissions for run in submission.runs}
     # Below the folder as it is named here: the sweep may have been moved.
     runs = {name: replace(run, folder=folder / name) for name, run in latest.items()}
     if requested and not others:
@@ -213,7 +210,7 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
                 cancelled=run.index in cancelled[submission.name],
             )
         run.state, run.cause = judge(facts)
-    return Sweep(folder, list(runs.values()), submissions, queue is not None)
+    return Sweep(folder, list(runs.values()), submissions, torn, queue is not None)
 
 
 def _has_holder(folder: Path) -> bool:
