@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -82,7 +83,7 @@ def judge(facts: Facts) -> tuple[State, str]:
     # What its files say may be older than the last submission, which then decides.
     updated = get_number(facts.status, "updated") or 0
     current = state is not None and updated >= (facts.submitted or 0)
-    has_ended = current and (state == "failed" or _was_killed(cause))
+    has_ended = current and (state == "failed" or cause.startswith("killed by"))
     if facts.job and not has_ended:
         return _in_queue(facts.job, has_started=current and state == "running")
     if facts.submitted is not None and not current:
@@ -90,9 +91,10 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.QUEUED, ""
         if facts.slurm and not facts.queue_known:
             return State.QUEUED, "unless it is lost: squeue does not answer"
+        if state is None and facts.slurm:
+            return State.LOST, "never started"
         if state is None:
-            never = State.LOST, "never started"
-            return never if facts.slurm else (State.STOPPED, "its sweep ended before it began")
+            return State.STOPPED, "its sweep ended before it began"
     if state is None:
         return State.MISSING, ""
     if state == "running":
@@ -113,7 +115,7 @@ def _in_queue(job: Job, has_started: bool) -> tuple[State, str]:
 def _ended(state: str, cause: str, in_job: bool) -> tuple[State, str]:
     if state == "failed":
         return State.FAILED, cause
-    if _was_killed(cause):
+    if cause.startswith("killed by"):
         return State.LOST, cause
     if "time limit" in cause:
         return State.TIMEOUT, cause
@@ -122,10 +124,6 @@ def _ended(state: str, cause: str, in_job: bool) -> tuple[State, str]:
     if "SIGTERM" in cause and in_job:
         return State.CANCELLED, cause
     return State.STOPPED, cause
-
-
-def _was_killed(cause: str) -> bool:
-    return cause.startswith("killed by")
 
 
 # --- all runs ------------------------------------------------------------------------------------
@@ -137,7 +135,7 @@ class Sweep:
 
     Attributes:
         folder: ``outputs/<sweep>``.
-        runs: with their states.
+        runs: and their states.
         submissions: the oldest first.
         torn: a line for each submission that cannot be read.
         queue_known: SLURM answered, or did not have to.
@@ -156,8 +154,8 @@ class Sweep:
 
     def count(self) -> dict[State, int]:
         """Return how many runs are in each state."""
-        counts = {state: sum(run.state == state for run in self.runs) for state in State}
-        return {state: n for state, n in counts.items() if n}
+        counts = Counter(run.state for run in self.runs)
+        return {state: counts[state] for state in State if state in counts}
 
     def progress(self) -> float:
         """Return the share of the work that is done, 0 to 1."""
@@ -170,8 +168,8 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
 
     Args:
         folder: ``outputs/<sweep>``.
-        requested: runs to look at; empty: all there are.
-        others: look at all others there are as well.
+        requested: the runs to read; empty: all there are.
+        others: read all others there are as well.
     """
     submissions, torn = load_all(folder)
     latest = {run.name: run for submission in submissions for run in submission.runs}
@@ -186,28 +184,26 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
         known = latest.get(run.name, run)
         runs[run.name] = replace(run, submission=known.submission, index=known.index)
     for run in runs.values():
-        run.status = read_status(run.folder)
+        run.status, run.state = read_status(run.folder), State.DONE
     unfinished = [run for run in runs.values() if run.status.get("state") != "done"]
     submitted = [run.submission for run in unfinished if run.submission]
     # The queue before the files: a job that ends meanwhile has left its word there.
     queue = query_queue({s.name for s in submitted if s.launcher == "slurm"})
-    drivers = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
-    cancelled = {s.name: set(s.cancelled) for s in submissions}
-    for run in runs.values():
-        run.state = State.DONE
+    submitting = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
+    cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:
         alive = _has_holder(run.folder)
         run.status = read_status(run.folder)  # after the lock: who has just left has written here
         facts = Facts(run.status, alive, queue_known=queue is not None)
-        if submission := run.submission:
-            run.job = (queue or {}).get((submission.name, run.index // submission.per_job))
+        if s := run.submission:
+            run.job = (queue or {}).get((s.name, run.index // s.per_job))
             facts = replace(
                 facts,
-                submitted=submission.created or None,
-                submitting=drivers[submission.name],
-                slurm=submission.launcher == "slurm",
+                submitted=s.created,
+                submitting=submitting[s.name],
+                slurm=s.launcher == "slurm",
                 job=run.job,
-                cancelled=run.index in cancelled[submission.name],
+                cancelled=run.index in cancelled[s.name],
             )
         run.state, run.cause = judge(facts)
     return Sweep(folder, list(runs.values()), submissions, torn, queue is not None)
