@@ -7,6 +7,7 @@ import json
 import math
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.lock import job_id, locked
-from memrl.run.outcome import Busy
+from memrl.run.outcome import BUSY, Busy, catch_failure
 
 HEARTBEAT_S = 30.0
 
@@ -118,14 +119,29 @@ def _write(path: Path, fields: Mapping[str, Any]) -> None:
     write_whole(path, (json.dumps(fields, indent=1) + "\n").encode())
 
 
-def note_failure(folder: Path, cause: str) -> None:
-    """Mark a run as failed, with or without a status; not if another process works on it."""
+def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
+    """Mark a run as failed; not if it is done, or another process works on it."""
     if state_of(folder) == "done":
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            record_end(folder, "failed", cause)
+            record_end(folder, state, cause)
+
+
+def execute(train: Callable[[], object], folder: Path) -> int:
+    """Train the run of a sweep that this folder is for; return the exit status ``run.py`` has.
+
+    A failure is one line on standard error, and is noted in the run's status.
+    """
+    failure = catch_failure(train)
+    if failure is None:
+        return 0
+    cause, code = failure
+    print(f"error: {cause}", file=sys.stderr, flush=True)
+    if code != BUSY:
+        note_failure(folder, cause)
+    return code
 
 
 def state_of(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,9 @@ from memrl.run.outcome import (
     ConfigError,
     Failure,
     below_cwd,
-    catch_failure,
 )
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import heartbeat, note_failure
+from memrl.run.status import execute, heartbeat
 from memrl.run.tables import align
 from memrl.sweep import snapshot, submissions
 from memrl.sweep.launchers import Launcher, Local, Slurm
@@ -119,13 +119,8 @@ def _one_by_one(record: Submission) -> int:
         if n in record.cancelled:
             continue
         print(f"run {n + 1} of {len(record.runs)}", flush=True)
-        failure = catch_failure(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
-        if failure:
-            line, status = failure
-            print(f"error: {line}", file=sys.stderr, flush=True)
-            if status != BUSY:
-                failed += 1
-                note_failure(run.folder, line)
+        code = execute(partial(train, run.config, run.folder), run.folder)
+        failed += code not in (0, BUSY)
     return failed
 
 

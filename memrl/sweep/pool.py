@@ -6,7 +6,6 @@ module imports no torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -17,10 +16,9 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy
+from memrl.run.outcome import BUSY
 from memrl.run.signals import CONTINUE_ME, Signals
-from memrl.run.status import get_number, read_status, record_end
+from memrl.run.status import get_number, note_failure, read_status
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
@@ -107,11 +105,8 @@ class Pool:
                     self._send(signal.SIGUSR2 if requeue else signal.SIGTERM)
                 tick()
                 time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            self._send(signal.SIGKILL)
-            raise
-        except BaseException:  # a full disk, perhaps: leave no run without a parent
-            self._send(signal.SIGTERM)
+        except BaseException as error:  # a full disk, perhaps: leave no run without a parent
+            self._send(signal.SIGKILL if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
             raise
         if stopped and (self.waiting or self.unfinished):
             raise stopped
@@ -149,24 +144,17 @@ class Pool:
             return
         self.failed.append(child.index)
         cause = _cause(code)
-        self._record_exit(child, cause)
+        folder = self.submission.cwd / self.submission.runs[child.index].folder
+        status = read_status(folder)
+        ended = get_number(status, "updated") or 0
+        if status.get("state") != "failed" or ended < child.began:  # else it says why itself
+            note_failure(folder, cause, "stopped" if code < 0 else "failed")
         output = self.submission.log(child.index).read_bytes()[child.start :]
         lines = output.decode(errors="replace").splitlines()
         if code < 0:
             lines.append(cause)
         lines = [f"{self.submission.runs[child.index].folder}:", *lines[-TAIL_LINES:]]
         tqdm.write("\n  ".join(lines), file=sys.stderr)  # above a progress bar, if there is one
-
-    def _record_exit(self, child: Child, cause: str) -> None:
-        """Write the run's status, unless the run itself recorded a failure in this attempt."""
-        folder = self.submission.cwd / self.submission.runs[child.index].folder
-        status = read_status(folder)
-        if status.get("state") == "failed" and (get_number(status, "updated") or 0) >= child.began:
-            return
-        with contextlib.suppress(Busy, OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
-                record_end(folder, "stopped" if child.process.returncode < 0 else "failed", cause)
 
     def _stop_cancelled(self) -> None:
         """Tell cancelled runs to save and stop; the others continue."""
@@ -196,10 +184,12 @@ def _cause(code: int) -> str:
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, without importing torch."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices is not None:
-        return [device for device in devices.split(",") if device.strip()]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-        lines = done.stdout.splitlines() if done.returncode == 0 else []
-        return [str(n) for n in range(sum(line.startswith("GPU ") for line in lines))]
-    return []
+    if devices is None:
+        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        try:
+            devices = subprocess.check_output(
+                command, text=True, stderr=subprocess.DEVNULL, timeout=30
+            )
+        except (OSError, subprocess.SubprocessError):
+            return []
+    return devices.replace(",", " ").split()
