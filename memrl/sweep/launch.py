@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
@@ -24,7 +23,6 @@ from memrl.run.outcome import (
     Busy,
     CannotContinue,
     ConfigError,
-    Failure,
     below_cwd,
 )
 from memrl.run.signals import Signals, Stopped
@@ -63,30 +61,30 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
         return None
     if isinstance(launcher, Slurm):
         return _on_slurm(folder, runs, launcher)
-    due = _due(read_sweep(folder, runs), launcher)
+    due = _due(_read_known(folder, runs), launcher)
     return _on_this_machine(due, launcher) if due else 0
 
 
-def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
-    """Return the runs to be started now, and print how many are in which state.
-
-    Raises:
-        CannotContinue: it is unknown what was submitted before.
-    """
+def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
+    """Return the state of these runs; raise CannotContinue if some may be queued unnoticed."""
+    sweep = read_sweep(folder, runs)
     if sweep.torn:
         raise CannotContinue(sweep.torn[0])
     if not sweep.queue_known:
-        advice = "try again later"
-        if shutil.which("squeue") is None:
-            advice = "there is none here. If this sweep has no jobs left anywhere, delete "
-            advice += str(sweep.folder / submissions.FOLDER)
+        advice = (
+            f"try again later. If no job is left anywhere, delete {folder / submissions.FOLDER}"
+        )
         raise CannotContinue(f"squeue does not answer, so it is unknown what is queued; {advice}")
+    return sweep
+
+
+def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
+    """Return the runs to be started now, and print how many are in which state."""
     due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
     if failed and not launcher.retry_failed:
-        advice = "hydra.launcher.retry_failed=true"
-        print(f"to start the {failed} failed runs as well: {advice}", flush=True)
+        print(f"to start the {failed} failed as well: hydra.launcher.retry_failed=true", flush=True)
     return due
 
 
@@ -125,8 +123,7 @@ def _one_by_one(record: Submission) -> int:
 
 
 def _in_processes(record: Submission, n_jobs: int) -> int:
-    runs = record.runs
-    folder = runs[0].folder.parent
+    runs, folder = record.runs, record.runs[0].folder.parent
     print(f"{n_jobs} at a time; output: {below_cwd(record.folder / 'log')}")
     print(f"state: {status_command(folder)}", flush=True)
     pool = Pool(record, range(len(runs)), n_jobs, visible_gpus())
@@ -144,22 +141,23 @@ def _in_processes(record: Submission, n_jobs: int) -> int:
 
 def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
     """Submit the missing runs; return None if some are queued or running afterwards, else 0."""
-    (folder / submissions.FOLDER).mkdir(parents=True, exist_ok=True)
+    records = folder / submissions.FOLDER
+    records.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder / submissions.FOLDER):  # two commands would submit each run twice
-            sweep = read_sweep(folder, runs)
-            due = _due(sweep, launcher)
-            if due:
+        # Two commands would submit each run twice; other hosts judge the lock by its age.
+        with locked(records), heartbeat(lambda: os.utime(records / "lock")):
+            sweep = _read_known(folder, runs)
+            if due := _due(sweep, launcher):
                 _submit(due, launcher)
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
     if not due and not sweep.goes_on:
         return 0
-    if not launcher.wait:
-        print(f"state: {status_command(folder)}")
-        return None
-    _wait(folder, runs)
-    return 0
+    if launcher.wait:
+        _wait(folder, runs)
+        return 0
+    print(f"state: {status_command(folder)}")
+    return None
 
 
 def _require_slurm(launcher: Slurm) -> None:
@@ -182,17 +180,9 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     from memrl.sweep import slurm
 
     records, parallel = _arrays(due, launcher, *_code(launcher))
-    submitted = 0
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
-        with contextlib.suppress(OSError):  # other hosts judge the lock by its age
-            os.utime(record.folder.parent / "lock")
-        try:
-            job_id = slurm.start(record, slurm.executor(record, parallel))
-        except Failure as error:
-            rest = f"; the same command submits the {len(due) - submitted} other runs later"
-            raise Failure(f"{error}{rest if submitted else ''}") from None
-        submitted += len(record.runs)
+        job_id = slurm.start(record, slurm.executor(record, parallel))
         jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
         print(f"submitted {len(record.runs)} runs as {jobs}: {job_id} ({record.name})", flush=True)
 
@@ -226,15 +216,12 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
-    retry = launcher.retry_failed
-    due = [run for run in sweep.runs if is_due(run.state, retry)]
-    header = ["#", "run", "state", "now"]
-    rows = (
-        [str(n), run.name, run.state, "start" if is_due(run.state, retry) else "leave"]
-        for n, run in enumerate(sweep.runs)
-    )
-    print(align([header, *rows]))
-    print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}")
+    rows = [["#", "run", "state", "now"]]
+    for n, run in enumerate(sweep.runs):
+        now = "start" if is_due(run.state, launcher.retry_failed) else "leave"
+        rows.append([str(n), run.name, run.state, now])
+    print(align(rows))
+    due = _due(sweep, launcher)
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 
