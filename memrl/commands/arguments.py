@@ -14,12 +14,7 @@ from memrl.sweep.progress import SHOWN
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select the runs and how they are scored."""
-    parser.add_argument(
-        "folder",
-        nargs="+",
-        type=Path,
-        help="outputs/<sweep>; several are drawn in one figure",
-    )
+    parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -77,15 +72,12 @@ def number_between(
     """Return an argument type: a number from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            what = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {what}, got {text}") from None
+        value = kind(text)
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"must be {low:g} to {high:g}, got {text}")
         return value
 
+    parse.__name__ = kind.__name__  # argparse's own message names it
     return parse
 
 

@@ -16,14 +16,9 @@ from memrl.run.tables import TABLES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
-    parser.add_argument(
-        "--output",
-        type=file_ending(".csv", ".parquet"),
-        required=True,
-        metavar="FILE",
-        help="a name that ends with .csv or .parquet",
-    )
-    parser.add_argument("--table", choices=TABLES, default="eval", help="default: eval")
+    output = file_ending(".csv", ".parquet")
+    parser.add_argument("--output", type=output, required=True, help="a .csv or .parquet file")
+    parser.add_argument("--table", choices=TABLES, default="eval", help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> None:

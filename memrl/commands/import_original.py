@@ -15,16 +15,11 @@ from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "logs",
-        nargs="+",
-        type=Path,
-        help="a log folder, with its flags.txt and progress.csv, or a folder of log folders",
-    )
+    logs = "a log folder, with its flags.txt and progress.csv, or a folder of log folders"
+    parser.add_argument("logs", nargs="+", type=Path, help=logs)
     output = OUTPUTS / "original"
-    parser.add_argument(
-        "--output", type=Path, default=output, metavar="DIR", help=f"default: {output}"
-    )
+    text = "default: %(default)s"
+    parser.add_argument("--output", type=Path, default=output, metavar="DIR", help=text)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,12 +15,8 @@ from memrl.run.outcome import below_cwd
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_runs(parser)
-    parser.add_argument(
-        "--output",
-        type=file_ending(".html"),
-        metavar="FILE",
-        help="default: report.html in the sweep's folder",
-    )
+    output = "default: report.html in the sweep's folder"
+    parser.add_argument("--output", type=file_ending(".html"), metavar="FILE", help=output)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.identity import OUTPUTS
-from memrl.run.lock import is_alive, this_process
+from memrl.run.lock import is_alive
 from memrl.run.outcome import CannotContinue, ConfigError, below_cwd
+from memrl.run.progress import clock
 from memrl.run.schema import check_types
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
@@ -45,9 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all runs")
     logs = command("logs", show_log, f"show what a run printed. {what}")
     logs.add_argument("run", metavar="RUN")
-    logs.add_argument(
-        "--lines", type=_positive, default=40, metavar="N", help="lines to show (default: 40)"
-    )
+    lines = "lines to show (default: %(default)s)"
+    logs.add_argument("--lines", type=int, default=40, metavar="N", help=lines)
     logs.add_argument("--follow", action="store_true", help="keep printing as the log grows")
 
 
@@ -63,12 +64,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.folder}: no sweep's folder, {OUTPUTS}/<sweep>")
     os.chdir(folder.parents[1])
     return int(args.do(OUTPUTS / folder.name, args))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
 
 
 def _find(sweep: Sweep, text: str) -> list[Run]:
@@ -88,29 +83,23 @@ def _find(sweep: Sweep, text: str) -> list[Run]:
 def _table(runs: Sequence[Run]) -> str:
     rows = ["# run state progress return steps/s ETA job node cause".split()]
     for n, run in enumerate(runs):
-        running = run.state == State.RUNNING
         last, speed, eta = map(run.number, ("last_return", "env_steps_per_s", "eta_s"))
+        if run.state != State.RUNNING:
+            speed = eta = None
         cells = [
             str(n),
             run.name,
             run.state,
             f"{run.number('progress') or 0:.0%}",
             "" if last is None else f"{last:.2f}",
-            f"{speed:,.0f}" if running and speed is not None else "",
-            _eta(eta, run) if running and eta is not None else "",
+            "" if speed is None else f"{speed:,.0f}",
+            "" if eta is None else clock(eta),
             run.job_id,
             run.node,
             run.cause,
         ]
         rows.append([cell or "-" for cell in cells])
     return align(rows)
-
-
-def _eta(eta_s: float, run: Run) -> str:
-    now = time.time()
-    minutes = round(max(eta_s - (now - (run.number("updated") or now)), 0) / 60)
-    hours = f"{minutes // 60} h " if minutes >= 60 else ""
-    return f"{hours}{minutes % 60} min" if minutes else "<1 min"
 
 
 def show(folder: Path, args: argparse.Namespace) -> int:
@@ -221,16 +210,15 @@ def _stop_here(run: Run) -> str | None:
     """Tell a run's process to save and end; return why, if that is impossible from here."""
     try:
         owner = json.loads((run.folder / "lock").read_text())
-        if is_alive(owner, False):
-            os.kill(owner["pid"], signal.SIGTERM)
+        if owner["host"] == socket.gethostname():
+            if is_alive(owner, False):
+                os.kill(owner["pid"], signal.SIGTERM)
             return None
     except (OSError, ValueError, KeyError):
         return None  # it has not begun, or it has just ended
     submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
         return None  # it checks now and then which runs were cancelled
-    if owner["host"] == this_process()["host"]:
-        return None
     return f"{run.name} runs on host {owner['host']}; cancel it there"
 
 

@@ -16,33 +16,17 @@ from memrl.run.outcome import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", type=Path, help="a run's folder, outputs/<sweep>/<run>")
+    output = "a .gif or .png file (default: watch.gif in the run's folder)"
+    parser.add_argument("--output", type=file_ending(".gif", ".png"), metavar="FILE", help=output)
+    episodes, seed = number_between(int, 1, 1000), number_between(int, 0, 2**63)
+    parser.add_argument("--episodes", type=episodes, default=3, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, help="default: that of the run's evaluation")
+    fps = number_between(float, 0.01, 100)
     parser.add_argument(
-        "--output",
-        type=file_ending(".gif", ".png"),
-        help="a .gif or .png file (default: watch.gif in the run's folder)",
+        "--fps", type=fps, default=6, help="steps per second (default: %(default)s)"
     )
-    parser.add_argument(
-        "--episodes",
-        type=number_between(int, 1, 1000),
-        default=3,
-        help="number of episodes (default: 3)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=number_between(int, 0, 2**63),
-        help="seed of the task (default: that of the run's evaluation)",
-    )
-    parser.add_argument(
-        "--fps",
-        type=number_between(float, 0.01, 100),
-        default=6,
-        help="steps per second (default: 6)",
-    )
-    parser.add_argument(
-        "--steps",
-        type=_steps,
-        help="for .png: the steps to show, such as 0,14,75 (default: six steps)",
-    )
+    steps = "for .png: the steps to show, such as 0,14,75 (default: six steps)"
+    parser.add_argument("--steps", type=_steps, help=steps)
 
 
 def _steps(text: str) -> list[int]:
