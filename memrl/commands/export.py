@@ -9,7 +9,7 @@ from pathlib import Path
 from memrl.commands.arguments import file_ending
 from memrl.results.export import export
 from memrl.results.runs import load
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, plural
 from memrl.run.tables import TABLES
 
 
@@ -27,4 +27,4 @@ def run(args: argparse.Namespace) -> None:
     if not runs:
         raise ConfigError(f"{', '.join(map(str, args.folder))}: no run")
     export(runs, args.output, args.table)
-    print(f"{args.output}: {len(runs)} runs")
+    print(f"{args.output}: {plural(len(runs), 'run')}")

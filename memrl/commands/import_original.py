@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memrl.results.original import find_logs, import_log
 from memrl.run.identity import OUTPUTS
-from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line
+from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line, plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,5 +44,4 @@ def run(args: argparse.Namespace) -> None:
                 print(in_one_line(error), file=sys.stderr)
     if not imported:
         raise Failure("no log could be imported")
-    n = len(imported)
-    print(f"{below_cwd(args.output)}: {n} run{'s' * (n > 1)}")
+    print(f"{below_cwd(args.output)}: {plural(len(imported), 'run')}")

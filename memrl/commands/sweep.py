@@ -15,7 +15,7 @@ from typing import Any
 
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive
-from memrl.run.outcome import CannotContinue, ConfigError, below_cwd
+from memrl.run.outcome import CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.progress import clock
 from memrl.run.schema import check_types
 from memrl.run.tables import align
@@ -202,7 +202,7 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
+    print(f"cancelled {plural(len(chosen), 'run')}; the sweep's own command continues them")
     return 0
 
 

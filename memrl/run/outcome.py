@@ -139,6 +139,11 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def plural(n: int, noun: str) -> str:
+    """Return a number of things in words, as "1 run" or "2 runs"."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def below_cwd(path: Path) -> str:
     """Return the shortest spelling of a path from the current folder."""
     relative = os.path.relpath(path)

@@ -18,13 +18,7 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import (
-    BUSY,
-    Busy,
-    CannotContinue,
-    ConfigError,
-    below_cwd,
-)
+from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import execute, heartbeat
 from memrl.run.tables import align
@@ -183,8 +177,8 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
         job_id = slurm.start(record, slurm.executor(record, parallel))
-        jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
-        print(f"submitted {len(record.runs)} runs as {jobs}: {job_id} ({record.name})", flush=True)
+        size = f"{plural(len(record.runs), 'run')} as {plural(record.jobs, 'job')}"
+        print(f"submitted {size}: {job_id} ({record.name})", flush=True)
 
 
 def _arrays(

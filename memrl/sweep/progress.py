@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from memrl.run.outcome import below_cwd
+from memrl.run.outcome import below_cwd, plural
 from memrl.sweep import snapshot
 from memrl.sweep.states import Sweep
 from memrl.sweep.submissions import Run
@@ -22,7 +22,7 @@ def counts(sweep: Sweep) -> str:
     """Return how many runs are in which state, in one line."""
     parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
     states = f" ({parts})" if parts else ""
-    return f"{len(sweep.runs)} run{'s' * (len(sweep.runs) != 1)}{states}"
+    return f"{plural(len(sweep.runs), 'run')}{states}"
 
 
 def status_command(folder: Path) -> str:
@@ -43,7 +43,7 @@ def code_note(sweep: Sweep) -> str | None:
     codes = Counter(filter(None, map(code_of, sweep.runs)))
     if len(codes) < 2:
         return None
-    parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())
+    parts = ", ".join(f"{code} ({plural(n, 'run')})" for code, n in codes.most_common())
     return f"runs of this sweep were started from different code: {parts}"
 
 
