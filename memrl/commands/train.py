@@ -21,12 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 import memrl
 from memrl.run.command import remember_command
 from memrl.run.config import CONF, explain
-from memrl.run.outcome import (
-    ConfigError,
-    exit_status,
-    log_to_console,
-    reader_may_leave,
-)
+from memrl.run.outcome import ConfigError, exit_status, log_to_console, reader_may_leave
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",

@@ -116,12 +116,7 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
 
 
 def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
-    """Return a line for each kind of error; only the error if it is the same in all runs.
-
-    Args:
-        refused: the overrides of the refused runs, by their error.
-        total: number of runs.
-    """
+    """Return a line for each error and its runs; only the error if it is the same in all runs."""
     count = sum(map(len, refused.values()))
     if len(refused) == 1 and count == total:
         return list(refused)
@@ -139,10 +134,10 @@ def _check_agent(config: Config, checked: dict[str, ConfigError | None]) -> None
     irrelevant = ("seed", "sweep", "device")
     key = repr({name: value for name, value in config.items() if name not in irrelevant})
     if key not in checked:
-        checked[key] = None
         try:
             _, spec, _ = build_agent(config | {"device": "cpu"})
             check_replay(config, spec)
+            checked[key] = None
         except ConfigError as error:
             checked[key] = error
     if refusal := checked[key]:
