@@ -35,10 +35,6 @@ POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
 def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     """Start the missing runs of a sweep; return how many failed here, or None if jobs continue.
 
-    Args:
-        runs: all runs of the sweep, in one sweep's folder.
-        launcher: where they run.
-
     Raises:
         ConfigError: a folder holds a run with another config; nothing was started.
         Busy: another command is submitting this sweep.

@@ -33,31 +33,21 @@ LIKELY_REASONS = {"SIGKILL": "out of memory, or kill -9", "SIGSEGV": "a crash of
 
 @dataclass
 class Child:
-    """A process that executes one run.
+    """A process that executes one run."""
 
-    Attributes:
-        index: of the run in its submission.
-        start: size of the log before this attempt, in bytes.
-        gpu: its ``CUDA_VISIBLE_DEVICES``; None: as this process.
-        began: UTC seconds.
-        cancelled: it was told to stop because its run was cancelled.
-    """
-
-    index: int
+    index: int  # of the run in its submission
     process: subprocess.Popen[bytes]
-    start: int
-    gpu: str | None
-    began: float = field(default_factory=time.time)
-    cancelled: bool = False
+    start: int  # size of the log before this attempt, in bytes
+    gpu: str | None  # its CUDA_VISIBLE_DEVICES; None: as this process
+    began: float = field(default_factory=time.time)  # UTC seconds
+    cancelled: bool = False  # told to stop because its run was cancelled
 
 
 class Pool:
-    """All or some of a submission's runs, executed as child processes.
+    """Runs of a submission, executed as child processes, ``n_jobs`` at a time.
 
     Args:
-        submission: the submission.
-        indices: of its runs, in the order in which they start.
-        n_jobs: the maximum number of runs at a time.
+        indices: of the runs, in the order in which they start.
         gpus: as ``CUDA_VISIBLE_DEVICES`` names them. Each run gets the one that the fewest runs
             use. If empty, all runs see the devices that this process sees.
 
@@ -81,9 +71,7 @@ class Pool:
     def run(self, signals: Signals, tick: Callable[[], object] = lambda: None) -> None:
         """Execute all runs. Once a signal arrives, start no more and wait until all have saved.
 
-        Args:
-            signals: of this process.
-            tick: called at every poll.
+        ``tick`` is called at every poll.
 
         Raises:
             Stopped: a signal arrived, and some runs are not finished.

@@ -46,27 +46,16 @@ def is_due(state: str, retry_failed: bool) -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run's state is judged by.
+    """What a run's state is judged by."""
 
-    Attributes:
-        status: its ``status.json``, empty if there is none.
-        alive: a process that lives, or may live, holds its lock.
-        submitted: when it was last submitted, or None.
-        submitting: the process that last submitted it is still at work.
-        slurm: it was last submitted to SLURM.
-        job: its job in the queue, or None.
-        queue_known: SLURM answered.
-        cancelled: it was cancelled since it was submitted.
-    """
-
-    status: Mapping[str, Any] = field(default_factory=dict)
-    alive: bool = False
-    submitted: float | None = None
-    submitting: bool = False
-    slurm: bool = False
-    job: Job | None = None
-    queue_known: bool = True
-    cancelled: bool = False
+    status: Mapping[str, Any] = field(default_factory=dict)  # status.json, empty if there is none
+    alive: bool = False  # a process that lives, or may live, holds its lock
+    submitted: float | None = None  # the last time, UTC seconds
+    submitting: bool = False  # the process that last submitted it is still at work
+    slurm: bool = False  # it was last submitted to SLURM
+    job: Job | None = None  # in the queue
+    queue_known: bool = True  # SLURM answered
+    cancelled: bool = False  # since it was submitted
 
 
 def judge(facts: Facts) -> tuple[State, str]:
@@ -131,21 +120,13 @@ def _ended(state: str, cause: str, in_job: bool) -> tuple[State, str]:
 
 @dataclass
 class Sweep:
-    """A sweep as it is now.
+    """A sweep as it is now."""
 
-    Attributes:
-        folder: ``outputs/<sweep>``.
-        runs: and their states.
-        submissions: the oldest first.
-        torn: a line for each submission that cannot be read.
-        queue_known: SLURM answered, or did not have to.
-    """
-
-    folder: Path
-    runs: list[Run]
-    submissions: list[Submission]
-    torn: list[str]
-    queue_known: bool
+    folder: Path  # outputs/<sweep>
+    runs: list[Run]  # and their states
+    submissions: list[Submission]  # the oldest first
+    torn: list[str]  # a line for each submission that cannot be read
+    queue_known: bool  # SLURM answered, or did not have to
 
     @property
     def goes_on(self) -> bool:
@@ -164,12 +145,9 @@ class Sweep:
 
 
 def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
-    """Return the state of every run that is requested, or that the sweep's folder knows.
+    """Return the state of the requested runs of ``outputs/<sweep>``, or of all there are.
 
-    Args:
-        folder: ``outputs/<sweep>``.
-        requested: the runs to read; empty: all there are.
-        others: read all others there are as well.
+    With ``others`` all others are read as well.
     """
     submissions, torn = load_all(folder)
     latest = {run.name: run for submission in submissions for run in submission.runs}

@@ -28,26 +28,17 @@ FOLDER = ".submissions"
 
 @dataclass
 class Run:
-    """A run: its config, its folder, and what is known of it.
+    """A run: its config, its folder, and what is known of it."""
 
-    Attributes:
-        config: resolved, nested; empty if it is unknown.
-        folder: ``outputs/<sweep>/<run>``, which need not exist.
-        submission: the last one that names it, or None.
-        index: its place there.
-        state, cause: what it does and why, as ``states.read_sweep`` last saw it.
-        status: its ``status.json``, empty if there is none.
-        job: its job in SLURM's queue, or None.
-    """
-
-    config: Config
-    folder: Path
+    config: Config  # empty if it is unknown
+    folder: Path  # outputs/<sweep>/<run>, which need not exist
+    # The last one that names it, and its place there.
     submission: Submission | None = field(default=None, repr=False, compare=False)
     index: int = 0
-    state: str = "missing"
+    state: str = "missing"  # as states.read_sweep last saw it
     cause: str = ""
-    status: Mapping[str, Any] = field(default_factory=dict)
-    job: Job | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)  # status.json, empty if there is none
+    job: Job | None = None  # in SLURM's queue
 
     @property
     def name(self) -> str:
@@ -72,33 +63,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Submission:
-    """One call of ``sbatch``, or one local sweep.
+    """One call of ``sbatch``, or one local sweep."""
 
-    Attributes:
-        folder: its own, absolute; the last part is its name, and the job's.
-        runs: their folders are as seen from ``cwd``.
-        launcher: basic, local or slurm.
-        settings: the keys below ``hydra.launcher``.
-        code: what ran: commit, whether it was changed, snapshot.
-        python_path: folders that the runs import from, the snapshot first.
-        created: UTC seconds.
-        driver: the process that submitted it.
-        per_job: how many consecutive runs form one job.
-        command: what was typed; None of a retry, whose runs were submitted before.
-        job_id: SLURM's, once ``sbatch`` has returned.
-    """
-
-    folder: Path
-    runs: list[Run] = field(repr=False, compare=False)
-    launcher: str
-    settings: dict[str, Any]
-    code: dict[str, Any]
-    python_path: list[str]
-    created: float
-    driver: dict[str, Any]
-    per_job: int
-    command: str | None
-    job_id: str | None = None
+    folder: Path  # absolute; the last part is its name, and the job's
+    runs: list[Run] = field(repr=False, compare=False)  # their folders are as seen from cwd
+    launcher: str  # basic, local or slurm
+    settings: dict[str, Any]  # the keys below hydra.launcher
+    code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
+    python_path: list[str]  # folders that the runs import from, the snapshot first
+    created: float  # UTC seconds
+    driver: dict[str, Any]  # the process that submitted it
+    per_job: int  # how many consecutive runs form one job
+    command: str | None  # what was typed; None of a retry, whose runs were submitted before
+    job_id: str | None = None  # SLURM's, once sbatch has returned
 
     @property
     def name(self) -> str:
