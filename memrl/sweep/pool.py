@@ -107,11 +107,10 @@ class Pool:
         gpu = min(self.gpus, key=used.count, default=None)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        log = submission.log(index)
-        start = log.stat().st_size if log.exists() else 0
         # -P: import from the snapshot, never from the current folder.
         command = [sys.executable, "-P", "-u", "-m", "memrl.sweep.child"]
-        with open(log, "ab") as output:
+        with open(submission.log(index), "ab") as output:
+            start = output.tell()
             process = subprocess.Popen(
                 [*command, str(submission.folder), str(index)],
                 cwd=submission.cwd,

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def start(submission: Submission, executor: Executor) -> str:
             first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
     except (FailedJobError, FailedSubmissionError) as error:
         if query_queue([submission.name]) == {}:
-            submission.remove()
+            (submission.folder / "submission.json").unlink()  # first: it makes the folder count
+            shutil.rmtree(submission.folder, ignore_errors=True)
         lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or str(error).split("\n")
         raise Failure(f"sbatch: {'; '.join(dict.fromkeys(lines))}") from None
     array = str(first.job_id).split("_")[0]

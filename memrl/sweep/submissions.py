@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -138,11 +137,6 @@ class Submission:
         except OSError:  # none was
             return []
         return content
-
-    def remove(self) -> None:
-        """Forget a submission that came to nothing."""
-        (self.folder / "submission.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 # The keys of submission.json.
