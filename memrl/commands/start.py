@@ -57,7 +57,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
-    return BUSY if ours.goes_on else 0
+    return BUSY if ours.is_active else 0
 
 
 def draw_scores(folder: Path) -> list[Path]:

@@ -110,7 +110,7 @@ def show(folder: Path, args: argparse.Namespace) -> int:
         if args.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(text, flush=True)
-        if not args.watch or not sweep.goes_on:
+        if not args.watch or not sweep.is_active:
             return 0
         time.sleep(WATCH_S)
 
@@ -202,7 +202,9 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(f"cancelled {plural(len(chosen), 'run')}; the sweep's own command continues them")
+    print(
+        f"cancelled {plural(len(chosen), 'run')}; to continue, give the sweep's own command again"
+    )
     return 0
 
 

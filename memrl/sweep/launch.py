@@ -61,9 +61,7 @@ def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
     if sweep.torn:
         raise CannotContinue(sweep.torn[0])
     if not sweep.queue_known:
-        advice = (
-            f"try again later. If no job is left anywhere, delete {folder / submissions.FOLDER}"
-        )
+        advice = f"try again later; if no job is left, delete {folder / submissions.FOLDER}"
         raise CannotContinue(f"squeue does not answer, so it is unknown what is queued; {advice}")
     return sweep
 
@@ -141,7 +139,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
                 _submit(due, launcher)
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
-    if not due and not sweep.goes_on:
+    if not due and not sweep.is_active:
         return 0
     if launcher.wait:
         _wait(folder, runs)
@@ -194,7 +192,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
     try:
         with Bar() as bar:
-            while (sweep := read_sweep(folder, runs)).goes_on:
+            while (sweep := read_sweep(folder, runs)).is_active:
                 bar.show(sweep)
                 time.sleep(POLL_S)
     except KeyboardInterrupt:

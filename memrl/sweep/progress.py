@@ -48,7 +48,7 @@ def code_note(sweep: Sweep) -> str | None:
 
 
 class Bar:
-    """A sweep's progress on a terminal, all runs together; nothing elsewhere."""
+    """A bar of the progress of all runs, on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         form = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
@@ -62,7 +62,7 @@ class Bar:
         self.bar.close()
 
     def due(self) -> bool:
-        """Tell whether it is time to look again; on no terminal it never is."""
+        """Tell whether it is time to read the sweep again; without a terminal it never is."""
         if self.bar.disable or time.monotonic() < self.next:
             return False
         self.next = time.monotonic() + EVERY_S

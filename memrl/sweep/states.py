@@ -129,7 +129,7 @@ class Sweep:
     queue_known: bool  # SLURM answered, or did not have to
 
     @property
-    def goes_on(self) -> bool:
+    def is_active(self) -> bool:
         """True if a run is queued or running."""
         return any(run.state in ONGOING for run in self.runs)
 
@@ -165,13 +165,13 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
         run.status, run.state = read_status(run.folder), State.DONE
     unfinished = [run for run in runs.values() if run.status.get("state") != "done"]
     submitted = [run.submission for run in unfinished if run.submission]
-    # The queue before the files: a job that ends meanwhile has left its word there.
+    # The queue before the files: a job that ends in between has written them by then.
     queue = query_queue({s.name for s in submitted if s.launcher == "slurm"})
     submitting = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
     cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:
         alive = _has_holder(run.folder)
-        run.status = read_status(run.folder)  # after the lock: who has just left has written here
+        run.status = read_status(run.folder)  # after the lock: written before it is released
         facts = Facts(run.status, alive, queue_known=queue is not None)
         if s := run.submission:
             run.job = (queue or {}).get((s.name, run.index // s.per_job))

@@ -65,7 +65,7 @@ class Submission:
     """One call of ``sbatch``, or one local sweep."""
 
     folder: Path  # absolute; the last part is its name, and the job's
-    runs: list[Run] = field(repr=False, compare=False)  # their folders are as seen from cwd
+    runs: list[Run] = field(repr=False, compare=False)  # their folders are relative to cwd
     launcher: str  # basic, local or slurm
     settings: dict[str, Any]  # the keys below hydra.launcher
     code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
@@ -117,10 +117,10 @@ class Submission:
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
     def driver_alive(self) -> bool:
-        """Tell whether the process that submits it is still at it."""
+        """Tell whether the process that submits it is still at work."""
         try:
-            seen = (self.folder / "submission.json").stat().st_mtime
-            return is_alive(self.driver, time.time() - seen < SILENT_S)
+            touched = (self.folder / "submission.json").stat().st_mtime
+            return is_alive(self.driver, time.time() - touched < SILENT_S)
         except (OSError, KeyError, TypeError, ValueError):  # no process is described there
             return False
 
