@@ -47,28 +47,22 @@ def code_note(sweep: Sweep) -> str | None:
     return f"runs of this sweep were started from different code: {parts}"
 
 
-class Bar:
+class Bar(tqdm):  # type: ignore[type-arg]
     """A bar of the progress of all runs, on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         form = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=100, bar_format=form, leave=False, disable=None)
+        super().__init__(total=100, bar_format=form, leave=False, disable=None)
         self.next = 0.0
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
 
     def due(self) -> bool:
         """Tell whether it is time to read the sweep again; without a terminal it never is."""
-        if self.bar.disable or time.monotonic() < self.next:
+        if self.disable or time.monotonic() < self.next:
             return False
         self.next = time.monotonic() + EVERY_S
         return True
 
     def show(self, sweep: Sweep) -> None:
         """Show where the sweep is."""
-        self.bar.n = round(100 * sweep.progress())
-        self.bar.set_postfix_str(", ".join(f"{n} {s}" for s, n in sweep.count().items()))
+        self.n = round(100 * sweep.progress())
+        self.set_postfix_str(", ".join(f"{n} {state}" for state, n in sweep.count().items()))
