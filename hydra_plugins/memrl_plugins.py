@@ -91,20 +91,14 @@ class MemrlLauncher(Launcher):
 
 
 class BasicLauncher(MemrlLauncher):
-    """``hydra/launcher=basic``."""
-
     KEYS = launchers.Basic
 
 
 class LocalLauncher(MemrlLauncher):
-    """``hydra/launcher=local``."""
-
     KEYS = launchers.Local
 
 
 class SlurmLauncher(MemrlLauncher):
-    """``hydra/launcher=slurm``."""
-
     KEYS = launchers.Slurm
 
 
