@@ -142,7 +142,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
     ]
     return {
         "sweep": str(sweep.folder),
-        "counts": {str(state): n for state, n in sweep.count().items()},
+        "counts": sweep.count(),
         "squeue": sweep.queue_known,
         "runs": runs,
     }
@@ -202,9 +202,7 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(
-        f"cancelled {plural(len(chosen), 'run')}; to continue, give the sweep's own command again"
-    )
+    print(f"cancelled {plural(len(chosen), 'run')}; to continue: the sweep's own command again")
     return 0
 
 
