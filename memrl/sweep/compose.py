@@ -62,9 +62,8 @@ class Composer:
         choices = tuple(text for text in overrides if self._is_choice(self.parse(text)))
         values = [self.parse(text) for text in overrides if text not in choices]
         whole, base = self.compose(choices)
-        known: object = HydraConfig.instance().cfg
-        if known is not whole:  # interpolations such as ${hydra:runtime.choices.env} read it
-            HydraConfig.instance().set_config(whole)
+        # Interpolations such as ${hydra:runtime.choices.env} read it.
+        HydraConfig.instance().set_config(whole)
         config = copy.deepcopy(base)
         # Hydra has no public function for this.
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
