@@ -44,13 +44,12 @@ class Sweeper(BasicSweeper):
         from memrl.run.outcome import ConfigError
         from memrl.run.schema import check_section
 
-        section = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-        assert isinstance(section, dict)
-        name = section.pop("_target_").rpartition(".")[2]
+        keys: dict[str, Any]
+        keys = OmegaConf.to_container(config.hydra.launcher, resolve=True)  # type: ignore[assignment]
+        name = keys.pop("_target_").rpartition(".")[2]
         if name not in KEYS_BY_CLASS:
             known = ", ".join(launchers.LAUNCHERS)
             raise ConfigError(f"hydra/launcher: {name} is not memrl's; choose from {known}")
-        keys = {str(key): value for key, value in section.items()}
         check_section("hydra.launcher.", keys, KEYS_BY_CLASS[name])
         try:
             self.chosen = KEYS_BY_CLASS[name](**keys)
@@ -92,20 +91,14 @@ class MemrlLauncher(Launcher):
 
 
 class BasicLauncher(MemrlLauncher):
-    """``hydra/launcher=basic``."""
-
     KEYS = launchers.Basic
 
 
 class LocalLauncher(MemrlLauncher):
-    """``hydra/launcher=local``."""
-
     KEYS = launchers.Local
 
 
 class SlurmLauncher(MemrlLauncher):
-    """``hydra/launcher=slurm``."""
-
     KEYS = launchers.Slurm
 
 

@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=command.__doc__)
         command.add_arguments(parser)
-        given = parser.parse_args(rest)
+        args = parser.parse_args(rest)
         log_to_console()
-        sys.exit(exit_status(lambda: _run(command, given)))
+        sys.exit(exit_status(lambda: _run(command, args)))
 
 
-def _run(command: ModuleType, given: argparse.Namespace) -> int | None:
+def _run(command: ModuleType, args: argparse.Namespace) -> int | None:
     with reader_may_leave():
-        status: int | None = command.run(given)
+        status: int | None = command.run(args)
         return status
     return 0  # the reader has left
 

@@ -244,7 +244,7 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
         ),
         (["outputs", "--style", "nice"], 2, "error: --style nice: neither a file nor one of "),
         (["outputs", "--width", "0"], 2, "argument --width: must be 1 to 50, got 0"),
-        (["outputs", "--dpi", "1e9"], 2, "argument --dpi: must be an integer, got 1e9"),
+        (["outputs", "--dpi", "1e9"], 2, "argument --dpi: invalid int value: '1e9'"),
         (["outputs", "--font-size", "nan"], 2, "argument --font-size: must be 2 to 50, got nan"),
         (["outputs", "--format", "png,jpg"], 2, "must be some of png,pdf,svg, got png,jpg"),
         (["outputs", "--figures", ""], 2, "must be some of lengths,curves,profiles, got "),

@@ -370,7 +370,7 @@ def test_one_torn_status_or_record_leaves_the_others_as_they_are(tmp_path: Path)
     assert said == {names[0]: "queued", names[1]: "queued"}
     (record.folder / "submission.json").write_text("[]")
     said = {run.name: run.state for run in load(folder.parent)}
-    assert said == {names[0]: "unreadable", names[1]: "missing", ".submissions": "unreadable"}
+    assert said == {names[0]: "unreadable", ".submissions": "unreadable"}
 
 
 # --- one tidy table ------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import pytest
 from conftest import ROOT, Process, at
 from test_run import assert_ended_like, contents, run_in, status
 
-from memrl.sweep.states import State, look
+from memrl.sweep.states import State, read_sweep
 from memrl.sweep.submissions import Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -165,7 +165,7 @@ def preempt() -> None:
 def rows() -> list[Run]:
     """The runs of the only sweep here."""
     found = [path for path in Path("outputs").glob("[!.]*") if path.is_dir()]
-    return look(found[0]).runs if found else []
+    return read_sweep(found[0]).runs if found else []
 
 
 def states() -> list[State]:
@@ -270,7 +270,7 @@ def test_a_sweep_is_one_array_that_ends_as_without_slurm_and_only_what_is_missin
 
     more = issue(launch, *SHORT, "seq_model=lstm", "seed=0,1,2", "sweep=four")
     assert "3 runs (1 missing, 2 done); to start: 1" in more
-    assert "submitted 1 runs as 1 job: " in more
+    assert "submitted 1 run as 1 job: " in more
     wait_for_all()
     assert states() == [State.DONE] * 5
     assert len(submissions()) == 2
@@ -278,7 +278,7 @@ def test_a_sweep_is_one_array_that_ends_as_without_slurm_and_only_what_is_missin
 
 def test_more_runs_than_an_array_may_have_become_several_arrays(launch: Launch) -> None:
     out = issue(launch, *SHORT, "seed=range(5)")
-    assert re.findall(r"^submitted (\d) runs", out, re.MULTILINE) == ["4", "1"]
+    assert re.findall(r"^submitted (\d) runs? ", out, re.MULTILINE) == ["4", "1"]
     wait_for_all()
     assert states() == [State.DONE] * 5
     assert len({status(row.folder)["job_id"].split("_")[0] for row in rows()}) == 2
@@ -442,7 +442,7 @@ def test_what_was_cancelled_or_killed_is_known_and_the_same_command_continues_it
     scancelled, killed, cancelled, left = rows()
     slurm("scancel", scancelled.job_id)
     os.kill(status(killed.folder)["pid"], signal.SIGKILL)
-    assert command("cancel", "outputs/runs", "2").startswith("cancelled 1 runs")
+    assert command("cancel", "outputs/runs", "2").startswith("cancelled 1 run;")
     go_on(left)
     wait_for_all()
     assert states() == [State.CANCELLED, State.LOST, State.CANCELLED, State.DONE]
@@ -465,7 +465,7 @@ def test_of_runs_that_share_a_job_one_can_be_cancelled_alone(launch: Launch) -> 
     arguments = (*LONG, "seed=0,1", "hydra.launcher.runs_per_job=2")
     issue(launch, *arguments)
     pause(2)
-    assert command("cancel", "outputs/runs", "seed=0").startswith("cancelled 1 runs")
+    assert command("cancel", "outputs/runs", "seed=0").startswith("cancelled 1 run;")
     cancelled, left = rows()
     until(lambda: "SIGTERM" in told(status(cancelled.folder)["pid"]))
     go_on(cancelled)
@@ -624,7 +624,7 @@ def test_a_job_whose_snapshot_is_gone_runs_no_other_code(launch: Launch, here: P
     (row,) = rows()
     assert (row.state, row.cause) == (State.LOST, "never started")
     assert f"error: {snapshot} is gone" in log_of(row)
-    assert "submitted 1 runs" in issue(launch, *SHORT)
+    assert "submitted 1 run " in issue(launch, *SHORT)
     wait_for_all()
     assert states() == [State.DONE]
 

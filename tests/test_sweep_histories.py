@@ -21,7 +21,7 @@ from memrl.run.files import write_whole
 from memrl.run.lock import SILENT_S, holder, this_process
 from memrl.run.status import Status, record_end
 from memrl.sweep import submissions
-from memrl.sweep.states import State, Sweep, is_due, look
+from memrl.sweep.states import State, Sweep, is_due, read_sweep
 from memrl.sweep.submissions import Run, Submission, load_all
 
 SWEEP = Path("outputs", "sweep")
@@ -131,7 +131,7 @@ class Cluster:
             lines.append("|".join(map(str, words)) + "\n")
         answer = self.cwd / "answer"
         answer.write_text("".join(lines)) if answers else answer.unlink(missing_ok=True)
-        return look(SWEEP, [RUNS[name] for name in names])
+        return read_sweep(SWEEP, [RUNS[name] for name in names])
 
     # --- the command of the sweep ----------------------------------------------------------------
 
@@ -187,9 +187,7 @@ class Cluster:
     def issue_while_squeue_fails(self, names: list[str]) -> None:
         """It is refused, unless nothing was ever submitted that is not done."""
         if self.look(names, answers=False).queue_known:
-            submitted = {
-                run.folder.name for record in load_all(SWEEP) for run in record.runs.values()
-            }
+            submitted = {run.folder.name for record in load_all(SWEEP)[0] for run in record.runs}
             assert not submitted & (set(names) - set(self.done))
 
     def check_status(self, _: None) -> None:
@@ -209,9 +207,7 @@ class Cluster:
         for name in sorted(job.names):
             busy = holder(SWEEP / name) is not None
             assert busy == (name in self.at_work or name in self.silent)
-            skipped = [run.name for run in job.record.runs.values()].index(
-                name
-            ) in job.record.cancelled
+            skipped = [run.name for run in job.record.runs].index(name) in job.record.cancelled
             skipped |= name in self.done or (job.restarts > 0 and name in job.ended & self.failed)
             if busy and job.restarts and not skipped:
                 job.waiting.add(name)
@@ -327,7 +323,7 @@ class Cluster:
 
     def pass_time(self, _: None = None) -> None:
         """Longer than a process on another host may be silent: make all that is written older."""
-        for record in load_all(SWEEP):
+        for record in load_all(SWEEP)[0]:
             replace(record, created=record.created - SILENT_S - 1).save(record.job_id)
         for path in SWEEP.glob("*/status.json"):
             content = json.loads(path.read_text())

@@ -377,10 +377,10 @@ def test_what_is_cancelled_saves_and_ends_and_can_be_continued(
     driver = launch(*LOCAL, "hydra.launcher.n_jobs=1", "seed=0,1")
     paused = children.paused(1, driver)
     waiting = command(launch, "cancel", str(SWEEP), "seed=1")
-    assert (waiting.wait(), waiting.out.split(";")[0]) == (0, "cancelled 1 runs")
+    assert (waiting.wait(), waiting.out.split(";")[0]) == (0, "cancelled 1 run")
     assert states(launch) == {"seed=0": "running", "seed=1": "cancelled"}
     everything = command(launch, "cancel", str(SWEEP))
-    assert (everything.wait(), everything.out.split(";")[0]) == (0, "cancelled 1 runs")
+    assert (everything.wait(), everything.out.split(";")[0]) == (0, "cancelled 1 run")
     wait_until(lambda: has_signal(paused[0], signal.SIGTERM), driver)
     paused[0].resume()
     assert driver.wait() == 1, driver.output

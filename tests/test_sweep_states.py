@@ -18,7 +18,7 @@ from memrl.run.outcome import CannotContinue
 from memrl.run.status import Status
 from memrl.sweep import submissions
 from memrl.sweep.queue import Job, query_queue
-from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, look
+from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, read_sweep
 from memrl.sweep.submissions import Run, Submission
 
 # A run was submitted at 100; what its files say is from 50, before, or from 150, after.
@@ -206,7 +206,7 @@ def submit(*names: str, launcher: str = "slurm", per_job: int = 1, **changes: An
 
 
 def states() -> dict[str, State]:
-    return {row.name: row.state for row in look(SWEEP).runs}
+    return {row.name: row.state for row in read_sweep(SWEEP).runs}
 
 
 def test_the_queue_by_submission_and_index(squeue: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_squeue_that_fails_or_is_not_there_is_no_empty_queue(
 ) -> None:
     record = submit("a")
     assert query_queue({record.name}) is None
-    sweep = look(SWEEP)
+    sweep = read_sweep(SWEEP)
     assert not sweep.queue_known
     assert [row.state for row in sweep.runs] == [State.QUEUED]
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -272,7 +272,7 @@ def test_the_last_submission_of_a_run_counts(squeue: Path) -> None:
     first = submit("a", "b")
     second = submit("b", created=first.created + 1)
     squeue.write_text(f"{first.name}|1|RUNNING|7_1|n1|None\n{second.name}|0|PENDING|8||Priority\n")
-    rows = {row.name: row for row in look(SWEEP).runs}
+    rows = {row.name: row for row in read_sweep(SWEEP).runs}
     assert rows["b"].submission == second and rows["b"].job_id == "8"
     assert rows["a"].state == State.LOST
 
@@ -317,10 +317,8 @@ def test_a_record_is_read_as_it_was_written(
     monkeypatch.setenv("MEMRL_COMMAND", "python run.py -m 'seed=range(3)'")
     record = submissions.draft(runs, "slurm", settings, code, ["/tree"], 2)
     record.write()
-    (again,) = submissions.load_all(sweep)
-    assert {n: (r.config, r.folder) for n, r in again.runs.items()} == {
-        n: (run.config, run.folder) for n, run in enumerate(runs)
-    }
+    ((again,), _) = submissions.load_all(sweep)
+    assert [(r.config, r.folder) for r in again.runs] == [(r.config, r.folder) for r in runs]
     assert (again.jobs, again.cwd, again.job_id) == (2, tmp_path, None)
     assert again.command == "python run.py -m 'seed=range(3)'"
     assert again == replace(record, code={"commit": "c0ffee", "changed": True})
@@ -328,7 +326,7 @@ def test_a_record_is_read_as_it_was_written(
     again.save("77")
     again.cancel([2])
     again.cancel([0, 2])
-    (last,) = submissions.load_all(sweep)
+    ((last,), _) = submissions.load_all(sweep)
     assert (last.job_id, last.cancelled) == ("77", [0, 2])
 
 
@@ -344,29 +342,24 @@ def test_a_record_of_an_older_version_has_no_command(
     del content["command"]
     path.write_text(json.dumps(content))
     assert submissions.load(record.folder) == replace(record, command=None)
-    path.write_text(json.dumps(content | {"command": 7}))
-    with pytest.raises(CannotContinue, match="command cannot be 7"):
-        submissions.load(record.folder)
 
 
-def test_what_is_torn_costs_no_other_run(squeue: Path) -> None:
+def test_what_is_torn_costs_no_other_submission(squeue: Path) -> None:
     squeue.write_text("")
-    lines, number, torn = submit("a", "b", "c"), submit("d"), submit("e", "f")
+    whole, lines, number, torn = submit("a"), submit("b", "c"), submit("d"), submit("e", "f")
     path = lines.folder / "runs.jsonl"
     path.write_text(path.read_text().replace('{"run": "b"', '["run'))
     (number.folder / "submission.json").write_text("7")
     (torn.folder / "submission.json").write_text('{"launcher": "sl')
-    (torn.folder / "cancelled.json").write_text("3")
     (SWEEP / "e").mkdir()
     (SWEEP / "e" / "status.json").write_text('{"state": "failed", "updated": null}')
-    sweep = look(SWEEP)
-    said = {row.name: str(row.state) for row in sweep.runs}
-    assert said == {"a": "lost", "c": "lost", "d": "missing", "e": "failed", "f": "missing"}
-    assert {row.name: row.index for row in sweep.runs}["c"] == 2
+    sweep = read_sweep(SWEEP)
+    assert sweep.submissions == [whole]
+    assert {row.name: str(row.state) for row in sweep.runs} == {"a": "lost", "e": "failed"}
     assert sweep.progress() == 0
-    for name in (f"{path}, line 2: ", f"{number.name}/submission", f"{torn.name}/submission"):
+    for name in (f"{path}: ", f"{number.name}/submission", f"{torn.name}/submission"):
         assert sum(name in line for line in sweep.torn) == 1
-    with pytest.raises(CannotContinue, match=r"runs\.jsonl, line 2"):
+    with pytest.raises(CannotContinue, match=r"runs\.jsonl: "):
         submissions.load(lines.folder)
 
 

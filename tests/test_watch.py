@@ -200,7 +200,7 @@ def test_the_earlier_step_that_is_attended_to_most_is_shown(size):
 
 BAD = {
     "--episodes 0": "argument --episodes: must be 1 to 1000, got 0",
-    "--episodes some": "argument --episodes: must be an integer, got some",
+    "--episodes some": "argument --episodes: invalid int value: 'some'",
     "--fps 0": "argument --fps: must be 0.01 to 100, got 0",
     "--fps nan": "argument --fps: must be 0.01 to 100, got nan",
     "--seed -1": "argument --seed: must be 0 to",

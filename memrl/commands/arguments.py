@@ -14,12 +14,7 @@ from memrl.sweep.progress import SHOWN
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select the runs and how they are scored."""
-    parser.add_argument(
-        "folder",
-        nargs="+",
-        type=Path,
-        help="outputs/<sweep>; several are drawn in one figure",
-    )
+    parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -36,20 +31,20 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_runs(given: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
+def read_runs(args: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
     """Read the requested runs, and score them.
 
     Raises:
         ConfigError: there are none, or an argument does not fit.
         OSError: there is no such folder.
     """
-    runs = load(*given.folder)
+    runs = load(*args.folder)
     if not any(run.config for run in runs):
-        places = ", ".join(map(str, given.folder))
+        places = ", ".join(map(str, args.folder))
         causes = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
         raise ConfigError(f"{places}: no run{f' ({causes})' if causes else ''}")
     try:
-        return runs, score(runs, PROTOCOLS[given.protocol], given.metric)
+        return runs, score(runs, PROTOCOLS[args.protocol], args.metric)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
 
@@ -63,27 +58,26 @@ def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     """Return an argument type: some of these names, separated by commas."""
 
     def parse(text: str) -> tuple[str, ...]:
-        given = tuple(dict.fromkeys(text.split(",")))
-        if not set(given) <= set(known):
+        names = tuple(dict.fromkeys(text.split(",")))
+        if not set(names) <= set(known):
             raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {text}")
-        return given
+        return names
 
     return parse
 
 
-def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+def number_between(
+    kind: type[int] | type[float], low: float, high: float
+) -> Callable[[str], float]:
     """Return an argument type: a number from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            what = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {what}, got {text}") from None
+        value = kind(text)
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"must be {low:g} to {high:g}, got {text}")
         return value
 
+    parse.__name__ = kind.__name__  # argparse's own message names it
     return parse
 
 

@@ -9,27 +9,22 @@ from pathlib import Path
 from memrl.commands.arguments import file_ending
 from memrl.results.export import export
 from memrl.results.runs import load
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, plural
 from memrl.run.tables import TABLES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
-    parser.add_argument(
-        "--output",
-        type=file_ending(".csv", ".parquet"),
-        required=True,
-        metavar="FILE",
-        help="a name that ends with .csv or .parquet",
-    )
-    parser.add_argument("--table", choices=TABLES, default="eval", help="default: eval")
+    output = file_ending(".csv", ".parquet")
+    parser.add_argument("--output", type=output, required=True, help="a .csv or .parquet file")
+    parser.add_argument("--table", choices=TABLES, default="eval", help="default: %(default)s")
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the table, and print how many runs are in it."""
-    runs = load(*given.folder)
+    runs = load(*args.folder)
     if not runs:
-        raise ConfigError(f"{', '.join(map(str, given.folder))}: no run")
-    export(runs, given.output, given.table)
-    print(f"{given.output}: {len(runs)} runs")
+        raise ConfigError(f"{', '.join(map(str, args.folder))}: no run")
+    export(runs, args.output, args.table)
+    print(f"{args.output}: {plural(len(runs), 'run')}")

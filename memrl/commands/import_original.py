@@ -10,44 +10,38 @@ from pathlib import Path
 
 from memrl.results.original import find_logs, import_log
 from memrl.run.identity import OUTPUTS
-from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line
+from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line, plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "logs",
-        nargs="+",
-        type=Path,
-        help="a log folder, with its flags.txt and progress.csv, or a folder of log folders",
-    )
+    logs = "a log folder, with its flags.txt and progress.csv, or a folder of log folders"
+    parser.add_argument("logs", nargs="+", type=Path, help=logs)
     output = OUTPUTS / "original"
-    parser.add_argument(
-        "--output", type=Path, default=output, metavar="DIR", help=f"default: {output}"
-    )
+    text = "default: %(default)s"
+    parser.add_argument("--output", type=Path, default=output, metavar="DIR", help=text)
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Import what can be, and name what cannot.
 
     Raises:
         ConfigError: there is no such folder.
         Failure: nothing could be imported.
     """
-    for folder in given.logs:
+    for folder in args.logs:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
     imported = set()
-    for folder in given.logs:
+    for folder in args.logs:
         logs = find_logs(folder)
         if not logs:
             print(f"{folder}: no log here or below", file=sys.stderr)
         for log in logs:
             try:
-                imported.add(import_log(log, given.output))
+                imported.add(import_log(log, args.output))
             except (OSError, Failure) as error:
                 print(in_one_line(error), file=sys.stderr)
     if not imported:
         raise Failure("no log could be imported")
-    n = len(imported)
-    print(f"{below_cwd(given.output)}: {n} run{'s' * (n > 1)}")
+    print(f"{below_cwd(args.output)}: {plural(len(imported), 'run')}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from memrl.commands.arguments import add_runs, number, output_folder, read_runs, some_of
+from memrl.commands.arguments import add_runs, number_between, output_folder, read_runs, some_of
 from memrl.results.drawing import FORMATS, SCALES, Look
 from memrl.results.figures import FIGURES, write
 from memrl.results.text import as_text, how_many, left_out
@@ -17,54 +17,31 @@ from memrl.sweep.progress import SHOWN
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_runs(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="default: the sweep's folder; with several, the current folder",
-    )
-    parser.add_argument(
-        "--figures",
-        type=some_of(FIGURES),
-        default=FIGURES,
-        metavar="A,B",
-        help="some of " + ", ".join(FIGURES),
-    )
-    parser.add_argument(
-        "--format",
-        type=some_of(FORMATS),
-        default=("png", "pdf"),
-        metavar="A,B",
-        help=f"some of {', '.join(FORMATS)} (default: png,pdf)",
-    )
-    look, inches = Look(), number(float, 1, 50)
-    parser.add_argument("--width", type=inches, default=look.width, help="inches (default: 6.5)")
+    output = "default: the sweep's folder; with several, the current folder"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=output)
+    figures, every = some_of(FIGURES), ",".join(FIGURES)
+    parser.add_argument("--figures", type=figures, default=every, help="default: %(default)s")
+    formats, known = some_of(FORMATS), f"some of {','.join(FORMATS)} (default: %(default)s)"
+    parser.add_argument("--format", type=formats, default="png,pdf", help=known)
+    parser.set_defaults(**Look()._asdict())
+    inches, points = number_between(float, 1, 50), number_between(float, 2, 50)
+    parser.add_argument("--width", type=inches, help="inches (default: %(default)s)")
     parser.add_argument("--height", type=inches, help="inches (default: as the content needs)")
-    parser.add_argument(
-        "--font-size", type=number(float, 2, 50), default=look.font_size, help="points (default: 9)"
-    )
-    parser.add_argument(
-        "--dpi",
-        type=number(int, 20, 2000),
-        default=look.dpi,
-        help="resolution of png (default: 200)",
-    )
-    parser.add_argument("--style", default=look.style, help="a matplotlib style: a name or a file")
-    parser.add_argument(
-        "--scale",
-        choices=SCALES,
-        default=look.scale,
-        help="scale of the length axis (default: even)",
-    )
+    parser.add_argument("--font-size", type=points, help="points (default: %(default)s)")
+    dpi = number_between(int, 20, 2000)
+    parser.add_argument("--dpi", type=dpi, help="resolution of png (default: %(default)s)")
+    parser.add_argument("--style", help="a matplotlib style: a name or a file")
+    scale = "scale of the length axis (default: %(default)s)"
+    parser.add_argument("--scale", choices=SCALES, help=scale)
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the figures, and print the scores."""
-    runs, cells = read_runs(given)
-    folder = given.output or output_folder(given.folder)
+    runs, cells = read_runs(args)
+    folder = args.output or output_folder(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    look = Look(**{name: getattr(given, name) for name in Look._fields})
-    written = write(cells, folder, given.figures, given.format, look)
+    look = Look(**{name: getattr(args, name) for name in Look._fields})
+    written = write(cells, folder, args.figures, args.format, look)
     # Only after the files are written: the reader of a pipe may leave, as `head` does.
     print(as_text(cells))
     print(how_many(cells))

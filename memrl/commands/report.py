@@ -15,19 +15,15 @@ from memrl.run.outcome import below_cwd
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_runs(parser)
-    parser.add_argument(
-        "--output",
-        type=file_ending(".html"),
-        metavar="FILE",
-        help="default: report.html in the sweep's folder",
-    )
+    output = "default: report.html in the sweep's folder"
+    parser.add_argument("--output", type=file_ending(".html"), metavar="FILE", help=output)
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the report, and print where it is."""
-    runs, cells = read_runs(given)
-    title = ", ".join(folder.absolute().name for folder in given.folder)
-    path = given.output or output_folder(given.folder) / "report.html"
+    runs, cells = read_runs(args)
+    title = ", ".join(folder.absolute().name for folder in args.folder)
+    path = args.output or output_folder(args.folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page(runs, cells, title).encode())
     print(how_many(cells))

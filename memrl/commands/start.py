@@ -16,7 +16,7 @@ from memrl.run.outcome import BUSY, FAILED, below_cwd, in_one_line
 from memrl.sweep.launch import launch
 from memrl.sweep.launchers import Launcher
 from memrl.sweep.progress import SHOWN, code_note, counts, status_command
-from memrl.sweep.states import ONGOING, State, Sweep, look
+from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run
 
 TABLE_LINES = 40  # a longer table of scores is not printed at the end of a sweep
@@ -27,7 +27,7 @@ def start(runs: Sequence[Run], launcher: Launcher) -> int:
     failed = launch(runs, launcher)
     if failed is None:
         return 0
-    status = conclude(look(runs[0].folder.parent, runs, others=True), runs)
+    status = conclude(read_sweep(runs[0].folder.parent, runs, others=True), runs)
     return FAILED if failed else status  # also of a run whose failure could not be recorded
 
 
@@ -57,7 +57,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
-    return BUSY if ours.goes_on else 0
+    return BUSY if ours.is_active else 0
 
 
 def draw_scores(folder: Path) -> list[Path]:

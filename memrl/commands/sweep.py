@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -13,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.identity import OUTPUTS
-from memrl.run.lock import is_alive, this_process
-from memrl.run.outcome import CannotContinue, ConfigError, below_cwd
+from memrl.run.lock import is_alive
+from memrl.run.outcome import CannotContinue, ConfigError, below_cwd, plural
+from memrl.run.progress import clock
 from memrl.run.schema import check_types
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import SHOWN, code_note, code_of, counts
 from memrl.sweep.snapshot import python_path
-from memrl.sweep.states import ONGOING, State, Sweep, look
+from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run
 
 WATCH_S = 5.0
@@ -45,30 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all runs")
     logs = command("logs", show_log, f"show what a run printed. {what}")
     logs.add_argument("run", metavar="RUN")
-    logs.add_argument(
-        "--lines", type=_positive, default=40, metavar="N", help="lines to show (default: 40)"
-    )
+    lines = "lines to show (default: %(default)s)"
+    logs.add_argument("--lines", type=int, default=40, metavar="N", help=lines)
     logs.add_argument("--follow", action="store_true", help="keep printing as the log grows")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run a subcommand in the folder where the sweep was started; return the exit status.
 
     Raises:
         ConfigError: there is no such sweep, or the request cannot be carried out.
         Failure: the sweep's records cannot be read, or SLURM refused.
     """
-    folder = Path(given.folder).absolute()
+    folder = Path(args.folder).absolute()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
-        raise ConfigError(f"{given.folder}: no sweep's folder, {OUTPUTS}/<sweep>")
+        raise ConfigError(f"{args.folder}: no sweep's folder, {OUTPUTS}/<sweep>")
     os.chdir(folder.parents[1])
-    return int(given.do(OUTPUTS / folder.name, given))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
+    return int(args.do(OUTPUTS / folder.name, args))
 
 
 def _find(sweep: Sweep, text: str) -> list[Run]:
@@ -88,16 +83,17 @@ def _find(sweep: Sweep, text: str) -> list[Run]:
 def _table(runs: Sequence[Run]) -> str:
     rows = ["# run state progress return steps/s ETA job node cause".split()]
     for n, run in enumerate(runs):
-        running = run.state == State.RUNNING
         last, speed, eta = map(run.number, ("last_return", "env_steps_per_s", "eta_s"))
+        if run.state != State.RUNNING:
+            speed = eta = None
         cells = [
             str(n),
             run.name,
             run.state,
             f"{run.number('progress') or 0:.0%}",
             "" if last is None else f"{last:.2f}",
-            f"{speed:,.0f}" if running and speed is not None else "",
-            _eta(eta, run) if running and eta is not None else "",
+            "" if speed is None else f"{speed:,.0f}",
+            "" if eta is None else clock(eta),
             run.job_id,
             run.node,
             run.cause,
@@ -106,22 +102,15 @@ def _table(runs: Sequence[Run]) -> str:
     return align(rows)
 
 
-def _eta(eta_s: float, run: Run) -> str:
-    now = time.time()
-    minutes = round(max(eta_s - (now - (run.number("updated") or now)), 0) / 60)
-    hours = f"{minutes // 60} h " if minutes >= 60 else ""
-    return f"{hours}{minutes % 60} min" if minutes else "<1 min"
-
-
-def show(folder: Path, given: argparse.Namespace) -> int:
+def show(folder: Path, args: argparse.Namespace) -> int:
     """Print the table of runs."""
     while True:
-        sweep = look(folder)
-        text = json.dumps(_as_json(sweep), indent=1) if given.json else _as_text(sweep)
-        if given.watch and sys.stdout.isatty():
+        sweep = read_sweep(folder)
+        text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
+        if args.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(text, flush=True)
-        if not given.watch or not sweep.goes_on:
+        if not args.watch or not sweep.is_active:
             return 0
         time.sleep(WATCH_S)
 
@@ -153,7 +142,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
     ]
     return {
         "sweep": str(sweep.folder),
-        "counts": {str(state): n for state, n in sweep.count().items()},
+        "counts": sweep.count(),
         "squeue": sweep.queue_known,
         "runs": runs,
     }
@@ -162,11 +151,11 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 # --- retry ---------------------------------------------------------------------------------------
 
 
-def retry(folder: Path, given: argparse.Namespace) -> int:
+def retry(folder: Path, args: argparse.Namespace) -> int:
     """Start the sweep again as it was last started, including failed runs."""
     from memrl.commands.start import start
 
-    sweep = look(folder)
+    sweep = read_sweep(folder)
     runs = [run for run in sweep.runs if run.submission]
     if not runs:
         raise ConfigError(f"{folder}: no sweep was started here; give the run's own command again")
@@ -195,10 +184,10 @@ def retry(folder: Path, given: argparse.Namespace) -> int:
 # --- cancel --------------------------------------------------------------------------------------
 
 
-def cancel(folder: Path, given: argparse.Namespace) -> int:
+def cancel(folder: Path, args: argparse.Namespace) -> int:
     """Cancel runs that are queued or running."""
-    sweep = look(folder)
-    named = [run for text in given.run for run in _find(sweep, text)] if given.run else sweep.runs
+    sweep = read_sweep(folder)
+    named = [run for text in args.run for run in _find(sweep, text)] if args.run else sweep.runs
     chosen = {run.name: run for run in named if run.state in ONGOING}
     # A job with other runs continues: it checks now and then which runs were cancelled.
     shared = {r.job.id for r in sweep.runs if r.job and r.state in ONGOING and r.name not in chosen}
@@ -213,7 +202,7 @@ def cancel(folder: Path, given: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(f"cancelled {len(chosen)} runs; the sweep's own command continues them")
+    print(f"cancelled {plural(len(chosen), 'run')}; to continue: the sweep's own command again")
     return 0
 
 
@@ -221,40 +210,39 @@ def _stop_here(run: Run) -> str | None:
     """Tell a run's process to save and end; return why, if that is impossible from here."""
     try:
         owner = json.loads((run.folder / "lock").read_text())
-        if is_alive(owner, False):
-            os.kill(owner["pid"], signal.SIGTERM)
+        if owner["host"] == socket.gethostname():
+            if is_alive(owner, False):
+                os.kill(owner["pid"], signal.SIGTERM)
             return None
     except (OSError, ValueError, KeyError):
         return None  # it has not begun, or it has just ended
     submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
         return None  # it checks now and then which runs were cancelled
-    if owner["host"] == this_process()["host"]:
-        return None
     return f"{run.name} runs on host {owner['host']}; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------
 
 
-def show_log(folder: Path, given: argparse.Namespace) -> int:
+def show_log(folder: Path, args: argparse.Namespace) -> int:
     """Print the paths of a run's logs, and the end of the last one."""
-    run, *others = matches = _find(look(folder), given.run)
+    run, *others = matches = _find(read_sweep(folder), args.run)
     if others:
         names = "\n  ".join(run.name for run in matches[:SHOWN])
-        raise ConfigError(f"{given.run}: {len(matches)} runs have this in their names:\n  {names}")
+        raise ConfigError(f"{args.run}: {len(matches)} runs have this in their names:\n  {names}")
     paths = [path for path in _logs(run) if path.exists()]
     print(f"{run.name}: {run.state}{f': {run.cause}' if run.cause else ''}")
     if not paths:
         print("it has printed nothing yet")
         return 0
     print(*(below_cwd(path) for path in paths), sep="\n", flush=True)
-    if given.follow:
-        command = ["tail", "-n", str(given.lines), "-F", str(paths[-1])]
+    if args.follow:
+        command = ["tail", "-n", str(args.lines), "-F", str(paths[-1])]
         os.execvp(command[0], command)
     for path in paths[-1:] if run.state != State.LOST else paths:
         lines = path.read_text(errors="replace").splitlines()
-        print(f"--- {below_cwd(path)}", *lines[-given.lines :], sep="\n")
+        print(f"--- {below_cwd(path)}", *lines[-args.lines :], sep="\n")
     return 0
 
 

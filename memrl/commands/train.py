@@ -21,12 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 import memrl
 from memrl.run.command import remember_command
 from memrl.run.config import CONF, explain
-from memrl.run.outcome import (
-    ConfigError,
-    exit_status,
-    log_to_console,
-    reader_may_leave,
-)
+from memrl.run.outcome import ConfigError, exit_status, log_to_console, reader_may_leave
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -86,15 +81,15 @@ closed terminal.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of ``run.py``, and exit with its status."""
-    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    argv = [*(sys.argv[1:] if arguments is None else arguments)]
     with reader_may_leave():
-        if {"-h", "--help"} & {*given}:  # Hydra's own help takes a second
+        if {"-h", "--help"} & {*argv}:  # Hydra's own help takes a second
             print(help_text())
-        elif "--version" in given:
+        elif "--version" in argv:
             print(f"memrl {memrl.__version__}")
         else:
-            sys.argv = [sys.argv[0], *given]
-            remember_command(given)
+            sys.argv = [sys.argv[0], *argv]
+            remember_command(argv)
             log_to_console()
             sys.exit(exit_status(_with_hydra))
 

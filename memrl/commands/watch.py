@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from memrl.commands.arguments import file_ending, number
+from memrl.commands.arguments import file_ending, number_between
 from memrl.results.films import animation, load_run, play, strip
 from memrl.run.files import write_whole
 from memrl.run.outcome import ConfigError
@@ -16,27 +16,17 @@ from memrl.run.outcome import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", type=Path, help="a run's folder, outputs/<sweep>/<run>")
+    output = "a .gif or .png file (default: watch.gif in the run's folder)"
+    parser.add_argument("--output", type=file_ending(".gif", ".png"), metavar="FILE", help=output)
+    episodes, seed = number_between(int, 1, 1000), number_between(int, 0, 2**63)
+    parser.add_argument("--episodes", type=episodes, default=3, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, help="default: that of the run's evaluation")
+    fps = number_between(float, 0.01, 100)
     parser.add_argument(
-        "--output",
-        type=file_ending(".gif", ".png"),
-        help="a .gif or .png file (default: watch.gif in the run's folder)",
+        "--fps", type=fps, default=6, help="steps per second (default: %(default)s)"
     )
-    parser.add_argument(
-        "--episodes", type=number(int, 1, 1000), default=3, help="number of episodes (default: 3)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=number(int, 0, 2**63),
-        help="seed of the task (default: that of the run's evaluation)",
-    )
-    parser.add_argument(
-        "--fps", type=number(float, 0.01, 100), default=6, help="steps per second (default: 6)"
-    )
-    parser.add_argument(
-        "--steps",
-        type=_steps,
-        help="for .png: the steps to show, such as 0,14,75 (default: six steps)",
-    )
+    steps = "for .png: the steps to show, such as 0,14,75 (default: six steps)"
+    parser.add_argument("--steps", type=_steps, help=steps)
 
 
 def _steps(text: str) -> list[int]:
@@ -45,7 +35,7 @@ def _steps(text: str) -> list[int]:
     return sorted(map(int, text.split(",")))
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Play episodes, print how they ended, and write the file.
 
     Raises:
@@ -54,20 +44,20 @@ def run(given: argparse.Namespace) -> None:
     """
     from memrl.trainer import EVAL_SEED_OFFSET
 
-    output = given.output or given.folder / "watch.gif"
-    if given.steps and output.suffix != ".png":
+    output = args.output or args.folder / "watch.gif"
+    if args.steps and output.suffix != ".png":
         raise ConfigError(f"--steps needs an --output that ends with .png, got {output}")
-    config, agent, source = load_run(given.folder)
-    seed = config["seed"] + EVAL_SEED_OFFSET if given.seed is None else given.seed
-    films = play(config, agent, given.episodes, seed)
-    print(f"{given.folder}: {source}")
+    config, agent, source = load_run(args.folder)
+    seed = config["seed"] + EVAL_SEED_OFFSET if args.seed is None else args.seed
+    films = play(config, agent, args.episodes, seed)
+    print(f"{args.folder}: {source}")
     for n, film in enumerate(films, start=1):
         success = "" if film.success is None else f", {'' if film.success else 'no '}success"
         print(f"episode {n}: return {film.reward.sum():.2f}{success}")
     length = f"-{config['env']['length']}" if "length" in config["env"] else ""
     title = f"{config['env']['name']}{length}, {config['seq_model']['name']}"
     if output.suffix == ".gif":
-        write_whole(output, animation(films, title, given.fps))
+        write_whole(output, animation(films, title, args.fps))
     else:
-        write_whole(output, strip(films, title, given.steps))
+        write_whole(output, strip(films, title, args.steps))
     print(output)

@@ -21,7 +21,7 @@ from memrl.run.identity import ABSENT, flatten, identity
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
-from memrl.sweep.states import ONGOING, State, look
+from memrl.sweep.states import ONGOING, State, read_sweep
 
 RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # any of them makes a folder a run's
 
@@ -117,12 +117,12 @@ def _mark_copies(runs: Sequence[Run]) -> None:
 def _walk(folder: Path, seen: set[Path]) -> list[Run]:
     seen.add(folder.resolve())
     if _has_files(folder):
-        return _read_sweep(folder.parent, [submissions.Run({}, folder)])
+        return _read_runs(folder.parent, [submissions.Run({}, folder)])
     try:
         children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     except PermissionError as error:
         return [Run({}, folder, state=UNREADABLE, cause=in_one_line(error))]
-    runs = _read_sweep(folder)
+    runs = _read_runs(folder)
     known = {run.name for run in runs}
     for child in children:
         if child.name not in known and child.resolve() not in seen:  # a link may lead back
@@ -133,13 +133,13 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
     return runs
 
 
-def _read_sweep(folder: Path, requested: Sequence[submissions.Run] = ()) -> list[Run]:
-    sweep = look(folder, requested)
+def _read_runs(folder: Path, requested: Sequence[submissions.Run] = ()) -> list[Run]:
+    sweep = read_sweep(folder, requested)
     commands = {
         run.name: submission.command
         for submission in reversed(sweep.submissions)  # of a run in several, the first counts
         if submission.command
-        for run in submission.runs.values()
+        for run in submission.runs
     }
     runs = []
     for seen in sweep.runs:

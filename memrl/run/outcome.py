@@ -39,7 +39,7 @@ class Busy(Exception):
 WHOLE_SENTENCES = (FloatingPointError, OSError, Failure)  # their messages need no traceback
 
 
-def attempt(do: Callable[[], object]) -> tuple[str, int] | None:
+def catch_failure(do: Callable[[], object]) -> tuple[str, int] | None:
     """Call ``do``; return why it failed, in one line, and the exit status, or None.
 
     If a signal stopped it, the process ends.
@@ -65,7 +65,7 @@ def exit_status(do: Callable[[], int | None]) -> int:
     status: list[int | None] = []
     failure: tuple[str, int] | None
     try:
-        failure = attempt(lambda: status.append(do()))
+        failure = catch_failure(lambda: status.append(do()))
     except KeyboardInterrupt:
         failure = "interrupted", INTERRUPTED
     if failure is None:
@@ -137,6 +137,11 @@ def show(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
     return str(value)
+
+
+def plural(n: int, noun: str) -> str:
+    """Return a number of things in words, as "1 run" or "2 runs"."""
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def below_cwd(path: Path) -> str:

@@ -22,7 +22,7 @@ from memrl.run.lock import locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
 from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import Status, state_of
+from memrl.run.status import Status, heartbeat, state_of
 from memrl.run.tables import CsvTables, read_table
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def train_in_folder(
                 return
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
-            with Status(folder, versions) as status, Signals() as signals:
+            status = Status(folder, versions)
+            status.write()
+            with heartbeat(status.write), Signals() as signals:
                 minutes = config["checkpoint_minutes"]
                 Session(folder, trainer, status, signals, minutes).train(open_logger)
         except (Stopped, KeyboardInterrupt):

@@ -7,9 +7,10 @@ import json
 import math
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,28 @@ from typing import Any
 from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.lock import job_id, locked
-from memrl.run.outcome import Busy
+from memrl.run.outcome import BUSY, Busy, catch_failure
 
 HEARTBEAT_S = 30.0
+
+
+@contextlib.contextmanager
+def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
+    """Call ``beat`` every 30 s in a thread, so that other hosts see that this process lives."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):  # a full disk: the main thread will report it
+                beat()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass
@@ -50,7 +70,7 @@ CARRIED = ("progress", "env_steps", "episodes", "updates", "last_return", "start
 
 
 class Status:
-    """``status.json`` of a run in this process, written again every 30 s while it lives.
+    """``status.json`` of a run in this process.
 
     Args:
         folder: the run's folder.
@@ -70,21 +90,10 @@ class Status:
             **{key: before[key] for key in CARRIED if key in before},
             command=typed_command() or before.get("command"),
             pid=os.getpid(),
-            attempt=int(number(before, "attempt") or 0) + 1,
+            attempt=int(get_number(before, "attempt") or 0) + 1,
             versions={**versions, "changed": self.changed},
         )
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._heartbeat, daemon=True)
-
-    def __enter__(self) -> Status:
-        self.write()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def update(self, **fields: Any) -> None:
         """Change fields; the next heartbeat writes them."""
@@ -98,11 +107,6 @@ class Status:
             self.fields.updated = time.time()
             _write(self.path, vars(self.fields))
 
-    def _heartbeat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # a full disk: the main thread will report it
-                self.write()
-
 
 def record_end(folder: Path, state: str, cause: str) -> None:
     """Write the end of a run whose own process could not; the folder's lock must be held."""
@@ -115,14 +119,29 @@ def _write(path: Path, fields: Mapping[str, Any]) -> None:
     write_whole(path, (json.dumps(fields, indent=1) + "\n").encode())
 
 
-def note_failure(folder: Path, cause: str) -> None:
-    """Mark a run as failed, with or without a status; not if another process works on it."""
+def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
+    """Mark a run as failed; not if it is done, or another process works on it."""
     if state_of(folder) == "done":
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            record_end(folder, "failed", cause)
+            record_end(folder, state, cause)
+
+
+def execute(train: Callable[[], object], folder: Path) -> int:
+    """Train the run of a sweep that this folder is for; return the exit status ``run.py`` has.
+
+    A failure is one line on standard error, and is noted in the run's status.
+    """
+    failure = catch_failure(train)
+    if failure is None:
+        return 0
+    cause, code = failure
+    print(f"error: {cause}", file=sys.stderr, flush=True)
+    if code != BUSY:
+        note_failure(folder, cause)
+    return code
 
 
 def state_of(folder: Path) -> str | None:
@@ -130,7 +149,7 @@ def state_of(folder: Path) -> str | None:
     return read_status(folder).get("state")
 
 
-def number(status: Mapping[str, Any], key: str) -> float | None:
+def get_number(status: Mapping[str, Any], key: str) -> float | None:
     """Return a field of a status if it is a finite number, else None."""
     value: Any = status.get(key)
     return value if type(value) in (int, float) and math.isfinite(value) else None

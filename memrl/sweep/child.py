@@ -17,27 +17,25 @@ def main(folder: str, index: str) -> int:
     """
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job's script ignores it
     from memrl.experiment import train
-    from memrl.run.outcome import BUSY, attempt, log_to_console
-    from memrl.run.status import note_failure
+    from memrl.run.outcome import log_to_console
+    from memrl.run.status import execute
     from memrl.sweep.snapshot import label
     from memrl.sweep.submissions import load
 
     submission = load(Path(folder))
     run = submission.runs[int(index)]
+
+    def train_submitted() -> None:
+        submission.check_code()
+        train(run.config, run.folder)
+
     os.environ["MEMRL_CODE"] = label(submission.code)
     log_to_console()
     wait_for_previous_attempt(run.folder)
     try:
-        failure = attempt(submission.check_code) or attempt(lambda: train(run.config, run.folder))
+        return execute(train_submitted, run.folder)
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM and the job both send it
-    if failure is None:
-        return 0
-    line, code = failure
-    print(f"error: {line}", file=sys.stderr)
-    if code != BUSY:
-        note_failure(run.folder, line)
-    return code
 
 
 def wait_for_previous_attempt(folder: Path) -> None:

@@ -62,9 +62,8 @@ class Composer:
         choices = tuple(text for text in overrides if self._is_choice(self.parse(text)))
         values = [self.parse(text) for text in overrides if text not in choices]
         whole, base = self.compose(choices)
-        known: object = HydraConfig.instance().cfg
-        if known is not whole:  # interpolations such as ${hydra:runtime.choices.env} read it
-            HydraConfig.instance().set_config(whole)
+        # Interpolations such as ${hydra:runtime.choices.env} read it.
+        HydraConfig.instance().set_config(whole)
         config = copy.deepcopy(base)
         # Hydra has no public function for this.
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
@@ -116,12 +115,7 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
 
 
 def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
-    """Return a line for each kind of error; only the error if it is the same in all runs.
-
-    Args:
-        refused: the overrides of the refused runs, by their error.
-        total: number of runs.
-    """
+    """Return a line for each error and its runs; only the error if it is the same in all runs."""
     count = sum(map(len, refused.values()))
     if len(refused) == 1 and count == total:
         return list(refused)
@@ -139,10 +133,10 @@ def _check_agent(config: Config, checked: dict[str, ConfigError | None]) -> None
     irrelevant = ("seed", "sweep", "device")
     key = repr({name: value for name, value in config.items() if name not in irrelevant})
     if key not in checked:
-        checked[key] = None
         try:
             _, spec, _ = build_agent(config | {"device": "cpu"})
             check_replay(config, spec)
+            checked[key] = None
         except ConfigError as error:
             checked[key] = error
     if refusal := checked[key]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, attempt, below_cwd
+from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import note_failure
+from memrl.run.status import execute, heartbeat
 from memrl.run.tables import align
 from memrl.sweep import snapshot, submissions
 from memrl.sweep.launchers import Launcher, Local, Slurm
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.progress import Bar, counts, status_command
-from memrl.sweep.states import State, Sweep, is_due, look
+from memrl.sweep.states import State, Sweep, is_due, read_sweep
 from memrl.sweep.submissions import Run, Submission
 
 POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
@@ -34,10 +34,6 @@ POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
 
 def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     """Start the missing runs of a sweep; return how many failed here, or None if jobs continue.
-
-    Args:
-        runs: all runs of the sweep, in one sweep's folder.
-        launcher: where they run.
 
     Raises:
         ConfigError: a folder holds a run with another config; nothing was started.
@@ -51,34 +47,32 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     if isinstance(launcher, Slurm):
         _require_slurm(launcher)
     if launcher.dry_run:
-        _dry_run(look(folder, runs), launcher)
+        _dry_run(read_sweep(folder, runs), launcher)
         return None
     if isinstance(launcher, Slurm):
         return _on_slurm(folder, runs, launcher)
-    due = _due(look(folder, runs), launcher)
+    due = _due(_read_known(folder, runs), launcher)
     return _on_this_machine(due, launcher) if due else 0
 
 
-def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
-    """Return the runs to be started now, and print how many are in which state.
-
-    Raises:
-        CannotContinue: it is unknown what was submitted before.
-    """
+def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
+    """Return the state of these runs; raise CannotContinue if some may be queued unnoticed."""
+    sweep = read_sweep(folder, runs)
     if sweep.torn:
         raise CannotContinue(sweep.torn[0])
     if not sweep.queue_known:
-        advice = "try again later"
-        if shutil.which("squeue") is None:
-            advice = "there is none here. If this sweep has no jobs left anywhere, delete "
-            advice += str(sweep.folder / submissions.FOLDER)
+        advice = f"try again later; if no job is left, delete {folder / submissions.FOLDER}"
         raise CannotContinue(f"squeue does not answer, so it is unknown what is queued; {advice}")
+    return sweep
+
+
+def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
+    """Return the runs to be started now, and print how many are in which state."""
     due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
     if failed and not launcher.retry_failed:
-        advice = "hydra.launcher.retry_failed=true"
-        print(f"to start the {failed} failed runs as well: {advice}", flush=True)
+        print(f"to start the {failed} failed as well: hydra.launcher.retry_failed=true", flush=True)
     return due
 
 
@@ -98,7 +92,7 @@ def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
     """Train these runs; return how many failed, or were killed."""
     record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
     record.write()
-    with record.driven():
+    with heartbeat(lambda: os.utime(record.folder / "submission.json")):
         if isinstance(launcher, Local):
             return _in_processes(record, launcher.n_jobs)
         return _one_by_one(record)
@@ -107,29 +101,23 @@ def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
 def _one_by_one(record: Submission) -> int:
     failed = 0
     os.environ["MEMRL_CODE"] = snapshot.label(record.code)
-    for n, run in record.runs.items():
+    for n, run in enumerate(record.runs):
         if n in record.cancelled:
             continue
         print(f"run {n + 1} of {len(record.runs)}", flush=True)
-        failure = attempt(lambda run=run: train(run.config, run.folder))  # type: ignore[misc]
-        if failure:
-            line, status = failure
-            print(f"error: {line}", file=sys.stderr, flush=True)
-            if status != BUSY:
-                failed += 1
-                note_failure(run.folder, line)
+        code = execute(partial(train, run.config, run.folder), run.folder)
+        failed += code not in (0, BUSY)
     return failed
 
 
 def _in_processes(record: Submission, n_jobs: int) -> int:
-    runs = list(record.runs.values())
-    folder = runs[0].folder.parent
+    runs, folder = record.runs, record.runs[0].folder.parent
     print(f"{n_jobs} at a time; output: {below_cwd(record.folder / 'log')}")
     print(f"state: {status_command(folder)}", flush=True)
     pool = Pool(record, range(len(runs)), n_jobs, visible_gpus())
     try:
         with Signals() as signals, Bar() as bar:
-            pool.run(signals, lambda: bar.show(look(folder, runs)) if bar.due() else None)
+            pool.run(signals, lambda: bar.show(read_sweep(folder, runs)) if bar.due() else None)
     except Stopped as stopped:
         print(f"{stopped}; the same command continues this sweep", file=sys.stderr)
         stopped.leave()
@@ -141,22 +129,23 @@ def _in_processes(record: Submission, n_jobs: int) -> int:
 
 def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
     """Submit the missing runs; return None if some are queued or running afterwards, else 0."""
-    (folder / submissions.FOLDER).mkdir(parents=True, exist_ok=True)
+    records = folder / submissions.FOLDER
+    records.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder / submissions.FOLDER):  # two commands would submit each run twice
-            sweep = look(folder, runs)
-            due = _due(sweep, launcher)
-            if due:
+        # Two commands would submit each run twice; other hosts judge the lock by its age.
+        with locked(records), heartbeat(lambda: os.utime(records / "lock")):
+            sweep = _read_known(folder, runs)
+            if due := _due(sweep, launcher):
                 _submit(due, launcher)
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
-    if not due and not sweep.goes_on:
+    if not due and not sweep.is_active:
         return 0
-    if not launcher.wait:
-        print(f"state: {status_command(folder)}")
-        return None
-    _wait(folder, runs)
-    return 0
+    if launcher.wait:
+        _wait(folder, runs)
+        return 0
+    print(f"state: {status_command(folder)}")
+    return None
 
 
 def _require_slurm(launcher: Slurm) -> None:
@@ -179,19 +168,11 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     from memrl.sweep import slurm
 
     records, parallel = _arrays(due, launcher, *_code(launcher))
-    submitted = 0
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
-        with contextlib.suppress(OSError):  # other hosts judge the lock by its age
-            os.utime(record.folder.parent / "lock")
-        try:
-            job_id = slurm.start(record, slurm.executor(record, parallel))
-        except Failure as error:
-            rest = f"; the same command submits the {len(due) - submitted} other runs later"
-            raise Failure(f"{error}{rest if submitted else ''}") from None
-        submitted += len(record.runs)
-        jobs = f"{record.jobs} job{'s' * (record.jobs > 1)}"
-        print(f"submitted {len(record.runs)} runs as {jobs}: {job_id} ({record.name})", flush=True)
+        job_id = slurm.start(record, slurm.executor(record, parallel))
+        size = f"{plural(len(record.runs), 'run')} as {plural(record.jobs, 'job')}"
+        print(f"submitted {size}: {job_id} ({record.name})", flush=True)
 
 
 def _arrays(
@@ -211,7 +192,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
     print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
     try:
         with Bar() as bar:
-            while (sweep := look(folder, runs)).goes_on:
+            while (sweep := read_sweep(folder, runs)).is_active:
                 bar.show(sweep)
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
@@ -223,15 +204,12 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
-    retry = launcher.retry_failed
-    due = [run for run in sweep.runs if is_due(run.state, retry)]
-    header = ["#", "run", "state", "now"]
-    rows = (
-        [str(n), run.name, run.state, "start" if is_due(run.state, retry) else "leave"]
-        for n, run in enumerate(sweep.runs)
-    )
-    print(align([header, *rows]))
-    print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}")
+    rows = [["#", "run", "state", "now"]]
+    for n, run in enumerate(sweep.runs):
+        now = "start" if is_due(run.state, launcher.retry_failed) else "leave"
+        rows.append([str(n), run.name, run.state, now])
+    print(align(rows))
+    due = _due(sweep, launcher)
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 

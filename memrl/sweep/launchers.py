@@ -8,16 +8,11 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """The keys that every launcher has.
-
-    Attributes:
-        retry_failed: start runs that failed as well.
-        dry_run: print the table of runs, and start nothing.
-    """
+    """The keys that every launcher has."""
 
     name: ClassVar[str]  # of the option, hydra/launcher=<name>
-    retry_failed: bool
-    dry_run: bool
+    retry_failed: bool  # start runs that failed as well
+    dry_run: bool  # print the table of runs, and start nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +24,11 @@ class Basic(Launcher):
 
 @dataclass(frozen=True, kw_only=True)
 class Local(Launcher):
-    """Several runs at a time on this machine.
-
-    Attributes:
-        n_jobs: runs at a time.
-        snapshot: run a copy of the code, taken when the sweep is started.
-    """
+    """Several runs at a time on this machine."""
 
     name = "local"
     n_jobs: int
-    snapshot: bool
+    snapshot: bool  # run a copy of the code, taken when the sweep is started
 
     def __post_init__(self) -> None:
         _check("n_jobs", self.n_jobs >= 1, "at least 1", self.n_jobs)

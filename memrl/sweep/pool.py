@@ -6,7 +6,6 @@ module imports no torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -17,15 +16,13 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy
+from memrl.run.outcome import BUSY
 from memrl.run.signals import CONTINUE_ME, Signals
-from memrl.run.status import number, read_status, record_end
+from memrl.run.status import get_number, note_failure, read_status
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
-POLL_S = 0.1
-CANCELLED_POLL_S = 2.0  # between checks for cancelled runs
+POLL_S = 0.5
 TAIL_LINES = 60  # of a failed run's output, repeated in the job's own log
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # Exit statuses of a run that was told to stop: it saved first, or had nothing to save yet.
@@ -35,31 +32,21 @@ LIKELY_REASONS = {"SIGKILL": "out of memory, or kill -9", "SIGSEGV": "a crash of
 
 @dataclass
 class Child:
-    """A process that executes one run.
+    """A process that executes one run."""
 
-    Attributes:
-        index: of the run in its submission.
-        start: size of the log before this attempt, in bytes.
-        gpu: its ``CUDA_VISIBLE_DEVICES``; None: as this process.
-        began: UTC seconds.
-        cancelled: it was told to stop because its run was cancelled.
-    """
-
-    index: int
+    index: int  # of the run in its submission
     process: subprocess.Popen[bytes]
-    start: int
-    gpu: str | None
-    began: float = field(default_factory=time.time)
-    cancelled: bool = False
+    start: int  # size of the log before this attempt, in bytes
+    gpu: str | None  # its CUDA_VISIBLE_DEVICES; None: as this process
+    began: float = field(default_factory=time.time)  # UTC seconds
+    cancelled: bool = False  # told to stop because its run was cancelled
 
 
 class Pool:
-    """All or some of a submission's runs, executed as child processes.
+    """Runs of a submission, executed as child processes, ``n_jobs`` at a time.
 
     Args:
-        submission: the submission.
-        indices: of its runs, in the order in which they start.
-        n_jobs: the maximum number of runs at a time.
+        indices: of the runs, in the order in which they start.
         gpus: as ``CUDA_VISIBLE_DEVICES`` names them. Each run gets the one that the fewest runs
             use. If empty, all runs see the devices that this process sees.
 
@@ -76,16 +63,13 @@ class Pool:
         self.n_jobs = n_jobs
         self.gpus = gpus
         self.children: list[Child] = []
-        self.next_cancelled_poll = 0.0
         self.failed: list[int] = []
         self.unfinished: list[int] = []
 
     def run(self, signals: Signals, tick: Callable[[], object] = lambda: None) -> None:
         """Execute all runs. Once a signal arrives, start no more and wait until all have saved.
 
-        Args:
-            signals: of this process.
-            tick: called at every poll.
+        ``tick`` is called at every poll.
 
         Raises:
             Stopped: a signal arrived, and some runs are not finished.
@@ -107,11 +91,8 @@ class Pool:
                     self._send(signal.SIGUSR2 if requeue else signal.SIGTERM)
                 tick()
                 time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            self._send(signal.SIGKILL)
-            raise
-        except BaseException:  # a full disk, perhaps: leave no run without a parent
-            self._send(signal.SIGTERM)
+        except BaseException as error:  # a full disk, perhaps: leave no run without a parent
+            self._send(signal.SIGKILL if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
             raise
         if stopped and (self.waiting or self.unfinished):
             raise stopped
@@ -124,11 +105,10 @@ class Pool:
         gpu = min(self.gpus, key=used.count, default=None)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        log = submission.log(index)
-        start = log.stat().st_size if log.exists() else 0
         # -P: import from the snapshot, never from the current folder.
         command = [sys.executable, "-P", "-u", "-m", "memrl.sweep.child"]
-        with open(log, "ab") as output:
+        with open(submission.log(index), "ab") as output:
+            start = output.tell()
             process = subprocess.Popen(
                 [*command, str(submission.folder), str(index)],
                 cwd=submission.cwd,
@@ -149,7 +129,11 @@ class Pool:
             return
         self.failed.append(child.index)
         cause = _cause(code)
-        self._record_exit(child, cause)
+        folder = self.submission.cwd / self.submission.runs[child.index].folder
+        status = read_status(folder)
+        ended = get_number(status, "updated") or 0
+        if status.get("state") != "failed" or ended < child.began:  # else it says why itself
+            note_failure(folder, cause, "stopped" if code < 0 else "failed")
         output = self.submission.log(child.index).read_bytes()[child.start :]
         lines = output.decode(errors="replace").splitlines()
         if code < 0:
@@ -157,22 +141,8 @@ class Pool:
         lines = [f"{self.submission.runs[child.index].folder}:", *lines[-TAIL_LINES:]]
         tqdm.write("\n  ".join(lines), file=sys.stderr)  # above a progress bar, if there is one
 
-    def _record_exit(self, child: Child, cause: str) -> None:
-        """Write the run's status, unless the run itself recorded a failure in this attempt."""
-        folder = self.submission.cwd / self.submission.runs[child.index].folder
-        status = read_status(folder)
-        if status.get("state") == "failed" and (number(status, "updated") or 0) >= child.began:
-            return
-        with contextlib.suppress(Busy, OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
-                record_end(folder, "stopped" if child.process.returncode < 0 else "failed", cause)
-
     def _stop_cancelled(self) -> None:
         """Tell cancelled runs to save and stop; the others continue."""
-        if time.monotonic() < self.next_cancelled_poll:
-            return
-        self.next_cancelled_poll = time.monotonic() + CANCELLED_POLL_S
         cancelled = self.submission.cancelled
         for child in self.children:
             if not child.cancelled and child.index in cancelled:
@@ -196,10 +166,12 @@ def _cause(code: int) -> str:
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, without importing torch."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices is not None:
-        return [device for device in devices.split(",") if device.strip()]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-        lines = done.stdout.splitlines() if done.returncode == 0 else []
-        return [str(n) for n in range(sum(line.startswith("GPU ") for line in lines))]
-    return []
+    if devices is None:
+        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        try:
+            devices = subprocess.check_output(
+                command, text=True, stderr=subprocess.DEVNULL, timeout=30
+            )
+        except (OSError, subprocess.SubprocessError):
+            return []
+    return devices.replace(",", " ").split()

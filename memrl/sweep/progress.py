@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from memrl.run.outcome import below_cwd
+from memrl.run.outcome import below_cwd, plural
 from memrl.sweep import snapshot
 from memrl.sweep.states import Sweep
 from memrl.sweep.submissions import Run
@@ -22,7 +22,7 @@ def counts(sweep: Sweep) -> str:
     """Return how many runs are in which state, in one line."""
     parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
     states = f" ({parts})" if parts else ""
-    return f"{len(sweep.runs)} run{'s' * (len(sweep.runs) != 1)}{states}"
+    return f"{plural(len(sweep.runs), 'run')}{states}"
 
 
 def status_command(folder: Path) -> str:
@@ -43,32 +43,26 @@ def code_note(sweep: Sweep) -> str | None:
     codes = Counter(filter(None, map(code_of, sweep.runs)))
     if len(codes) < 2:
         return None
-    parts = ", ".join(f"{code} ({n} runs)" for code, n in codes.most_common())
+    parts = ", ".join(f"{code} ({plural(n, 'run')})" for code, n in codes.most_common())
     return f"runs of this sweep were started from different code: {parts}"
 
 
-class Bar:
-    """A sweep's progress on a terminal, all runs together; nothing elsewhere."""
+class Bar(tqdm):  # type: ignore[type-arg]
+    """A bar of the progress of all runs, on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         form = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=100, bar_format=form, leave=False, disable=None)
+        super().__init__(total=100, bar_format=form, leave=False, disable=None)
         self.next = 0.0
 
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
     def due(self) -> bool:
-        """Tell whether it is time to look again; on no terminal it never is."""
-        if self.bar.disable or time.monotonic() < self.next:
+        """Tell whether it is time to read the sweep again; without a terminal it never is."""
+        if self.disable or time.monotonic() < self.next:
             return False
         self.next = time.monotonic() + EVERY_S
         return True
 
     def show(self, sweep: Sweep) -> None:
         """Show where the sweep is."""
-        self.bar.n = round(100 * sweep.progress())
-        self.bar.set_postfix_str(", ".join(f"{n} {s}" for s, n in sweep.count().items()))
+        self.n = round(100 * sweep.progress())
+        self.set_postfix_str(", ".join(f"{n} {state}" for state, n in sweep.count().items()))

@@ -7,11 +7,12 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from memrl.run.lock import job_id
 from memrl.run.outcome import CannotContinue, Failure
 from memrl.run.signals import EARLY_S, Signals, Stopped
-from memrl.run.status import number, read_status
+from memrl.run.status import read_status
 from memrl.sweep.pool import Pool, visible_gpus
 from memrl.sweep.queue import query_queue, squeue
 from memrl.sweep.snapshot import ROOT, label
@@ -31,7 +32,6 @@ MAX_ARRAY_SIZE = 1001  # SLURM's own default
 # Starts Python with both signals ignored: SLURM requeues a preempted job that is still running, but
 # not one that the signal killed before Python could handle it.
 IGNORE_SIGNALS = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
-OPTIONS = ("partition", "account", "qos", "constraint")  # of sbatch, passed on unchanged
 
 
 # --- on the login node ---------------------------------------------------------------------------
@@ -71,11 +71,11 @@ def executor(submission: Submission, parallel: int) -> Executor:
         max_num_timeout=settings["max_num_timeout"],
         python=f"{IGNORE_SIGNALS} {shlex.quote(sys.executable)}",
     )
-    keys = (*OPTIONS, "gpus_per_node")
+    keys = ("partition", "account", "qos", "constraint", "gpus_per_node")
     options = {key: settings[key] for key in keys if settings[key] is not None}
     if settings["mem_gb"] is not None:
         options["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
-    threads = max(run.config["threads"] for run in submission.runs.values()) * submission.per_job
+    threads = max(run.config["threads"] for run in submission.runs) * submission.per_job
     result.update_parameters(
         job_name=submission.name,
         time=settings["timeout_min"],
@@ -93,11 +93,7 @@ def executor(submission: Submission, parallel: int) -> Executor:
             'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
             *settings["setup"],
         ],
-        additional_parameters={
-            "chdir": tree,
-            "requeue": True,
-            **settings["additional_parameters"],
-        },
+        additional_parameters={"chdir": tree, "requeue": True, **settings["additional_parameters"]},
         **options,
     )
     return result
@@ -110,43 +106,28 @@ def start(submission: Submission, executor: Executor) -> str:
         Failure: the cluster refused it. Its record is removed, unless one of its jobs is in the
             queue nevertheless, or the queue is unknown.
     """
-    try:
-        # submitit prints sbatch's message, which the error holds as well.
-        with contextlib.redirect_stderr(io.StringIO()), _without_job_variables():
-            first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
-    except (FailedJobError, FailedSubmissionError) as error:
-        if query_queue([submission.name]) == {}:
-            submission.remove()
-        lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or str(error).split("\n")
-        raise Failure(f"sbatch: {'; '.join(dict.fromkeys(lines))}") from None
-    job_id = str(first.job_id).split("_")[0]
-    submission.save(job_id)
-    return job_id
-
-
-@contextlib.contextmanager
-def _without_job_variables() -> Iterator[None]:
-    """Remove the variables of a job that this process is in, as submitted jobs inherit them."""
-    before = dict(os.environ)
-    for name in before.keys() - {"SLURM_CONF", "SLURM_CLUSTERS"}:  # these are the cluster's
+    # If this process is in a job itself, the jobs would inherit its variables.
+    for name in os.environ.keys() - {"SLURM_CONF", "SLURM_CLUSTERS"}:
         if name.startswith(("SLURM_", "SUBMITIT_")):
             del os.environ[name]
     try:
-        yield
-    finally:
-        os.environ.update(before)
+        # submitit prints sbatch's message, which the error holds as well.
+        with contextlib.redirect_stderr(io.StringIO()):
+            first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
+    except (FailedJobError, FailedSubmissionError) as error:
+        if query_queue([submission.name]) == {}:
+            (submission.folder / "submission.json").unlink()  # first: it makes the folder count
+            shutil.rmtree(submission.folder, ignore_errors=True)
+        lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or str(error).split("\n")
+        raise Failure(f"sbatch: {'; '.join(dict.fromkeys(lines))}") from None
+    array = str(first.job_id).split("_")[0]
+    submission.save(array)
+    return array
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs by their ids, such as 17 or 17_3.
-
-    Raises:
-        Failure: ``scancel`` failed.
-    """
-    try:
-        done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=300)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failure(f"scancel: {error}") from None
+    """Cancel jobs by their ids, such as 17 or 17_3; raise Failure if ``scancel`` fails."""
+    done = subprocess.run(["scancel", *jobs], capture_output=True, text=True)
     if done.returncode:
         raise Failure(" ".join(done.stderr.split()))
 
@@ -198,16 +179,15 @@ def _unfinished_and_failed(submission: Submission, job: int) -> tuple[list[int],
     restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     first = job * submission.per_job
     unfinished, failed = [], []
-    for n in range(first, min(first + submission.per_job, len(submission.runs))):
-        folder, where = submission.runs[n].folder, "finished before"
-        status = read_status(submission.cwd / folder)
-        state, updated = status.get("state"), number(status, "updated") or 0
+    for run in submission.runs[first : first + submission.per_job]:
+        run.status, log = read_status(submission.cwd / run.folder), "finished before"
+        state, updated = run.status.get("state"), run.number("updated") or 0
         if restarted and state == "failed" and updated >= submission.created:
-            failed.append(n)
+            failed.append(run.index)
         elif state != "done":
-            unfinished.append(n)
-            where = str(submission.log(n))
-        print(f"{folder}: {where}", flush=True)
+            unfinished.append(run.index)
+            log = str(submission.log(run.index))
+        print(f"{run.folder}: {log}", flush=True)
     return unfinished, failed
 
 

@@ -52,9 +52,7 @@ def _files() -> list[str]:
 
 
 def _is_code(path: Path) -> bool:
-    if path.parts[0] in NOT_CODE or "__pycache__" in path.parts:
-        return False
-    if any(part.startswith(".") for part in path.parts):
+    if path.parts[0] in NOT_CODE or any(p[0] == "." or p == "__pycache__" for p in path.parts):
         return False
     return (ROOT / path).is_file() and (ROOT / path).stat().st_size <= MAX_BYTES
 
@@ -67,13 +65,11 @@ def python_path() -> list[str]:
 
 def describe() -> dict[str, Any]:
     """Return the code's commit, whether it differs from it, and the difference as a diff."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "changed": None, "taken": time.time(), "diff": None}
+    commit = (_git("rev-parse", "HEAD") or "").strip() or None
     diff = _git("diff", "HEAD", "--binary", "--", ".", ":!outputs")
     new = _git("ls-files", "--others", "--exclude-standard")
-    changed = bool(diff or new)
-    return {"commit": commit.strip(), "changed": changed, "taken": time.time(), "diff": diff}
+    changed = bool(diff or new) if commit else None
+    return {"commit": commit, "changed": changed, "taken": time.time(), "diff": diff}
 
 
 def label(code: dict[str, Any]) -> str:

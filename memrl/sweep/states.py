@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.lock import holder
-from memrl.run.status import number, read_status
+from memrl.run.status import get_number, read_status
 from memrl.sweep.queue import Job, query_queue
 from memrl.sweep.submissions import Run, Submission, load_all
 
@@ -45,27 +46,16 @@ def is_due(state: str, retry_failed: bool) -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run's state is judged by.
+    """What a run's state is judged by."""
 
-    Attributes:
-        status: its ``status.json``, empty if there is none.
-        alive: a process that lives, or may live, holds its lock.
-        submitted: when it was last submitted, or None.
-        submitting: the process that last submitted it is still at work.
-        slurm: it was last submitted to SLURM.
-        job: its job in the queue, or None.
-        queue_known: SLURM answered.
-        cancelled: it was cancelled since it was submitted.
-    """
-
-    status: Mapping[str, Any] = field(default_factory=dict)
-    alive: bool = False
-    submitted: float | None = None
-    submitting: bool = False
-    slurm: bool = False
-    job: Job | None = None
-    queue_known: bool = True
-    cancelled: bool = False
+    status: Mapping[str, Any] = field(default_factory=dict)  # status.json, empty if there is none
+    alive: bool = False  # a process that lives, or may live, holds its lock
+    submitted: float | None = None  # the last time, UTC seconds
+    submitting: bool = False  # the process that last submitted it is still at work
+    slurm: bool = False  # it was last submitted to SLURM
+    job: Job | None = None  # in the queue
+    queue_known: bool = True  # SLURM answered
+    cancelled: bool = False  # since it was submitted
 
 
 def judge(facts: Facts) -> tuple[State, str]:
@@ -80,9 +70,9 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.FAILED, cause
         return State.CANCELLED, "before it started" if state is None else ""
     # What its files say may be older than the last submission, which then decides.
-    updated = number(facts.status, "updated") or 0
+    updated = get_number(facts.status, "updated") or 0
     current = state is not None and updated >= (facts.submitted or 0)
-    has_ended = current and (state == "failed" or _was_killed(cause))
+    has_ended = current and (state == "failed" or cause.startswith("killed by"))
     if facts.job and not has_ended:
         return _in_queue(facts.job, has_started=current and state == "running")
     if facts.submitted is not None and not current:
@@ -90,9 +80,10 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.QUEUED, ""
         if facts.slurm and not facts.queue_known:
             return State.QUEUED, "unless it is lost: squeue does not answer"
+        if state is None and facts.slurm:
+            return State.LOST, "never started"
         if state is None:
-            never = State.LOST, "never started"
-            return never if facts.slurm else (State.STOPPED, "its sweep ended before it began")
+            return State.STOPPED, "its sweep ended before it began"
     if state is None:
         return State.MISSING, ""
     if state == "running":
@@ -113,7 +104,7 @@ def _in_queue(job: Job, has_started: bool) -> tuple[State, str]:
 def _ended(state: str, cause: str, in_job: bool) -> tuple[State, str]:
     if state == "failed":
         return State.FAILED, cause
-    if _was_killed(cause):
+    if cause.startswith("killed by"):
         return State.LOST, cause
     if "time limit" in cause:
         return State.TIMEOUT, cause
@@ -124,43 +115,28 @@ def _ended(state: str, cause: str, in_job: bool) -> tuple[State, str]:
     return State.STOPPED, cause
 
 
-def _was_killed(cause: str) -> bool:
-    return cause.startswith("killed by")
-
-
 # --- all runs ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Sweep:
-    """A sweep as it is now.
+    """A sweep as it is now."""
 
-    Attributes:
-        folder: ``outputs/<sweep>``.
-        runs: with their states.
-        submissions: the oldest first.
-        queue_known: SLURM answered, or did not have to.
-    """
-
-    folder: Path
-    runs: list[Run]
-    submissions: list[Submission]
-    queue_known: bool
+    folder: Path  # outputs/<sweep>
+    runs: list[Run]  # and their states
+    submissions: list[Submission]  # the oldest first
+    torn: list[str]  # a line for each submission that cannot be read
+    queue_known: bool  # SLURM answered, or did not have to
 
     @property
-    def torn(self) -> list[str]:
-        """A line for each record that cannot be read: of a submission, or of a run in one."""
-        return [line for submission in self.submissions for line in submission.torn]
-
-    @property
-    def goes_on(self) -> bool:
+    def is_active(self) -> bool:
         """True if a run is queued or running."""
         return any(run.state in ONGOING for run in self.runs)
 
     def count(self) -> dict[State, int]:
         """Return how many runs are in each state."""
-        counts = {state: sum(run.state == state for run in self.runs) for state in State}
-        return {state: n for state, n in counts.items() if n}
+        counts = Counter(run.state for run in self.runs)
+        return {state: counts[state] for state in State if state in counts}
 
     def progress(self) -> float:
         """Return the share of the work that is done, 0 to 1."""
@@ -168,16 +144,13 @@ class Sweep:
         return done / max(len(self.runs), 1)
 
 
-def look(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
-    """Return the state of every run that is requested, or that the sweep's folder knows.
+def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
+    """Return the state of the requested runs of ``outputs/<sweep>``, or of all there are.
 
-    Args:
-        folder: ``outputs/<sweep>``.
-        requested: runs to look at; empty: all there are.
-        others: look at all others there are as well.
+    With ``others`` all others are read as well.
     """
-    submissions = load_all(folder)
-    latest = {run.name: run for submission in submissions for run in submission.runs.values()}
+    submissions, torn = load_all(folder)
+    latest = {run.name: run for submission in submissions for run in submission.runs}
     # Below the folder as it is named here: the sweep may have been moved.
     runs = {name: replace(run, folder=folder / name) for name, run in latest.items()}
     if requested and not others:
@@ -189,31 +162,29 @@ def look(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> S
         known = latest.get(run.name, run)
         runs[run.name] = replace(run, submission=known.submission, index=known.index)
     for run in runs.values():
-        run.status = read_status(run.folder)
+        run.status, run.state = read_status(run.folder), State.DONE
     unfinished = [run for run in runs.values() if run.status.get("state") != "done"]
     submitted = [run.submission for run in unfinished if run.submission]
-    # The queue before the files: a job that ends meanwhile has left its word there.
+    # The queue before the files: a job that ends in between has written them by then.
     queue = query_queue({s.name for s in submitted if s.launcher == "slurm"})
-    drivers = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
-    cancelled = {s.name: set(s.cancelled) for s in submissions}
-    for run in runs.values():
-        run.state = State.DONE
+    submitting = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
+    cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:
         alive = _has_holder(run.folder)
-        run.status = read_status(run.folder)  # after the lock: who has just left has written here
+        run.status = read_status(run.folder)  # after the lock: written before it is released
         facts = Facts(run.status, alive, queue_known=queue is not None)
-        if submission := run.submission:
-            run.job = (queue or {}).get((submission.name, run.index // submission.per_job))
+        if s := run.submission:
+            run.job = (queue or {}).get((s.name, run.index // s.per_job))
             facts = replace(
                 facts,
-                submitted=submission.created or None,
-                submitting=drivers[submission.name],
-                slurm=submission.launcher == "slurm",
+                submitted=s.created,
+                submitting=submitting[s.name],
+                slurm=s.launcher == "slurm",
                 job=run.job,
-                cancelled=run.index in cancelled[submission.name],
+                cancelled=run.index in cancelled[s.name],
             )
         run.state, run.cause = judge(facts)
-    return Sweep(folder, list(runs.values()), submissions, queue is not None)
+    return Sweep(folder, list(runs.values()), submissions, torn, queue is not None)
 
 
 def _has_holder(folder: Path) -> bool:

@@ -5,64 +5,39 @@ It is complete before anything starts, so whatever dies, it is known which runs 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import secrets
-import shutil
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
-from memrl.run.outcome import CannotContinue
-from memrl.run.status import HEARTBEAT_S, number
+from memrl.run.outcome import CannotContinue, in_one_line
+from memrl.run.status import get_number
 from memrl.sweep.queue import Job
 
 FOLDER = ".submissions"
-RECORD: dict[str, Any] = {  # the keys of submission.json, and their types
-    "launcher": str,
-    "settings": dict,
-    "code": dict,
-    "python_path": list,
-    "created": (int, float),
-    "driver": dict,
-    "per_job": int,
-    "command": (str, NoneType),
-    "job_id": (str, NoneType),
-}
 
 
 @dataclass
 class Run:
-    """A run: its config, its folder, and what is known of it.
+    """A run: its config, its folder, and what is known of it."""
 
-    Attributes:
-        config: resolved, nested; empty if it is unknown.
-        folder: ``outputs/<sweep>/<run>``, which need not exist.
-        submission: the last one that names it, or None.
-        index: its place there.
-        state, cause: what it does and why, as ``states.look`` last saw it.
-        status: its ``status.json``, empty if there is none.
-        job: its job in SLURM's queue, or None.
-    """
-
-    config: Config
-    folder: Path
+    config: Config  # empty if it is unknown
+    folder: Path  # outputs/<sweep>/<run>, which need not exist
+    # The last one that names it, and its place there.
     submission: Submission | None = field(default=None, repr=False, compare=False)
     index: int = 0
-    state: str = "missing"
+    state: str = "missing"  # as states.read_sweep last saw it
     cause: str = ""
-    status: Mapping[str, Any] = field(default_factory=dict)
-    job: Job | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)  # status.json, empty if there is none
+    job: Job | None = None  # in SLURM's queue
 
     @property
     def name(self) -> str:
@@ -82,40 +57,24 @@ class Run:
 
     def number(self, key: str) -> float | None:
         """Return a number of its status; None if it is missing or no number."""
-        return number(self.status, key)
+        return get_number(self.status, key)
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One call of ``sbatch``, or one local sweep.
+    """One call of ``sbatch``, or one local sweep."""
 
-    Attributes:
-        folder: its own, absolute; the last part is its name, and the job's.
-        launcher: basic, local or slurm.
-        settings: the keys below ``hydra.launcher``.
-        code: what ran: commit, whether it was changed, snapshot.
-        python_path: folders that the runs import from, the snapshot first.
-        created: UTC seconds.
-        driver: the process that submitted it.
-        per_job: how many consecutive runs form one job.
-        command: what was typed; None of a retry, whose runs were submitted before.
-        job_id: SLURM's, once ``sbatch`` has returned.
-        runs: by their index; their folders are as seen from ``cwd``.
-        torn: a line for each part of its record that cannot be read.
-    """
-
-    folder: Path
-    launcher: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    code: dict[str, Any] = field(default_factory=dict)
-    python_path: list[str] = field(default_factory=list)
-    created: float = 0.0
-    driver: dict[str, Any] = field(default_factory=dict)
-    per_job: int = 1
-    command: str | None = None
-    job_id: str | None = None
-    runs: dict[int, Run] = field(default_factory=dict, repr=False, compare=False)
-    torn: list[str] = field(default_factory=list, repr=False, compare=False)
+    folder: Path  # absolute; the last part is its name, and the job's
+    runs: list[Run] = field(repr=False, compare=False)  # their folders are relative to cwd
+    launcher: str  # basic, local or slurm
+    settings: dict[str, Any]  # the keys below hydra.launcher
+    code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
+    python_path: list[str]  # folders that the runs import from, the snapshot first
+    created: float  # UTC seconds
+    driver: dict[str, Any]  # the process that submitted it
+    per_job: int  # how many consecutive runs form one job
+    command: str | None  # what was typed; None of a retry, whose runs were submitted before
+    job_id: str | None = None  # SLURM's, once sbatch has returned
 
     @property
     def name(self) -> str:
@@ -145,42 +104,23 @@ class Submission:
     def write(self) -> None:
         """Write it down, its runs first: the last file makes it count."""
         (self.folder / "log").mkdir(parents=True)
-        runs = self.runs.values()
-        lines = (json.dumps({"run": run.name, "config": run.config}) for run in runs)
-        write_whole(self.folder / "runs.jsonl", ("\n".join(lines) + "\n").encode())
+        lines = [json.dumps({"run": run.name, "config": run.config}) + "\n" for run in self.runs]
+        write_whole(self.folder / "runs.jsonl", "".join(lines).encode())
         if self.code.get("diff"):
             write_whole(self.folder / "changes.diff", self.code["diff"].encode())
         self.save(None)
 
     def save(self, job_id: str | None) -> None:
         """Write the record itself, with its job once there is one."""
-        content = {key: getattr(self, key) for key in RECORD} | {"job_id": job_id}
+        content = {key: getattr(self, key) for key in RECORDED} | {"job_id": job_id}
         content["code"] = {key: value for key, value in self.code.items() if key != "diff"}
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
-    @contextlib.contextmanager
-    def driven(self) -> Iterator[None]:
-        """Show other hosts, until it is left, that the process that submitted it is at work."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(HEARTBEAT_S):
-                with contextlib.suppress(OSError):
-                    os.utime(self.folder / "submission.json")
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def driver_alive(self) -> bool:
-        """Tell whether the process that submits it is still at it."""
+        """Tell whether the process that submits it is still at work."""
         try:
-            seen = (self.folder / "submission.json").stat().st_mtime
-            return is_alive(self.driver, time.time() - seen < SILENT_S)
+            touched = (self.folder / "submission.json").stat().st_mtime
+            return is_alive(self.driver, time.time() - touched < SILENT_S)
         except (OSError, KeyError, TypeError, ValueError):  # no process is described there
             return False
 
@@ -192,15 +132,15 @@ class Submission:
     @property
     def cancelled(self) -> list[int]:
         """Indices of the runs that were cancelled."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            content = json.loads((self.folder / "cancelled.json").read_text())
-            return [n for n in content if type(n) is int]
-        return []
+        try:
+            content: list[int] = json.loads((self.folder / "cancelled.json").read_text())
+        except OSError:  # none was
+            return []
+        return content
 
-    def remove(self) -> None:
-        """Forget a submission that came to nothing."""
-        (self.folder / "submission.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+# The keys of submission.json.
+RECORDED = [f.name for f in fields(Submission) if f.name not in ("folder", "runs")]
 
 
 def draft(
@@ -216,6 +156,7 @@ def draft(
     name = re.sub("[^A-Za-z0-9._=+-]", "-", sweep.name)  # what SLURM accepts as a job's name
     return Submission(
         folder=(sweep / FOLDER / f"{name}-{secrets.token_hex(3)}").absolute(),
+        runs=list(runs),
         launcher=launcher,
         settings=dict(settings),
         code=dict(code),
@@ -224,65 +165,44 @@ def draft(
         driver=this_process(),
         per_job=per_job,
         command=typed_command(),
-        runs=dict(enumerate(runs)),
     )
 
 
 def load(folder: Path) -> Submission:
-    """Read one back, whole.
+    """Read one back.
 
     Raises:
         OSError: there is none.
-        CannotContinue: a part of it cannot be read.
+        CannotContinue: it cannot be read.
     """
-    submission = _read(folder)
-    if submission.torn:
-        raise CannotContinue(submission.torn[0])
-    return submission
-
-
-def load_all(sweep_folder: Path) -> list[Submission]:
-    """Return the submissions of a sweep: those that cannot be read, then from old to new."""
-    submissions = []
-    for path in (sweep_folder / FOLDER).glob("*/submission.json"):
-        with contextlib.suppress(FileNotFoundError):  # it came to nothing just now
-            submissions.append(_read(path.parent))
-    return sorted(submissions, key=lambda submission: submission.created)
-
-
-def _read(folder: Path) -> Submission:
-    """Read what can be read; ``torn`` says what cannot. Raises OSError if there is nothing."""
     folder = folder.absolute()
     path = folder / "submission.json"
+    text = path.read_text()
     try:
-        submission = Submission(folder, **_read_record(path))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        submission = Submission(folder, torn=[f"{path}: {error}"])
-    path, sweep = folder / "runs.jsonl", folder.parents[1].relative_to(submission.cwd)
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError as error:
-        submission.torn.append(f"{path}: {error}")
-        return submission
-    for n, line in enumerate(lines):
-        try:
+        record: dict[str, Any] = {"command": None, **json.loads(text)}  # older ones had none
+        submission = Submission(folder, [], **{key: record[key] for key in RECORDED})
+        path = folder / "runs.jsonl"
+        sweep = folder.parents[1].relative_to(submission.cwd)
+        for n, line in enumerate(path.read_text().splitlines()):
             content = json.loads(line)
-            config, name = content["config"], content["run"]
-            if not isinstance(config, dict) or not name or Path(name).name != name:
-                raise ValueError("no run")
-            submission.runs[n] = Run(config, sweep / name, submission, n)
-        except (ValueError, KeyError, TypeError) as error:
-            submission.torn.append(f"{path}, line {n + 1}: {error}")
+            run = Run(content["config"], sweep / content["run"], submission, n)
+            submission.runs.append(run)
+    except KeyError as error:
+        message = f"{path}: no {error.args[0]}; was it written by another version?"
+        raise CannotContinue(message) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise CannotContinue(f"{path}: {error}") from None
     return submission
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    content = {"command": None} | json.loads(path.read_text())  # older versions had none
-    for key, kinds in RECORD.items():
-        if key not in content:
-            raise ValueError(f"no {key}; was it written by another version?")
-        if not isinstance(content[key], kinds) or content[key] == 0:
-            raise ValueError(f"{key} cannot be {content[key]!r}")
-    return {key: content[key] for key in RECORD}
+def load_all(sweep_folder: Path) -> tuple[list[Submission], list[str]]:
+    """Return a sweep's submissions, the oldest first, and a line for each that cannot be read."""
+    submissions, torn = [], []
+    for path in (sweep_folder / FOLDER).glob("*/submission.json"):
+        try:
+            submissions.append(load(path.parent))
+        except FileNotFoundError:  # it came to nothing just now
+            continue
+        except (OSError, CannotContinue) as error:
+            torn.append(in_one_line(error))
+    return sorted(submissions, key=lambda submission: submission.created), torn
