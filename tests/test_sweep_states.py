@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -361,6 +362,27 @@ def test_what_is_torn_costs_no_other_submission(squeue: Path) -> None:
         assert sum(name in line for line in sweep.torn) == 1
     with pytest.raises(CannotContinue, match=r"runs\.jsonl: "):
         submissions.load(lines.folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("submission.json", '"command": null', '"command": 7', "command=7: must be text or null"),
+        ("submission.json", '"per_job": ', '"per_jobs": ', "per_job is missing"),
+        ("runs.jsonl", '"run": "a"', '"run": ".."', "line 1 holds no run"),
+        ("runs.jsonl", '"run": "a"', '"run": "../../a"', "line 1 holds no run"),
+        ("runs.jsonl", '"config": {', '"config": [], "no": {', "line 1 holds no run"),
+    ],
+)
+def test_a_record_of_another_kind_is_refused_in_one_line(
+    squeue: Path, file: str, old: str, new: str, message: str
+) -> None:
+    path = submit("a").folder / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(CannotContinue, match=re.escape(f"{path.name}: {message}")):
+        submissions.load(path.parent)
+    assert read_sweep(SWEEP).runs == []
 
 
 def test_names_of_submissions_differ_and_suit_a_shell() -> None:

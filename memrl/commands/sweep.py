@@ -227,6 +227,8 @@ def _stop_here(run: Run) -> str | None:
 
 def show_log(folder: Path, args: argparse.Namespace) -> int:
     """Print the paths of a run's logs, and the end of the last one."""
+    if args.lines < 1:
+        raise ConfigError(f"--lines must be at least 1, got {args.lines}")
     run, *others = matches = _find(read_sweep(folder), args.run)
     if others:
         names = "\n  ".join(run.name for run in matches[:SHOWN])

@@ -72,7 +72,8 @@ def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
     if failed and not launcher.retry_failed:
-        print(f"to start the {failed} failed as well: hydra.launcher.retry_failed=true", flush=True)
+        runs = plural(failed, "failed run")
+        print(f"to start {runs} as well: hydra.launcher.retry_failed=true", flush=True)
     return due
 
 

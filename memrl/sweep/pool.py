@@ -22,7 +22,8 @@ from memrl.run.status import get_number, note_failure, read_status
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
-POLL_S = 0.5
+POLL_S = 0.1
+CANCELLED_POLL_S = 2.0  # between looks for cancelled runs, each of which opens a shared file
 TAIL_LINES = 60  # of a failed run's output, repeated in the job's own log
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # Exit statuses of a run that was told to stop: it saved first, or had nothing to save yet.
@@ -63,6 +64,7 @@ class Pool:
         self.n_jobs = n_jobs
         self.gpus = gpus
         self.children: list[Child] = []
+        self.next_cancelled_poll = 0.0
         self.failed: list[int] = []
         self.unfinished: list[int] = []
 
@@ -143,6 +145,9 @@ class Pool:
 
     def _stop_cancelled(self) -> None:
         """Tell cancelled runs to save and stop; the others continue."""
+        if time.monotonic() < self.next_cancelled_poll:
+            return
+        self.next_cancelled_poll = time.monotonic() + CANCELLED_POLL_S
         cancelled = self.submission.cancelled
         for child in self.children:
             if not child.cancelled and child.index in cancelled:

@@ -18,7 +18,8 @@ from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
-from memrl.run.outcome import CannotContinue, in_one_line
+from memrl.run.outcome import CannotContinue, ConfigError, in_one_line
+from memrl.run.schema import check_section
 from memrl.run.status import get_number
 from memrl.sweep.queue import Job
 
@@ -134,7 +135,7 @@ class Submission:
         """Indices of the runs that were cancelled."""
         try:
             content: list[int] = json.loads((self.folder / "cancelled.json").read_text())
-        except OSError:  # none was
+        except (OSError, ValueError):  # none was
             return []
         return content
 
@@ -180,17 +181,22 @@ def load(folder: Path) -> Submission:
     text = path.read_text()
     try:
         record: dict[str, Any] = {"command": None, **json.loads(text)}  # older ones had none
-        submission = Submission(folder, [], **{key: record[key] for key in RECORDED})
+        record = {key: record[key] for key in RECORDED if key in record}
+        record |= {"folder": folder, "runs": []}
+        check_section("", record, Submission)
+        submission = Submission(**record)
         path = folder / "runs.jsonl"
         sweep = folder.parents[1].relative_to(submission.cwd)
         for n, line in enumerate(path.read_text().splitlines()):
             content = json.loads(line)
-            run = Run(content["config"], sweep / content["run"], submission, n)
-            submission.runs.append(run)
-    except KeyError as error:
-        message = f"{path}: no {error.args[0]}; was it written by another version?"
+            config, name = content["config"], content["run"]
+            if not isinstance(config, dict) or Path(name).name != name or name in ("", ".."):
+                raise ValueError(f"line {n + 1} holds no run")
+            submission.runs.append(Run(config, sweep / name, submission, n))
+    except ConfigError as error:
+        message = f"{path}: {error}; was it written by another version?"
         raise CannotContinue(message) from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CannotContinue(f"{path}: {error}") from None
     return submission
 
