@@ -442,7 +442,7 @@ def test_counters_that_are_not_whole_stay_as_they_are(tmp_path: Path) -> None:
         (folder / "eval.csv").write_text(f"env_steps,episodes\n{steps},7\n")
         data = results.frame(load(folder))
         assert data["env_steps"].tolist() == [float(steps)] and data["episodes"].tolist() == [7]
-        assert str(data["env_steps"].dtype) == ("Int64" if steps == "5" else "float64")
+        assert str(data["env_steps"].dtype) == ("Int64" if steps == "5" else "Float64")
 
 
 @pytest.mark.parametrize("package", ["pandas", "pyarrow"])
