@@ -82,20 +82,12 @@ def _aggregate(by_label: Mapping[str, Mapping[float | None, Cell]]) -> Aggregate
 def _common_lengths(
     by_label: Mapping[str, Mapping[float | None, Cell]],
 ) -> tuple[list[float | None], list[str]]:
-    """Return the lengths that series have in common, and these series.
-
-    If not all series share a length, those that share the fewest lengths with others are left out,
-    one by one, until the rest do.
-    """
-    labels = list(by_label)
-    while True:
-        first, *others = (by_label[label] for label in labels)
-        lengths = [length for length in first if all(length in other for other in others)]
-        if lengths:
-            return lengths, labels
-        # How many times other series have this one's lengths.
-        shared = {a: sum(n in by_label[b] for n in by_label[a] for b in labels) for a in labels}
-        shared = {label: n - len(by_label[label]) for label, n in shared.items()}
-        labels.remove(min(reversed(labels), key=lambda label: shared[label]))
-        if len(labels) == 1:
-            return [], []
+    """Return the lengths that series have in common, and these series, as many as share one."""
+    at: dict[float | None, list[str]] = {}
+    for label, own in by_label.items():
+        for length in own:
+            at.setdefault(length, []).append(label)
+    labels = max(at.values(), key=len)
+    if len(labels) == 1 < len(by_label):
+        return [], []
+    return [length for length, present in at.items() if {*labels} <= {*present}], labels
