@@ -23,7 +23,6 @@ from memrl.results.scores import Cell
 from memrl.results.text import TextTable, compare, how_many, score_table
 from memrl.run.identity import NAMED, changes
 from memrl.run.outcome import below_cwd, show
-from memrl.run.tables import Column
 from memrl.sweep.states import ONGOING, State
 
 
@@ -39,28 +38,23 @@ def cost_table(cells: Sequence[Cell]) -> TextTable:
 
 def _cost(runs: Sequence[Run]) -> list[float | None]:
     runs = [run for run in runs if run.state != DUPLICATE]
-    timed = [(run, seconds) for run in runs if (seconds := _seconds(run))]
-    total = sum(seconds for _, seconds in timed)
-    devices = [_versions(run).get("device") for run, _ in timed]
-    on_gpu = [s for (_, s), device in zip(timed, devices, strict=True) if device == "cuda"]
-    updates = [max(column) for run, _ in timed if len(column := _finite(run, "updates"))]
+    timed = [run for run in runs if _highest(run, "time/seconds")]
+    total = sum(_highest(run, "time/seconds") for run in timed)
+    devices = [_versions(run).get("device") for run in timed]
+    on_gpu = [run for run, device in zip(timed, devices, strict=True) if device == "cuda"]
+    updates = sum(_highest(run, "updates") for run in timed)
     return [
         len(runs),
         total / 3600 if timed else None,
-        sum(on_gpu) / 3600 if any(devices) else None,
-        sum(run.env_steps for run, _ in timed) / total if timed else None,
-        sum(updates) / total if updates else None,
+        sum(_highest(run, "time/seconds") for run in on_gpu) / 3600 if any(devices) else None,
+        sum(run.env_steps for run in timed) / total if timed else None,
+        updates / total if updates else None,
     ]
 
 
-def _seconds(run: Run) -> float:
-    """Return how long a run has trained, up to its last evaluation."""
-    return float(max(_finite(run, "time/seconds"), default=0.0))
-
-
-def _finite(run: Run, name: str) -> Column:
+def _highest(run: Run, name: str) -> float:
     column = run.eval.get(name, np.empty(0))
-    return column[np.isfinite(column)]
+    return float(max(column[np.isfinite(column)], default=0.0))
 
 
 def _versions(run: Run) -> dict[str, Any]:
@@ -74,12 +68,8 @@ def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
     table = TextTable(columns | {"minutes": ",.1f", "host": None, "job": None, "cause": None}, [])
     scored = [(member.run, member.score) for cell in cells for member in cell.members]
     for run, score in scored + [(run, math.nan) for run in runs if not run.config]:
-        measured = [
-            score,
-            run.number("progress"),
-            run.env_steps or None,
-            _seconds(run) / 60 or None,
-        ]
+        minutes = _highest(run, "time/seconds") / 60 or None
+        measured = [score, run.number("progress"), run.env_steps or None, minutes]
         place = [str(run.status.get(key) or "-") for key in ("host", "job_id")]
         cause = run.problem or run.cause or "-"
         table.values.append([run.name, str(run.state), *measured, *place, cause])

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from memrl.run.identity import ABSENT, flatten, identity
+from memrl.run.identity import ABSENT, Config, flatten, identity
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -159,17 +159,27 @@ def _read_files(run: Run) -> None:
         run.state, run.cause = UNREADABLE, "no status.json that can be read"
     if not run.config:
         try:
-            config = yaml.load((run.folder / "config.yaml").read_bytes(), Loader)
-            if not isinstance(config, dict):
-                raise ValueError("config.yaml holds no config")
-            run.config = config
+            run.config = read_config(run.folder)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            run.problem = " ".join(in_one_line(error).split())
+            run.problem = in_one_line(error)
             if run.state == State.DONE:
                 run.state, run.cause = UNREADABLE, run.problem
     run.eval, problem = _read_rows(run.folder / "eval.csv")
     if run.eval or run.state == State.DONE:  # another run need not have evaluations
         run.problem = problem or run.problem
+
+
+def read_config(folder: Path) -> Config:
+    """Return the contents of ``config.yaml``.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError, yaml.YAMLError: it holds no config.
+    """
+    config = yaml.load((folder / "config.yaml").read_bytes(), Loader)
+    if not isinstance(config, dict):
+        raise ValueError("config.yaml holds no config")
+    return dict(config)
 
 
 def _read_rows(path: Path) -> tuple[Table, str | None]:
