@@ -15,8 +15,9 @@ from made import make_run, make_sweep
 from memrl.__main__ import main
 from memrl.commands import start
 from memrl.results import figures
-from memrl.results.drawing import FORMATS, Look
+from memrl.results.drawing import FORMATS, FigureOptions
 from memrl.results.figures import FIGURES, draw
+from memrl.results.paper import REFERENCE_LEVELS
 from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, score
 
@@ -37,11 +38,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Look:
-    """A look whose SVG has its text as text."""
+def words(tmp_path_factory: pytest.TempPathFactory) -> FigureOptions:
+    """Options with which an SVG has its text as text."""
     style = tmp_path_factory.mktemp("style") / "words.mplstyle"
     style.write_text("svg.fonttype: none\n")
-    return Look(style=str(style))
+    return FigureOptions(style=str(style))
 
 
 def command(launch: Launch, *arguments: object) -> Process:
@@ -60,7 +61,7 @@ def texts(svg: bytes) -> list[str]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_says_how_many_runs_it_shows_and_which_are_missing(
-    name: str, sweep: Path, words: Look
+    name: str, sweep: Path, words: FigureOptions
 ) -> None:
     svg = draw(name, score(load(sweep), PROTOCOLS["last"]), words, "svg")
     said = " ".join(texts(svg))
@@ -73,7 +74,7 @@ def test_a_figure_says_how_many_runs_it_shows_and_which_are_missing(
 
 @pytest.mark.parametrize("protocol, center", [("last", "IQM"), ("paper", "mean")])
 def test_a_figure_says_how_it_was_made(
-    protocol: str, center: str, sweep: Path, words: Look
+    protocol: str, center: str, sweep: Path, words: FigureOptions
 ) -> None:
     said = " ".join(texts(draw("lengths", score(load(sweep), PROTOCOLS[protocol]), words, "svg")))
     assert PROTOCOLS[protocol].text in said
@@ -90,18 +91,17 @@ def test_a_figure_says_how_it_was_made(
     ],
 )
 def test_the_level_without_the_ability_is_drawn(
-    task: str, line: str, level: float, tmp_path: Path, words: Look
+    task: str, line: str, level: float, tmp_path: Path, words: FigureOptions
 ) -> None:
     success = [0.5, 0.5] if task in ("visual_match", "key_to_door") else None
     make_run(tmp_path, [0.5, 0.5], f"env={task}", success=success, steps=[10, 20])
     found = score(load(tmp_path / "outputs"), PROTOCOLS["last"])
-    (panel,) = figures.length_panels(found)
-    assert panel.reference == (level, line)
+    assert REFERENCE_LEVELS[task, found[0].metric] == (level, line)
     for name in ("lengths", "curves"):
         assert line in texts(draw(name, found, words, "svg"))
 
 
-def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: Look) -> None:
+def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: FigureOptions) -> None:
     folder = make_run(tmp_path, [0.5, 0.5])
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("name: lstm", "name: $a_b$"))
@@ -109,7 +109,7 @@ def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: Look) -> None:
     assert "$a_b$ (n = 1)" in texts(svg)
 
 
-def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
+def test_another_metric_has_no_such_level(tmp_path: Path, words: FigureOptions) -> None:
     make_run(tmp_path, [0.5, 0.5], "env=visual_match", success=[0.5, 0.5], steps=[10, 20])
     found = score(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/return")
     assert "best without memory" not in texts(draw("lengths", found, words, "svg"))
@@ -117,16 +117,17 @@ def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
 
 def test_single_runs_are_seen_and_those_that_do_not_count_are_hollow(sweep: Path) -> None:
     (panel,) = figures.length_panels(score(load(sweep), PROTOCOLS["last"]))
-    ten = panel.series["lstm"][1]
+    ten = next(cell for cell in panel.cells if (cell.label, cell.length) == ("lstm", 10))
     others = sorted(member.score for member in ten.uncounted)
-    assert (ten.length, len(ten.counted), others) == (10, 4, pytest.approx([0.1, 0.2]))
+    assert (len(ten.counted), others) == (4, pytest.approx([0.1, 0.2]))
     assert ten.estimate.n == 4
     five, ten = figures.curve_panels(score(load(sweep), PROTOCOLS["last"]))
-    assert [len(ten.series["lstm"].counted), len(ten.series["lstm"].uncounted)] == [4, 2]
-    assert len(five.series["gpt"].counted) == 4
+    counts = {cell.label: (len(cell.counted), len(cell.uncounted)) for cell in ten.cells}
+    assert counts["lstm"] == (4, 2)
+    assert [len(cell.counted) for cell in five.cells] == [4, 4]
 
 
-def test_a_series_has_one_colour_in_all_figures(sweep: Path, words: Look) -> None:
+def test_a_series_has_one_colour_in_all_figures(sweep: Path, words: FigureOptions) -> None:
     make = {
         name: draw(name, score(load(sweep), PROTOCOLS["last"]), words, "svg") for name in FIGURES
     }
@@ -141,8 +142,8 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("  length: 10\n", ""))
     found = score(load(folder), PROTOCOLS["last"])
-    assert draw("lengths", found, Look(), "svg") is None
-    assert draw("curves", found, Look(), "svg")
+    assert draw("lengths", found, FigureOptions(), "svg") is None
+    assert draw("curves", found, FigureOptions(), "svg")
     assert [path.name for path in start.draw_scores(folder)] == ["curves.png"]
 
 
@@ -151,11 +152,12 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
 CODE = """
 import sys
 from pathlib import Path
-from memrl.results.drawing import FORMATS, Look
+from memrl.results.drawing import FORMATS, FigureOptions
 from memrl.results.figures import FIGURES, write
 from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, score
-write(score(load(sys.argv[1]), PROTOCOLS["last"]), Path(sys.argv[2]), FIGURES, FORMATS, Look())
+cells = score(load(sys.argv[1]), PROTOCOLS["last"])
+write(cells, Path(sys.argv[2]), FIGURES, FORMATS, FigureOptions())
 """
 
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from memrl.commands.arguments import add_runs, number, output_folder, read_runs, some_of
-from memrl.results.drawing import FORMATS, SCALES, Look
+from memrl.results.drawing import FORMATS, SCALES, FigureOptions
 from memrl.results.figures import FIGURES, write
 from memrl.results.text import as_text, how_many, left_out
 from memrl.run.outcome import below_cwd
@@ -37,23 +37,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"some of {', '.join(FORMATS)} (default: png,pdf)",
     )
-    look, inches = Look(), number(float, 1, 50)
-    parser.add_argument("--width", type=inches, default=look.width, help="inches (default: 6.5)")
+    defaults, inches = FigureOptions(), number(float, 1, 50)
+    parser.add_argument(
+        "--width", type=inches, default=defaults.width, help="inches (default: 6.5)"
+    )
     parser.add_argument("--height", type=inches, help="inches (default: as the content needs)")
     parser.add_argument(
-        "--font-size", type=number(float, 2, 50), default=look.font_size, help="points (default: 9)"
+        "--font-size",
+        type=number(float, 2, 50),
+        default=defaults.font_size,
+        help="points (default: 9)",
     )
     parser.add_argument(
         "--dpi",
         type=number(int, 20, 2000),
-        default=look.dpi,
+        default=defaults.dpi,
         help="resolution of png (default: 200)",
     )
-    parser.add_argument("--style", default=look.style, help="a matplotlib style: a name or a file")
+    parser.add_argument(
+        "--style", default=defaults.style, help="a matplotlib style: a name or a file"
+    )
     parser.add_argument(
         "--scale",
         choices=SCALES,
-        default=look.scale,
+        default=defaults.scale,
         help="scale of the length axis (default: even)",
     )
 
@@ -63,8 +70,8 @@ def run(given: argparse.Namespace) -> None:
     runs, cells = read_runs(given)
     folder = given.output or output_folder(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    look = Look(**{name: getattr(given, name) for name in Look._fields})
-    written = write(cells, folder, given.figures, given.format, look)
+    options = FigureOptions(**{name: getattr(given, name) for name in FigureOptions._fields})
+    written = write(cells, folder, given.figures, given.format, options)
     # Only after the files are written: the reader of a pipe may leave, as `head` does.
     print(as_text(cells))
     print(how_many(cells))

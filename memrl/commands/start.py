@@ -62,7 +62,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
 
 def draw_scores(folder: Path) -> list[Path]:
     """Print a sweep's scores and draw them, or curves if it has no length; return the paths."""
-    from memrl.results.drawing import Look
+    from memrl.results.drawing import FigureOptions
     from memrl.results.figures import write
     from memrl.results.runs import load
     from memrl.results.scores import PROTOCOLS, score
@@ -71,8 +71,8 @@ def draw_scores(folder: Path) -> list[Path]:
     cells = score(load(folder), PROTOCOLS["last"])
     if len(cells) <= TABLE_LINES:
         print(as_text(cells))
-    return write(cells, folder, ["lengths"], ["png"], Look()) or write(
-        cells, folder, ["curves"], ["png"], Look()
+    return write(cells, folder, ["lengths"], ["png"], FigureOptions()) or write(
+        cells, folder, ["curves"], ["png"], FigureOptions()
     )
 
 

@@ -202,6 +202,11 @@ class Cell:
         return [m for m in self.members if m.excluded and not np.isnan(m.score)]
 
     @property
+    def has_score(self) -> bool:
+        """Whether any member has one, counted or not."""
+        return bool(self.counted or self.uncounted)
+
+    @property
     def scores(self) -> npt.NDArray[np.float64]:
         """The scores that count, (n,)."""
         return np.array([member.score for member in self.counted])
