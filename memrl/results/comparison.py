@@ -16,29 +16,17 @@ from memrl.results.stats import Estimate
 
 
 class Aggregate(NamedTuple):
-    """Estimates over all lengths of a task.
-
-    Attributes:
-        task: ``env.name``.
-        metric: a column of ``eval.csv``.
-        cells: those that it is over.
-        lengths: those at which every series here has a run that counts.
-        overall: the statistic of each series, by label; each length is a stratum.
-        better: for pairs of series, the probability that a run of the first beats one of the other.
-        profile: for each series the share of runs above each of the levels.
-        levels: (L,)
-        left_out: series that share no length with all others, and their lengths.
-    """
+    """Estimates over all lengths of a task, by the labels of the series."""
 
     task: str
-    metric: str
-    cells: list[Cell]
-    lengths: list[float | None]
-    overall: dict[str, Estimate]
-    better: dict[tuple[str, str], Estimate]
-    profile: dict[str, Estimate]
-    levels: npt.NDArray[np.float64]
-    left_out: dict[str, list[float | None]]
+    metric: str  # a column of eval.csv
+    cells: list[Cell]  # those that it is over
+    lengths: list[float | None]  # those at which every series here has a run that counts
+    overall: dict[str, Estimate]  # the statistic; each length is a stratum
+    better: dict[tuple[str, str], Estimate]  # probability that a run of the first beats the second
+    profile: dict[str, Estimate]  # the share of runs above each of the levels
+    levels: npt.NDArray[np.float64]  # (L,)
+    left_out: dict[str, list[float | None]]  # series that share no length, and their lengths
 
 
 def aggregates(cells: Sequence[Cell]) -> list[Aggregate]:

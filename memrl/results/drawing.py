@@ -94,9 +94,7 @@ def draw_panels(
         counts: the numbers of runs that each series has.
         draw_series: draws a panel into axes, each series in its style; returns legend handles.
         size: the height of a row, in inches, and the number of panels in it.
-        caption: what is shown, in words.
-        options: size and style.
-        form: png, pdf or svg.
+        caption, options, form: the text, the style, and png, pdf or svg.
     """
     from matplotlib.figure import Figure
 

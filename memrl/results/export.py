@@ -23,11 +23,8 @@ def frame(runs: Sequence[Run], table: str = "eval") -> pandas.DataFrame:
     """Return one row for each evaluation of each run, and one for a run without any.
 
     The columns are a run's name, sweep, state and cause, its config (the main keys, and all keys
-    that vary), and what was measured. Missing values are NA or NaN.
-
-    Args:
-        runs: as ``results.load`` returns them.
-        table: ``eval`` or ``train``, the csv file that is read.
+    that vary), and what was measured, in ``eval.csv`` or ``train.csv``. Missing values are NA or
+    NaN.
 
     Raises:
         ConfigError: pandas is not installed.

@@ -46,14 +46,7 @@ def write(
 
 
 def draw(name: str, cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
-    """Return a figure of these cells, or None if it would be empty.
-
-    Args:
-        name: lengths, curves or profiles.
-        cells: as ``score`` gives.
-        options: size and style.
-        form: png, pdf or svg.
-    """
+    """Return one of ``FIGURES`` as png, pdf or svg, or None if it would be empty."""
     functions = {"lengths": _draw_lengths, "curves": _draw_curves, "profiles": _draw_profiles}
     return functions[name](cells, options, form)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ DUPLICATE = "duplicate"  # a copy of a run that is in the list, as of a copied s
 # Named wherever they differ; other keys only where these do not determine them.
 MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model.n_layer", "seed")
 
-NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -61,6 +59,11 @@ class Run(submissions.Run):
     def flat(self) -> dict[str, Any]:
         """The config by dotted keys; ``sweep`` is the name of the folder that it is in."""
         return flatten(self.config) | {"sweep": self.folder.absolute().parent.name}
+
+    @property
+    def task(self) -> str:
+        """Its ``env.name``."""
+        return str(self.flat.get("env.name"))
 
     @property
     def length(self) -> float | None:
@@ -237,23 +240,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
     The seed and a length that is a number are left out; a run whose config is not known gets an
     empty label.
     """
-    by_task: dict[str, list[Run]] = {}
-    for run in runs:
-        by_task.setdefault(str(run.flat.get("env.name")), []).append(run)
     keys = {}
-    for task, members in by_task.items():
+    for task in {run.task for run in runs}:
+        members = [run for run in runs if run.task == task and run.config]
         apart = {"seed", "seq_model.name"}
-        if all(run.length is not None for run in members if run.config):
+        if all(run.length is not None for run in members):
             apart.add("env.length")
         keys[task] = [key for key in varying(members) if key not in apart]
-    return [_label(run, keys[str(run.flat.get("env.name"))]) if run.config else "" for run in runs]
-
-
-def _distinct(value: Any) -> str:
-    """Write a value; text that looks like a value of another type has quotes."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_distinct, value))}]"
-    return repr(value) if isinstance(value, str) and NOT_TEXT.match(value) else show(value)
+    return [_label(run, keys[run.task]) if run.config else "" for run in runs]
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
@@ -261,7 +255,7 @@ def _label(run: Run, keys: Sequence[str]) -> str:
     ends = Counter(key.rpartition(".")[2] for key in keys)
     for key in keys:
         if key in run.flat:
-            end, text = key.rpartition(".")[2], _distinct(run.flat[key])
+            end, text = key.rpartition(".")[2], show(run.flat[key])
             short = ends[end] == 1 and end != "_target_"
             parts.append(text if end == "name" else f"{end if short else key}={text}")
     return ", ".join(parts)

@@ -14,15 +14,10 @@ from memrl.run.tables import align
 
 
 class TextTable(NamedTuple):
-    """A table to be shown.
+    """A table to be shown."""
 
-    Attributes:
-        columns: the format of the numbers in each column, by name; None for a column of text.
-        values: a list for each row; None or NaN where there is no value.
-    """
-
-    columns: dict[str, str | None]
-    values: list[list[Any]]
+    columns: dict[str, str | None]  # the format of each one's numbers; None: a column of text
+    values: list[list[Any]]  # a list for each row; None or NaN where there is no value
 
     @property
     def rows(self) -> list[list[str]]:
