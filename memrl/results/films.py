@@ -115,18 +115,15 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     device = next(agent.memory.parameters()).device
     played, success = rollout(camera, agent, False, device, env.horizon)
     attention = attention_of(agent, played)
-    films = []
-    for b in range(episodes):
-        n = int(played.mask[:, b].sum())
-        films.append(
-            Film(
-                [pictures[b] for pictures in camera.pictures[: n + 1]],
-                played.reward[:n, b].double().numpy(),
-                None if attention is None else attention[b, :n, :n],
-                None if success is None else bool(success[b]),
-            )
+    return [
+        Film(
+            [pictures[b] for pictures in camera.pictures[: n + 1]],
+            played.reward[:n, b].double().numpy(),
+            None if attention is None else attention[b, :n, :n],
+            None if success is None else bool(success[b]),
         )
-    return films
+        for b, n in enumerate(played.mask.sum(0).int().tolist())
+    ]
 
 
 def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:

@@ -84,11 +84,12 @@ def failures(runs: Sequence[Run]) -> list[tuple[str, list[Run], str | None]]:
             state = run.state if run.state != State.DONE else "torn"
             cause = run.problem or run.cause
             groups.setdefault(f"{state}: {cause}" if cause else str(state), []).append(run)
-    logs = {heading: members[0].folder / "run.log" for heading, members in groups.items()}
-    return [
-        (heading, groups[heading], below_cwd(log) if os.path.exists(log) else None)
-        for heading, log in sorted(logs.items())
-    ]
+    return [(heading, groups[heading], _log(groups[heading][0])) for heading in sorted(groups)]
+
+
+def _log(run: Run) -> str | None:
+    path = run.folder / "run.log"
+    return below_cwd(path) if os.path.exists(path) else None
 
 
 def version_table(runs: Iterable[Run]) -> list[tuple[str, str]]:
@@ -143,7 +144,7 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text: str = template.render(
+    return template.render(  # type: ignore[no-any-return]
         title=title,
         updated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(updated)) if updated else None,
         states=Counter(str(run.state) for run in runs).most_common(),
@@ -163,4 +164,3 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
         others=len(runs) - len(known),
         runs=run_table(cells, runs),
     )
-    return text

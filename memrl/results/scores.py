@@ -41,9 +41,13 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
     The first nine are averages of fewer.
     """
     steps, values = evaluations(run, metric)
-    padded = np.concatenate([np.full(LAST, np.nan), values])
+    # Window by window: an infinite or a huge value would stay in a running sum.
     with np.errstate(invalid="ignore"):  # inf - inf
-        return steps, np.nanmean(sliding_window_view(padded, LAST)[1:], axis=-1)
+        averages = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
+        if len(values) >= LAST:
+            rest = sliding_window_view(values, LAST).mean(axis=-1)
+            averages = np.concatenate([averages, rest])
+    return steps, averages
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
@@ -54,8 +58,8 @@ def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
     steps, averages = curve(run, metric)
     thresholds = stops(run)
     if len(averages) and run.state == "done" and thresholds:
-        last = {goal: max(run.eval.get(goal, ())[-1:], default=np.nan) for goal in thresholds}
-        if all(last[goal] >= least for goal, least in thresholds.items()):
+        last = {goal: column[-1] for goal, column in run.eval.items()}
+        if all(last.get(goal, np.nan) >= least for goal, least in thresholds.items()):
             averages[-1] = evaluations(run, metric)[1][-1]
     return steps, averages
 
