@@ -14,11 +14,13 @@ import pytest
 from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import make_run
+from made import make_config, make_run
 
 from memrl.__main__ import main
+from memrl.experiment import closing, make_env
 from memrl.results import original
 from memrl.results.original import Log, import_log, read_flags, read_log
+from memrl.results.paper import EXTRA_STEPS
 from memrl.results.runs import Run, labels, load, varying
 from memrl.results.scores import PROTOCOLS, score
 from memrl.results.text import left_out
@@ -205,6 +207,13 @@ def test_first_and_last_rows() -> None:
         "train/critic_grad_norm": 0.0035,
         "train/critic_seq_grad_norm": 0.0001,
     }
+
+
+@pytest.mark.parametrize("task", EXTRA_STEPS)
+def test_an_episode_has_as_many_extra_steps_as_the_task(task: str) -> None:
+    config = make_config(f"env={task}", "env.length=20")
+    with closing(make_env(config, 1)) as env:
+        assert env.horizon == 20 + EXTRA_STEPS[task]
 
 
 # Other flags ---------------------------------------------------------------------------------

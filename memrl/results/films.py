@@ -40,7 +40,7 @@ class Film(NamedTuple):
 
 
 class Camera(VectorWrapper[Any, Any, Any]):
-    """Keeps a picture of every state of a vector environment."""
+    """Records a picture of every state of a vector environment."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         result = self.env.reset(**kwargs)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import StrictUndefined, Template
 
@@ -38,23 +37,18 @@ def cost_table(cells: Sequence[Cell]) -> TextTable:
 
 def _cost(runs: Sequence[Run]) -> list[float | None]:
     runs = [run for run in runs if run.state != DUPLICATE]
-    timed = [run for run in runs if _highest(run, "time/seconds")]
-    total = sum(_highest(run, "time/seconds") for run in timed)
+    timed = [run for run in runs if run.highest("time/seconds")]
+    total = sum(run.highest("time/seconds") for run in timed)
     devices = [_versions(run).get("device") for run in timed]
     on_gpu = [run for run, device in zip(timed, devices, strict=True) if device == "cuda"]
-    updates = sum(_highest(run, "updates") for run in timed)
+    updates = sum(run.highest("updates") for run in timed)
     return [
         len(runs),
         total / 3600 if timed else None,
-        sum(_highest(run, "time/seconds") for run in on_gpu) / 3600 if any(devices) else None,
+        sum(run.highest("time/seconds") for run in on_gpu) / 3600 if any(devices) else None,
         sum(run.env_steps for run in timed) / total if timed else None,
         updates / total if updates else None,
     ]
-
-
-def _highest(run: Run, name: str) -> float:
-    column = run.eval.get(name, np.empty(0))
-    return float(max(column[np.isfinite(column)], default=0.0))
 
 
 def _versions(run: Run) -> dict[str, Any]:
@@ -68,7 +62,7 @@ def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
     table = TextTable(columns | {"minutes": ",.1f", "host": None, "job": None, "cause": None}, [])
     scored = [(member.run, member.score) for cell in cells for member in cell.members]
     for run, score in scored + [(run, math.nan) for run in runs if not run.config]:
-        minutes = _highest(run, "time/seconds") / 60 or None
+        minutes = run.highest("time/seconds") / 60 or None
         measured = [score, run.number("progress"), run.env_steps or None, minutes]
         place = [str(run.status.get(key) or "-") for key in ("host", "job_id")]
         cause = run.problem or run.cause or "-"

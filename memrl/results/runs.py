@@ -5,7 +5,6 @@ Only files are read; where a sweep was submitted to SLURM, ``squeue`` is asked o
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from memrl.run.identity import ABSENT, Config, flatten, identity
@@ -74,14 +74,18 @@ class Run(submissions.Run):
     @property
     def env_steps(self) -> int:
         """How far its evaluations go."""
-        steps = reversed(self.eval.get("env_steps", ()))
-        return next((int(step) for step in steps if math.isfinite(step)), 0)
+        return int(self.highest("env_steps"))
 
     @property
     def total_env_steps(self) -> int | None:
-        """How many environment steps it was to have, or had when it ended early by its budget."""
+        """Its planned number of environment steps, or the last one if its budget ended it early."""
         done, progress = self.number("env_steps"), self.number("progress")
         return round(done / progress) if done and progress else None
+
+    def highest(self, name: str) -> float:
+        """Return the highest finite value of a column of ``eval.csv``; 0 if there is none."""
+        column = self.eval.get(name, np.empty(0))
+        return float(max(column[np.isfinite(column)], default=0.0))
 
 
 # --- reading -------------------------------------------------------------------------------------

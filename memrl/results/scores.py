@@ -51,7 +51,7 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return ``curve``; if an evaluation ended a done run, its value is the last one.
+    """Return ``curve``; if an evaluation ended the run, that one is not averaged.
 
     The nine evaluations before it are of policies that had not solved the task.
     """
