@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -31,32 +31,30 @@ class Aggregate(NamedTuple):
 
 def aggregates(cells: Sequence[Cell]) -> list[Aggregate]:
     """Return one aggregate for each task, over the lengths that its series have in common."""
-    return _aggregates(tuple(cells))
+    counted = [cell for cell in cells if cell.counted]
+    return [_aggregate(tuple(own)) for _, own in groupby(counted, lambda cell: cell.task)]
 
 
-@lru_cache(1)  # the table, and the figure in each format, need the same
-def _aggregates(cells: tuple[Cell, ...]) -> list[Aggregate]:
-    tasks: dict[str, dict[str, dict[float | None, Cell]]] = {}
-    for cell in cells:
-        if cell.counted:
-            tasks.setdefault(cell.task, {}).setdefault(cell.label, {})[cell.length] = cell
-    return [_aggregate(by_label) for by_label in tasks.values()]
-
-
-def _aggregate(by_label: Mapping[str, Mapping[float | None, Cell]]) -> Aggregate:
+@lru_cache(8)  # the table, and the figure in each format, need the same
+def _aggregate(cells_of_task: tuple[Cell, ...]) -> Aggregate:
+    by_label: dict[str, dict[float | None, Cell]] = {}
+    for cell in cells_of_task:
+        by_label.setdefault(cell.label, {})[cell.length] = cell
     lengths, labels = _common_lengths(by_label)
     strata = {label: [by_label[label][n].scores for n in lengths] for label in labels}
     scores = np.concatenate([[0.0, 1.0], *(s for arrays in strata.values() for s in arrays)])
     levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
     cells = [by_label[label][length] for length in lengths for label in labels]
-    first = next(cell for own in by_label.values() for cell in own.values())
-    statistic, fewer = first.protocol.statistic, stats.FEWER_RESAMPLES
+    first, fewer = cells_of_task[0], stats.FEWER_RESAMPLES
     return Aggregate(
         first.task,
         first.metric,
         cells,
         lengths,
-        {label: stats.estimate(arrays, statistic) for label, arrays in strata.items()},
+        {
+            label: stats.estimate(arrays, first.protocol.statistic)
+            for label, arrays in strata.items()
+        },
         {
             (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement, fewer)
             for a, b in combinations(strata, 2)
