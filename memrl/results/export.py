@@ -49,19 +49,17 @@ def frame(runs: Sequence[Run], table: str = "eval") -> pandas.DataFrame:
 
 
 def export(runs: Sequence[Run], path: Path, table: str = "eval") -> None:
-    """Write the tidy table, as csv or parquet by the path's ending.
+    """Write the tidy table, as parquet if the path ends so, else as csv.
 
     Raises:
-        ConfigError: another ending, or a package is not installed.
+        ConfigError: a package is not installed.
         OSError: it cannot be written.
     """
-    if path.suffix == ".csv":
-        write_whole(path, frame(runs, table).to_csv(index=False).encode())
-    elif path.suffix == ".parquet":
+    if path.suffix == ".parquet":
         _import("pyarrow")
         write_whole(path, frame(runs, table).to_parquet(index=False))
     else:
-        raise ConfigError(f"--output must end with .csv or .parquet, got {path}")
+        write_whole(path, frame(runs, table).to_csv(index=False).encode())
 
 
 def _array(values: Sequence[Any]) -> Any:

@@ -114,7 +114,7 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     camera.reset(seed=seed)
     device = next(agent.memory.parameters()).device
     played, success = rollout(camera, agent, False, device, env.horizon)
-    attention = attention_of(agent, played)
+    attention = _attention(agent, played)
     return [
         Film(
             [pictures[b] for pictures in camera.pictures[: n + 1]],
@@ -126,7 +126,7 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     ]
 
 
-def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
+def _attention(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
     """Return the attention weights of each step, (B, T + 1, T + 1); None if the model has none."""
     import torch
 
