@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from memrl.commands.arguments import add_runs, number, output_folder, read_runs, some_of
-from memrl.results.drawing import FORMATS, SCALES, FigureOptions
+from memrl.results.drawing import DEFAULTS, FORMATS, SCALES, FigureOptions
 from memrl.results.figures import FIGURES, write
 from memrl.results.text import as_text, how_many, left_out
 from memrl.run.outcome import below_cwd
@@ -37,32 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"some of {', '.join(FORMATS)} (default: png,pdf)",
     )
-    defaults, inches = FigureOptions(), number(float, 1, 50)
-    parser.add_argument(
-        "--width", type=inches, default=defaults.width, help="inches (default: 6.5)"
-    )
+    inches = number(float, 1, 50)
+    parser.add_argument("--width", type=inches, help="inches (default: 6.5)")
     parser.add_argument("--height", type=inches, help="inches (default: as the content needs)")
+    parser.add_argument("--font-size", type=number(float, 2, 50), help="points (default: 9)")
     parser.add_argument(
-        "--font-size",
-        type=number(float, 2, 50),
-        default=defaults.font_size,
-        help="points (default: 9)",
+        "--dpi", type=number(int, 20, 2000), help="resolution of png (default: 200)"
     )
-    parser.add_argument(
-        "--dpi",
-        type=number(int, 20, 2000),
-        default=defaults.dpi,
-        help="resolution of png (default: 200)",
-    )
-    parser.add_argument(
-        "--style", default=defaults.style, help="a matplotlib style: a name or a file"
-    )
-    parser.add_argument(
-        "--scale",
-        choices=SCALES,
-        default=defaults.scale,
-        help="scale of the length axis (default: even)",
-    )
+    parser.add_argument("--style", help="a matplotlib style: a name or a file")
+    parser.add_argument("--scale", choices=SCALES, help="scale of the length axis (default: even)")
+    parser.set_defaults(**DEFAULTS._asdict())
 
 
 def run(given: argparse.Namespace) -> None:

@@ -46,6 +46,9 @@ class FigureOptions(NamedTuple):
     scale: str = "even"  # of lengths: evenly spaced, linear or log
 
 
+DEFAULTS = FigureOptions()
+
+
 class Panel(NamedTuple):
     """One pair of axes: its title, and the cells that it shows, all of one task."""
 

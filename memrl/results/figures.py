@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from memrl.results.comparison import aggregates
-from memrl.results.drawing import FigureOptions, Panel, draw_panels
+from memrl.results.drawing import DEFAULTS, FigureOptions, Panel, draw_panels
 from memrl.results.paper import REFERENCE_LEVELS
 from memrl.results.scores import Cell
 from memrl.results.stats import Estimate
@@ -32,7 +32,7 @@ def write(
     folder: Path,
     names: Sequence[str],
     forms: Sequence[str],
-    options: FigureOptions,
+    options: FigureOptions = DEFAULTS,
 ) -> list[Path]:
     """Write figures into a folder, except empty ones; return their paths."""
     written = []

@@ -16,7 +16,7 @@ from jinja2 import StrictUndefined, Template
 
 from memrl.experiment import default_config
 from memrl.results import figures
-from memrl.results.drawing import FigureOptions
+from memrl.results.drawing import DEFAULTS
 from memrl.results.runs import DUPLICATE, Run, varying
 from memrl.results.scores import Cell
 from memrl.results.text import TextTable, compare, how_many, score_table
@@ -127,7 +127,7 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
     pictures = {
         heading: base64.b64encode(content).decode()
         for name, heading in figures.FIGURES.items()
-        if (content := figures.draw(name, cells, FigureOptions(), "svg"))
+        if (content := figures.draw(name, cells, DEFAULTS, "svg"))
     }
     known = [run for run in runs if run.config]
     updated = max((run.number("updated") or 0 for run in runs), default=0)
