@@ -31,11 +31,10 @@ LENGTHS = (50, 100, 250, 500, 750, 1000, 1250, 1500)
 HEAD = "env_steps,episodes,updates,eval/return,eval/success,eval/length,time/seconds"
 DRAW = """
 from pathlib import Path
-from memrl.results.drawing import Look
 from memrl.results.figures import write
 from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, score
-write(score(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"], Look())
+write(score(load("{folder}"), PROTOCOLS["last"]), Path("{folder}"), ["{name}"], ["png"])
 """
 COMMAND = """
 import contextlib

@@ -15,8 +15,9 @@ from made import make_run, make_sweep
 from memrl.__main__ import main
 from memrl.commands import start
 from memrl.results import figures
-from memrl.results.drawing import FORMATS, Look
+from memrl.results.drawing import FORMATS, FigureOptions
 from memrl.results.figures import FIGURES, draw, write
+from memrl.results.paper import REFERENCE_LEVELS
 from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, Cell, score
 
@@ -37,11 +38,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Look:
-    """A look whose SVG has its text as text."""
+def words(tmp_path_factory: pytest.TempPathFactory) -> FigureOptions:
+    """Options with which an SVG has its text as text."""
     style = tmp_path_factory.mktemp("style") / "words.mplstyle"
     style.write_text("svg.fonttype: none\n")
-    return Look(style=str(style))
+    return FigureOptions(style=str(style))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def cells(sweep: Path) -> list[Cell]:
 
 
 @pytest.fixture(scope="module")
-def svgs(cells: list[Cell], words: Look) -> dict[str, bytes]:
+def svgs(cells: list[Cell], words: FigureOptions) -> dict[str, bytes]:
     """Every figure of that sweep."""
     return {name: draw(name, cells, words, "svg") or b"" for name in FIGURES}
 
@@ -81,7 +82,9 @@ def test_a_figure_says_how_many_runs_it_shows_and_which_are_missing(
     assert (name == "profiles") == ("in common (tmaze passive: lengths 5, 10)" in said)
 
 
-def test_a_figure_says_how_it_was_made(sweep: Path, words: Look, svgs: dict[str, bytes]) -> None:
+def test_a_figure_says_how_it_was_made(
+    sweep: Path, words: FigureOptions, svgs: dict[str, bytes]
+) -> None:
     paper = draw("lengths", score(load(sweep), PROTOCOLS["paper"]), words, "svg")
     for protocol, center, svg in (("last", "IQM", svgs["lengths"]), ("paper", "mean", paper)):
         said = " ".join(texts(svg or b""))
@@ -97,20 +100,19 @@ REFERENCES = {
 }
 
 
-def test_the_level_without_the_ability_is_drawn(tmp_path: Path, words: Look) -> None:
+def test_the_level_without_the_ability_is_drawn(tmp_path: Path, words: FigureOptions) -> None:
     for task in REFERENCES:
         success = [0.5, 0.5] if task in ("visual_match", "key_to_door") else None
         make_run(tmp_path, [0.5, 0.5], f"env={task}", success=success, steps=[10, 20])
     found = score(load(tmp_path / "outputs"), PROTOCOLS["last"])
-    panels = {panel.title: panel.reference for panel in figures.length_panels(found)}
-    assert panels == {task.replace("_", " "): level for task, level in REFERENCES.items()}
+    assert REFERENCE_LEVELS == {(cell.task, cell.metric): REFERENCES[cell.task] for cell in found}
     for name in ("lengths", "curves"):
         said = texts(draw(name, found, words, "svg") or b"")
         for line in ("best without memory", "best without credit assignment"):
             assert line in said
 
 
-def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: Look) -> None:
+def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: FigureOptions) -> None:
     folder = make_run(tmp_path, [0.5, 0.5])
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("name: lstm", "name: $a_b$"))
@@ -118,7 +120,7 @@ def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: Look) -> None:
     assert "$a_b$ (n = 1)" in texts(svg)
 
 
-def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
+def test_another_metric_has_no_such_level(tmp_path: Path, words: FigureOptions) -> None:
     make_run(tmp_path, [0.5, 0.5], "env=visual_match", success=[0.5, 0.5], steps=[10, 20])
     found = score(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/return")
     assert "best without memory" not in texts(draw("lengths", found, words, "svg"))
@@ -126,13 +128,14 @@ def test_another_metric_has_no_such_level(tmp_path: Path, words: Look) -> None:
 
 def test_single_runs_are_seen_and_those_that_do_not_count_are_hollow(cells: list[Cell]) -> None:
     (panel,) = figures.length_panels(cells)
-    ten = panel.series["lstm"][1]
+    ten = next(cell for cell in panel.cells if (cell.label, cell.length) == ("lstm", 10))
     others = sorted(member.score for member in ten.uncounted)
-    assert (ten.length, len(ten.counted), others) == (10, 4, pytest.approx([0.1, 0.2]))
+    assert (len(ten.counted), others) == (4, pytest.approx([0.1, 0.2]))
     assert ten.estimate.n == 4
     five, ten = figures.curve_panels(cells)
-    assert [len(ten.series["lstm"].counted), len(ten.series["lstm"].uncounted)] == [4, 2]
-    assert len(five.series["gpt"].counted) == 4
+    counts = {cell.label: (len(cell.counted), len(cell.uncounted)) for cell in ten.cells}
+    assert counts["lstm"] == (4, 2)
+    assert [len(cell.counted) for cell in five.cells] == [4, 4]
 
 
 def test_a_series_has_one_colour_in_all_figures(svgs: dict[str, bytes]) -> None:
@@ -147,8 +150,8 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("  length: 10\n", ""))
     found = score(load(folder), PROTOCOLS["last"])
-    assert draw("lengths", found, Look(), "svg") is None
-    assert draw("curves", found, Look(), "svg")
+    assert draw("lengths", found, FigureOptions(), "svg") is None
+    assert draw("curves", found, FigureOptions(), "svg")
     assert [path.name for path in start.draw_scores(folder)] == ["curves.png"]
 
 
@@ -157,13 +160,13 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
 CODE = """
 import sys
 from pathlib import Path
-from memrl.results.drawing import FORMATS, Look
+from memrl.results.drawing import FORMATS, FigureOptions
 from memrl.results.figures import FIGURES, write
 from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, score
 cells, folder = score(load(sys.argv[1]), PROTOCOLS["last"]), Path(sys.argv[2])
-write(cells, folder, FIGURES, ["svg"], Look())
-write(cells, folder, ["lengths"], FORMATS, Look())
+write(cells, folder, FIGURES, ["svg"], FigureOptions())
+write(cells, folder, ["lengths"], FORMATS, FigureOptions())
 """
 
 
@@ -173,8 +176,8 @@ def test_the_same_data_give_the_same_bytes_in_another_process(
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
-    write(cells, here, FIGURES, ["svg"], Look())
-    write(cells, here, ["lengths"], FORMATS, Look())
+    write(cells, here, FIGURES, ["svg"], FigureOptions())
+    write(cells, here, ["lengths"], FORMATS, FigureOptions())
     subprocess.run(
         [sys.executable, "-c", CODE, sweep, there],
         check=True,

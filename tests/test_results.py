@@ -25,7 +25,6 @@ from memrl.results.runs import Run, labels, load, varying
 from memrl.results.scores import PROTOCOLS, score
 from memrl.run.identity import ABSENT
 from memrl.run.lock import this_process
-from memrl.run.outcome import ConfigError
 from memrl.run.tables import TornTable, read_table
 from memrl.sweep import submissions
 from memrl.sweep.submissions import Run as Asked
@@ -442,7 +441,7 @@ def test_counters_that_are_not_whole_stay_as_they_are(tmp_path: Path) -> None:
         (folder / "eval.csv").write_text(f"env_steps,episodes\n{steps},7\n")
         data = results.frame(load(folder))
         assert data["env_steps"].tolist() == [float(steps)] and data["episodes"].tolist() == [7]
-        assert str(data["env_steps"].dtype) == ("Int64" if steps == "5" else "float64")
+        assert str(data["env_steps"].dtype) == ("Int64" if steps == "5" else "Float64")
 
 
 @pytest.mark.parametrize("package", ["pandas", "pyarrow"])
@@ -462,9 +461,11 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     assert not path.exists()
 
 
-def test_another_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--output must end with .csv or .parquet, got .*\.xlsx"):
-        export([], tmp_path / "t.xlsx")
+def test_another_ending_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "folder", "--output", "t.xlsx"])
+    assert ended.value.code == 2
+    assert "--output: must end with .csv or .parquet, got t.xlsx" in capsys.readouterr().err
 
 
 # --- what is imported ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from memrl.commands.arguments import add_runs, number_between, output_folder, read_runs, some_of
-from memrl.results.drawing import FORMATS, SCALES, Look
+from memrl.results.drawing import DEFAULTS, FORMATS, SCALES, FigureOptions
 from memrl.results.figures import FIGURES, write
 from memrl.results.text import as_text, how_many, left_out
 from memrl.run.outcome import below_cwd
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figures", type=figures, default=every, help="default: %(default)s")
     formats, known = some_of(FORMATS), f"some of {','.join(FORMATS)} (default: %(default)s)"
     parser.add_argument("--format", type=formats, default="png,pdf", help=known)
-    parser.set_defaults(**Look()._asdict())
+    parser.set_defaults(**DEFAULTS._asdict())
     inches, points = number_between(float, 1, 50), number_between(float, 2, 50)
     parser.add_argument("--width", type=inches, help="inches (default: %(default)s)")
     parser.add_argument("--height", type=inches, help="inches (default: as the content needs)")
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> None:
     runs, cells = read_runs(args)
     folder = args.output or output_folder(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    look = Look(**{name: getattr(args, name) for name in Look._fields})
-    written = write(cells, folder, args.figures, args.format, look)
+    options = FigureOptions(**{name: getattr(args, name) for name in FigureOptions._fields})
+    written = write(cells, folder, args.figures, args.format, options)
     # Only after the files are written: the reader of a pipe may leave, as `head` does.
     print(as_text(cells))
     print(how_many(cells))

@@ -62,7 +62,6 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
 
 def draw_scores(folder: Path) -> list[Path]:
     """Print a sweep's scores and draw them, or curves if it has no length; return the paths."""
-    from memrl.results.drawing import Look
     from memrl.results.figures import write
     from memrl.results.runs import load
     from memrl.results.scores import PROTOCOLS, score
@@ -71,9 +70,7 @@ def draw_scores(folder: Path) -> list[Path]:
     cells = score(load(folder), PROTOCOLS["last"])
     if len(cells) <= TABLE_LINES:
         print(as_text(cells))
-    return write(cells, folder, ["lengths"], ["png"], Look()) or write(
-        cells, folder, ["curves"], ["png"], Look()
-    )
+    return write(cells, folder, ["lengths"], ["png"]) or write(cells, folder, ["curves"], ["png"])
 
 
 def write_table(sweep: Sweep) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -16,59 +16,45 @@ from memrl.results.stats import Estimate
 
 
 class Aggregate(NamedTuple):
-    """Estimates over all lengths of a task.
-
-    Attributes:
-        task: ``env.name``.
-        metric: a column of ``eval.csv``.
-        cells: those that it is over.
-        lengths: those at which every series here has a run that counts.
-        overall: the statistic of each series, by label; each length is a stratum.
-        better: for pairs of series, the probability that a run of the first beats one of the other.
-        profile: for each series the share of runs above each of the levels.
-        levels: (L,)
-        left_out: series that share no length with all others, and their lengths.
-    """
+    """Estimates over all lengths of a task, by the labels of the series."""
 
     task: str
-    metric: str
-    cells: list[Cell]
-    lengths: list[float | None]
-    overall: dict[str, Estimate]
-    better: dict[tuple[str, str], Estimate]
-    profile: dict[str, Estimate]
-    levels: npt.NDArray[np.float64]
-    left_out: dict[str, list[float | None]]
+    metric: str  # a column of eval.csv
+    cells: list[Cell]  # those that it is over
+    lengths: list[float | None]  # those at which every series here has a run that counts
+    overall: dict[str, Estimate]  # the statistic; each length is a stratum
+    better: dict[tuple[str, str], Estimate]  # probability that a run of the first beats the second
+    profile: dict[str, Estimate]  # the share of runs above each of the levels
+    levels: npt.NDArray[np.float64]  # (L,)
+    left_out: dict[str, list[float | None]]  # series that share no length, and their lengths
 
 
 def aggregates(cells: Sequence[Cell]) -> list[Aggregate]:
     """Return one aggregate for each task, over the lengths that its series have in common."""
-    return _aggregates(tuple(cells))
+    counted = [cell for cell in cells if cell.counted]
+    return [_aggregate(tuple(own)) for _, own in groupby(counted, lambda cell: cell.task)]
 
 
-@lru_cache(1)  # the table, and the figure in each format, need the same
-def _aggregates(cells: tuple[Cell, ...]) -> list[Aggregate]:
-    tasks: dict[str, dict[str, dict[float | None, Cell]]] = {}
-    for cell in cells:
-        if cell.counted:
-            tasks.setdefault(cell.task, {}).setdefault(cell.label, {})[cell.length] = cell
-    return [_aggregate(by_label) for by_label in tasks.values()]
-
-
-def _aggregate(by_label: Mapping[str, Mapping[float | None, Cell]]) -> Aggregate:
+@lru_cache(8)  # the table, and the figure in each format, need the same
+def _aggregate(cells_of_task: tuple[Cell, ...]) -> Aggregate:
+    by_label: dict[str, dict[float | None, Cell]] = {}
+    for cell in cells_of_task:
+        by_label.setdefault(cell.label, {})[cell.length] = cell
     lengths, labels = _common_lengths(by_label)
     strata = {label: [by_label[label][n].scores for n in lengths] for label in labels}
     scores = np.concatenate([[0.0, 1.0], *(s for arrays in strata.values() for s in arrays)])
     levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
     cells = [by_label[label][length] for length in lengths for label in labels]
-    first = next(cell for own in by_label.values() for cell in own.values())
-    statistic, fewer = first.protocol.statistic, stats.FEWER_RESAMPLES
+    first, fewer = cells_of_task[0], stats.FEWER_RESAMPLES
     return Aggregate(
         first.task,
         first.metric,
         cells,
         lengths,
-        {label: stats.estimate(arrays, statistic) for label, arrays in strata.items()},
+        {
+            label: stats.estimate(arrays, first.protocol.statistic)
+            for label, arrays in strata.items()
+        },
         {
             (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement, fewer)
             for a, b in combinations(strata, 2)
@@ -82,20 +68,12 @@ def _aggregate(by_label: Mapping[str, Mapping[float | None, Cell]]) -> Aggregate
 def _common_lengths(
     by_label: Mapping[str, Mapping[float | None, Cell]],
 ) -> tuple[list[float | None], list[str]]:
-    """Return the lengths that series have in common, and these series.
-
-    If not all series share a length, those that share the fewest lengths with others are left out,
-    one by one, until the rest do.
-    """
-    labels = list(by_label)
-    while True:
-        first, *others = (by_label[label] for label in labels)
-        lengths = [length for length in first if all(length in other for other in others)]
-        if lengths:
-            return lengths, labels
-        # How many times other series have this one's lengths.
-        shared = {a: sum(n in by_label[b] for n in by_label[a] for b in labels) for a in labels}
-        shared = {label: n - len(by_label[label]) for label, n in shared.items()}
-        labels.remove(min(reversed(labels), key=lambda label: shared[label]))
-        if len(labels) == 1:
-            return [], []
+    """Return the lengths that series have in common, and these series, as many as share one."""
+    at: dict[float | None, list[str]] = {}
+    for label, own in by_label.items():
+        for length in own:
+            at.setdefault(length, []).append(label)
+    labels = max(at.values(), key=len)
+    if len(labels) == 1 < len(by_label):
+        return [], []
+    return [length for length, present in at.items() if {*labels} <= {*present}], labels

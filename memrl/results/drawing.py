@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
+from memrl.results.scores import Cell
 from memrl.run.outcome import ConfigError
 
 # Of series in alphabetical order: 28 are distinct.
@@ -34,7 +35,7 @@ RC: dict[Any, Any] = {
 }
 
 
-class Look(NamedTuple):
+class FigureOptions(NamedTuple):
     """Size and style of figures."""
 
     width: float = 6.5  # inches: a page's text
@@ -45,29 +46,30 @@ class Look(NamedTuple):
     scale: str = "even"  # of lengths: evenly spaced, linear or log
 
 
+DEFAULTS = FigureOptions()
+
+
 class Panel(NamedTuple):
-    """One pair of axes."""
+    """One pair of axes: its title, and the cells that it shows, all of one task."""
 
     title: str
-    y: str
-    series: Mapping[str, Any]  # what is drawn, by label
-    counts: Mapping[str, Sequence[int]]  # how many runs count, for each series at each length
-    reference: tuple[float, str] | None = None  # a level and its name
-    span: tuple[float, float] | None = None  # of y, shown whatever the data
+    cells: list[Cell]
 
 
 @contextlib.contextmanager
-def _style(look: Look) -> Iterator[None]:
+def _style(options: FigureOptions) -> Iterator[None]:
     import matplotlib
     import matplotlib.style
 
     with matplotlib.rc_context():
         try:
-            matplotlib.style.use(look.style)
+            matplotlib.style.use(options.style)
         except OSError:
             known = ", ".join(matplotlib.style.available)
-            raise ConfigError(f"--style {look.style}: neither a file nor one of {known}") from None
-        matplotlib.rcParams.update(RC | {"font.size": look.font_size, "legend.frameon": False})
+            raise ConfigError(
+                f"--style {options.style}: neither a file nor one of {known}"
+            ) from None
+        matplotlib.rcParams.update(RC | {"font.size": options.font_size, "legend.frameon": False})
         yield
 
 
@@ -81,22 +83,21 @@ def _encode(figure: Any, form: str, dpi: int) -> bytes:
 
 def draw_panels(
     panels: Sequence[Panel],
+    counts: Mapping[str, Sequence[int]],
     draw_series: Callable[[Any, Panel, Mapping[str, Any]], Mapping[str, Any]],
     size: tuple[float, int],
     caption: str,
-    look: Look,
+    options: FigureOptions,
     form: str,
 ) -> bytes:
     """Draw panels in rows, with a legend above and a caption below.
 
     Args:
         panels: at least one.
-        draw_series: draws a panel's series into axes, given the style of each; returns a legend
-            handle for each.
+        counts: the numbers of runs that each series has.
+        draw_series: draws a panel into axes, each series in its style; returns legend handles.
         size: the height of a row, in inches, and the number of panels in it.
-        caption: what is shown, in words.
-        look: size and style.
-        form: png, pdf or svg.
+        caption, options, form: the text, the style, and png, pdf or svg.
     """
     from matplotlib.figure import Figure
 
@@ -105,49 +106,44 @@ def draw_panels(
     styles = {
         label: {"color": color, "marker": marker, "linestyle": line}
         for label, color, marker, line in zip(
-            _labels(panels), cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False
+            sorted(counts), cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False
         )
     }
-    with _style(look):
-        height = look.height or 0.9 + row_height * rows
-        figure = Figure(figsize=(look.width, height), layout="constrained")
+    with _style(options):
+        height = options.height or 0.9 + row_height * rows
+        figure = Figure(figsize=(options.width, height), layout="constrained")
         handles: dict[str, Any] = {}
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
+        metric = None
         for n, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
             axes.set_title(panel.title)
-            if n % columns == 0 or panel.y != panels[n - 1].y:
-                axes.set_ylabel(panel.y)
-            handles = {**draw_series(axes, panel, styles), **handles}
-            if panel.reference:
-                level, text = panel.reference
-                dashed = {"color": "0.45", "linestyle": (0, (2, 2)), "linewidth": 1}
-                handles.setdefault(text, axes.axhline(level, zorder=1, **dashed))
-            if panel.span:
-                axes.update_datalim([(axes.dataLim.x0, y) for y in panel.span])
-                axes.autoscale_view()
-        _legend(figure, panels, handles, look)
+            if n % columns == 0 or panel.cells[0].metric != metric:
+                metric = panel.cells[0].metric
+                axes.set_ylabel(metric.removeprefix("eval/"))
+            handles |= draw_series(axes, panel, styles)
+        _draw_legend(figure, counts, handles, options)
         # As wide as the figure: the constrained layout does not wrap text.
-        text = textwrap.fill(caption, int(look.width * 72 / (0.5 * (look.font_size - 2))))
-        small = {"fontsize": look.font_size - 2, "color": "0.3"}
+        text = textwrap.fill(caption, int(options.width * 72 / (0.5 * (options.font_size - 2))))
+        small = {"fontsize": options.font_size - 2, "color": "0.3"}
         figure.supxlabel(text, x=0.01, ha="left", **small)
-        return _encode(figure, form, look.dpi)
+        return _encode(figure, form, options.dpi)
 
 
-def _labels(panels: Sequence[Panel]) -> list[str]:
-    return sorted({label for panel in panels for label in panel.series})
-
-
-def _legend(figure: Any, panels: Sequence[Panel], handles: Mapping[str, Any], look: Look) -> None:
+def _draw_legend(
+    figure: Any,
+    counts: Mapping[str, Sequence[int]],
+    handles: Mapping[str, Any],
+    options: FigureOptions,
+) -> None:
     """Draw the legend: the series with their numbers of runs, then the reference levels."""
     names = {}
-    for label in _labels(panels):
-        counts = [n for panel in panels for n in panel.counts.get(label, ())]
-        low, high = min(counts), max(counts)
+    for label in sorted(counts):
+        low, high = min(counts[label]), max(counts[label])
         names[label] = f"{label} (n = {low})" if low == high else f"{label} (n = {low} to {high})"
     names |= {text: text for text in handles if text not in names}
-    width = max(map(len, names.values())) * look.font_size * 0.55 / 72 + 0.6  # inches of one
-    columns = max(1, min(len(names), int(look.width / width)))
+    width = max(map(len, names.values())) * options.font_size * 0.55 / 72 + 0.6  # inches of one
+    columns = max(1, min(len(names), int(options.width / width)))
     lines = [handles[label] for label in names]
     figure.legend(lines, names.values(), loc="outside upper center", ncols=columns)

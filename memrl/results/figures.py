@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memrl.results.comparison import aggregates
-from memrl.results.drawing import Look, Panel, draw_panels
+from memrl.results.drawing import DEFAULTS, FigureOptions, Panel, draw_panels
 from memrl.results.paper import REFERENCE_LEVELS
 from memrl.results.scores import Cell
 from memrl.results.stats import Estimate
@@ -27,43 +28,38 @@ MANY_POINTS = 50_000  # beyond this, single runs are pixels in vector formats to
 
 
 def write(
-    cells: Sequence[Cell], folder: Path, names: Sequence[str], forms: Sequence[str], look: Look
+    cells: Sequence[Cell],
+    folder: Path,
+    names: Sequence[str],
+    forms: Sequence[str],
+    options: FigureOptions = DEFAULTS,
 ) -> list[Path]:
     """Write figures into a folder, except empty ones; return their paths."""
     written = []
     for name in names:
         for form in forms:
-            if content := draw(name, cells, look, form):
+            if content := draw(name, cells, options, form):
                 path = folder / f"{name}.{form}"
                 write_whole(path, content)
                 written.append(path)
     return written
 
 
-def draw(name: str, cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
-    """Return a figure of these cells, or None if it would be empty.
-
-    Args:
-        name: lengths, curves or profiles.
-        cells: as ``score`` gives.
-        look: size and style.
-        form: png, pdf or svg.
-    """
+def draw(name: str, cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
+    """Return one of ``FIGURES`` as png, pdf or svg, or None if it would be empty."""
     functions = {"lengths": _draw_lengths, "curves": _draw_curves, "profiles": _draw_profiles}
-    return functions[name](cells, look, form)
+    return functions[name](cells, options, form)
 
 
-def _panel(title: str, cells: Sequence[Cell], series: Mapping[str, Any]) -> Panel:
-    """Return a panel of cells of one task."""
-    task, metric = cells[0].task, cells[0].metric
-    counts = {label: [len(c.counted) for c in cells if c.label == label] for label in series}
-    reference = REFERENCE_LEVELS.get((task, metric))
-    span = (0.0, 1.0) if reference or metric == "eval/success" else None
-    return Panel(title, metric.removeprefix("eval/"), series, counts, reference, span)
+def _by_label(counts: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    by_label: dict[str, list[int]] = {}
+    for label, n in counts:
+        by_label.setdefault(label, []).append(n)
+    return by_label
 
 
-def _with_scores(cells: Sequence[Cell]) -> list[Cell]:
-    return [cell for cell in cells if cell.counted or cell.uncounted]
+def _counts(panels: Sequence[Panel]) -> dict[str, list[int]]:
+    return _by_label((cell.label, len(cell.counted)) for panel in panels for cell in panel.cells)
 
 
 def _center(cells: Sequence[Cell]) -> str:
@@ -74,10 +70,24 @@ def _name(task: str) -> str:
     return task.replace("_", " ")
 
 
+def _draw_level(axes: Any, panel: Panel) -> dict[str, Any]:
+    """Draw the paper's reference level if there is one; show the whole range of a success."""
+    cell, handles = panel.cells[0], {}
+    reference = REFERENCE_LEVELS.get((cell.task, cell.metric))
+    if reference:
+        level, text = reference
+        dashed = {"color": "0.45", "linestyle": (0, (2, 2)), "linewidth": 1}
+        handles[text] = axes.axhline(level, zorder=1, **dashed)
+    if reference or cell.metric == "eval/success":
+        axes.update_datalim([(axes.dataLim.x0, y) for y in (0.0, 1.0)])
+        axes.autoscale_view()
+    return handles
+
+
 # --- score against length ------------------------------------------------------------------------
 
 
-def _draw_lengths(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
+def _draw_lengths(cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
     """Draw scores over lengths: for each series estimates with intervals, and single runs."""
     panels = length_panels(cells)
     if not panels:
@@ -88,36 +98,32 @@ def _draw_lengths(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
     )
 
     def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:
-        at, handles = _positions(panel, look.scale), {}
+        at, handles = _positions(panel, options.scale), {}
         gap = min(np.diff(sorted(at.values())), default=1.0)
-        step = gap * min(0.16, 0.7 / len(panel.series))
-        for n, (label, series) in enumerate(panel.series.items()):
-            shift = (n - (len(panel.series) - 1) / 2) * step
+        labels = sorted({cell.label for cell in panel.cells})
+        step = gap * min(0.16, 0.7 / len(labels))
+        for n, label in enumerate(labels):
+            series = [cell for cell in panel.cells if cell.label == label]
+            shift = (n - (len(labels) - 1) / 2) * step
             x = np.array([at[cell.length] for cell in series]) + shift
             handles[label] = _draw_marks(axes, series, x, gap, styles[label])
-        axes.set_xlabel("length" if look.scale != "even" else "length (evenly spaced)")
+        axes.set_xlabel("length" if options.scale != "even" else "length (evenly spaced)")
         axes.set_xticks(list(at.values()), [f"{length:g}" for length in at])
         axes.set_xlim(min(at.values()) - gap / 2, max(at.values()) + gap / 2)
         axes.minorticks_off()
-        return handles
+        return handles | _draw_level(axes, panel)
 
-    return draw_panels(panels, draw_series, (2.9, 2), caption, look, form)
+    return draw_panels(panels, _counts(panels), draw_series, (2.9, 2), caption, options, form)
 
 
 def length_panels(cells: Sequence[Cell]) -> list[Panel]:
-    """Return a panel for each task; ``series`` are lists of cells, by length."""
-    shown = [cell for cell in _with_scores(cells) if cell.length is not None]
-    panels = []
-    for task in dict.fromkeys(cell.task for cell in shown):
-        own = [cell for cell in shown if cell.task == task]
-        labels = sorted({cell.label for cell in own})
-        series = {label: [cell for cell in own if cell.label == label] for label in labels}
-        panels.append(_panel(_name(task), own, series))
-    return panels
+    """Return a panel for each task that has a length."""
+    shown = [cell for cell in cells if cell.has_score and cell.length is not None]
+    return [Panel(_name(task), [*own]) for task, own in groupby(shown, lambda cell: cell.task)]
 
 
-def _positions(panel: Panel, scale: str) -> dict[float, float]:
-    lengths = sorted({cell.length for series in panel.series.values() for cell in series})
+def _positions(panel: Panel, scale: str) -> dict[Any, float]:
+    lengths = sorted({cell.length for cell in panel.cells if cell.length is not None})
     if scale == "even":
         return {length: float(n) for n, length in enumerate(lengths)}
     if scale == "log":
@@ -136,10 +142,9 @@ def _draw_marks(
         at = center + (np.linspace(-0.035, 0.035, total) * gap if total > 1 else np.zeros(1))
         axes.plot(at[:n], counted, alpha=0.4, markeredgewidth=0, zorder=2, **dots)
         axes.plot(at[n:], others, alpha=0.8, mfc="none", mew=0.6, zorder=2, **dots)
-    estimates = np.array([cell.estimate[:3] for cell in series], dtype=float)
-    has_estimate = ~np.isnan(estimates[:, 0])
-    value, low, high = estimates[has_estimate].T
-    x = x[has_estimate]
+    centers = zip(x, series, strict=True)
+    estimates = [(center, *cell.estimate[:3]) for center, cell in centers if cell.counted]
+    x, value, low, high = np.array(estimates).reshape(-1, 4).T
     axes.vlines(x, low, high, color=colour, linewidth=1.6, zorder=3)
     (line,) = axes.plot(
         x, value, markersize=5, linewidth=1.3, mec="white", mew=0.6, zorder=4, **style
@@ -150,7 +155,7 @@ def _draw_marks(
 # --- learning curves -----------------------------------------------------------------------------
 
 
-def _draw_curves(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
+def _draw_curves(cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
     """Draw learning curves, a panel for each task and length: bands, and thin lines of runs."""
     from matplotlib.ticker import EngFormatter
 
@@ -161,47 +166,46 @@ def _draw_curves(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
         f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}, as far as all runs go. "
         f"Thin lines: single runs, dotted if not counted. {how_many(cells)}"
     )
-    drawn = [cell for panel in panels for cell in panel.series.values()]
+    drawn = [cell for panel in panels for cell in panel.cells]
     points = sum(len(m.run.eval[c.metric]) for c in drawn for m in (*c.counted, *c.uncounted))
 
     def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:
         handles = {}
-        for label, cell in panel.series.items():
-            style = styles[label] | {"marker": ""}
+        for cell in panel.cells:
+            style = styles[cell.label] | {"marker": ""}
             thin = {"color": style["color"], "linewidth": 0.5, "rasterized": points > MANY_POINTS}
             dotted = thin | {"linestyle": (0, (1, 2))}
             for member in cell.counted:
                 axes.plot(*cell.protocol.curve(member.run, cell.metric), alpha=0.35, **thin)
             for member in cell.uncounted:
                 axes.plot(*cell.protocol.curve(member.run, cell.metric), alpha=0.7, **dotted)
-            (handles[label],) = axes.plot([], [], **style)  # where there is no band
+            (handles[cell.label],) = axes.plot([], [], **style)  # where there is no band
             if cell.band:
-                handles[label] = _draw_band(axes, cell.band, style)
+                handles[cell.label] = _draw_band(axes, *cell.band, style)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("environment steps")
-        return handles
+        return handles | _draw_level(axes, panel)
 
-    return draw_panels(panels, draw_series, (2.1, 3), caption, look, form)
+    return draw_panels(panels, _counts(panels), draw_series, (2.1, 3), caption, options, form)
 
 
 def curve_panels(cells: Sequence[Cell]) -> list[Panel]:
-    """Return a panel for each task and length; ``series`` are cells."""
-    shown = _with_scores(cells)
+    """Return a panel for each task and length."""
+    shown = [cell for cell in cells if cell.has_score]
     equal_n = len({len(cell.counted) for cell in shown}) == 1
     panels = []
-    for task, length in dict.fromkeys((cell.task, cell.length) for cell in shown):
-        own = [cell for cell in shown if (cell.task, cell.length) == (task, length)]
+    for (task, length), group in groupby(shown, lambda cell: (cell.task, cell.length)):
+        own = list(group)
         title = _name(task) + ("" if length is None else f", length {length}")
         if not equal_n:
             title += f"\nn = {', '.join(str(len(cell.counted)) for cell in own)}"
-        panels.append(_panel(title, own, {cell.label: cell for cell in own}))
+        panels.append(Panel(title, own))
     return panels
 
 
 def _draw_band(
-    axes: Any, band: tuple[Column, Estimate], style: Mapping[str, Any], step: str | None = None
+    axes: Any, x: Column, estimate: Estimate, style: Mapping[str, Any], step: str | None = None
 ) -> Any:
-    x, estimate = band
     shade = {"color": style["color"], "alpha": 0.2, "lw": 0}
     axes.fill_between(x, estimate.low, estimate.high, step=step, **shade)
     drawn = f"steps-{step}" if step else "default"
@@ -212,30 +216,27 @@ def _draw_band(
 # --- performance profiles ------------------------------------------------------------------------
 
 
-def _draw_profiles(cells: Sequence[Cell], look: Look, form: str) -> bytes | None:
+def _draw_profiles(cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
     """Draw performance profiles, a panel for each task: the share of runs above each score."""
-    compared = [aggregate for aggregate in aggregates(cells) if aggregate.cells]
-    panels = []
-    for aggregate in compared:
-        profile = aggregate.profile
-        series = {label: (aggregate.levels, estimate) for label, estimate in profile.items()}
-        counts = {label: [estimate.n] for label, estimate in profile.items()}
-        metric = aggregate.metric.removeprefix("eval/")
-        panels.append(Panel(_name(aggregate.task), metric, series, counts))
-    if not panels:
+    compared = {a.task: a for a in aggregates(cells) if a.cells}
+    if not compared:
         return None
-    places = "; ".join(f"{_name(a.task)}: {lengths_of(a)}" for a in compared)
+    panels = [Panel(_name(task), aggregate.cells) for task, aggregate in compared.items()]
+    counts = _by_label((label, e.n) for a in compared.values() for label, e in a.overall.items())
+    places = "; ".join(f"{_name(task)}: {lengths_of(a)}" for task, a in compared.items())
     caption = (
         f"Score: {cells[0].protocol.text}. Share of runs above each score, at the lengths that all "
         f"series have in common ({places}), with 95 % bootstrap intervals. "
-        f"{how_many([cell for a in compared for cell in a.cells])}"
+        f"{how_many([cell for panel in panels for cell in panel.cells])}"
     )
 
     def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:
-        axes.set(xlabel=panel.y, ylabel="share of runs above", ylim=(-0.02, 1.02))
+        aggregate = compared[panel.cells[0].task]
+        metric = aggregate.metric.removeprefix("eval/")
+        axes.set(xlabel=metric, ylabel="share of runs above", ylim=(-0.02, 1.02))
         return {
-            label: _draw_band(axes, band, styles[label] | {"marker": ""}, "post")
-            for label, band in panel.series.items()
+            label: _draw_band(axes, aggregate.levels, band, styles[label] | {"marker": ""}, "post")
+            for label, band in aggregate.profile.items()
         }
 
-    return draw_panels(panels, draw_series, (2.6, 2), caption, look, form)
+    return draw_panels(panels, counts, draw_series, (2.6, 2), caption, options, form)

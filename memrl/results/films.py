@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import yaml
 from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from PIL import Image, ImageDraw, ImageFont
 
 from memrl.experiment import build_agent, make_env
+from memrl.results.runs import read_config
 from memrl.run import checkpoint
 from memrl.run.identity import Config
-from memrl.run.outcome import CannotContinue, ConfigError
+from memrl.run.outcome import CannotContinue, ConfigError, in_one_line
 from memrl.run.schema import check_types
 
 if TYPE_CHECKING:
@@ -39,16 +40,14 @@ class Film(NamedTuple):
 
 
 class Camera(VectorWrapper[Any, Any, Any]):
-    """Keeps a picture of every state of a vector environment."""
+    """Records a picture of every state of a vector environment."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Reset, and take the first pictures."""
         result = self.env.reset(**kwargs)
         self.pictures: list[Any] = [deepcopy(self.env.render())]  # it may reuse the array
         return result
 
     def step(self, actions: Any) -> Any:
-        """Step, and take pictures."""
         result = self.env.step(actions)
         self.pictures.append(deepcopy(self.env.render()))
         return result
@@ -66,9 +65,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
     """
     import torch
 
-    if not (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder}: no run there (it has no config.yaml)")
-    config = _read_config(folder / "config.yaml")
+    config = _read_config(folder)
     agent, _, _ = build_agent(config)
     path = folder / checkpoint.WEIGHTS
     if path.exists():
@@ -87,15 +84,17 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
     return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
 
 
-def _read_config(path: Path) -> Config:
+def _read_config(folder: Path) -> Config:
+    path, sections = folder / "config.yaml", ("env", "algo", "seq_model", "encoder", "budget")
     try:
-        read: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # OmegaConf and YAML raise many kinds
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    sections = ("env", "algo", "seq_model", "encoder", "budget")
-    if not isinstance(read, dict) or not all(isinstance(read.get(s), dict) for s in sections):
+        config = read_config(folder)
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: no run there (it has no config.yaml)") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {in_one_line(error)}") from error
+    if not all(isinstance(config.get(section), dict) for section in sections):
         raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
-    config: Config = read | {"device": "auto"}
+    config["device"] = "auto"
     check_types(config)
     return config
 
@@ -115,22 +114,19 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     camera.reset(seed=seed)
     device = next(agent.memory.parameters()).device
     played, success = rollout(camera, agent, False, device, env.horizon)
-    attention = attention_of(agent, played)
-    films = []
-    for b in range(episodes):
-        n = int(played.mask[:, b].sum())
-        films.append(
-            Film(
-                [pictures[b] for pictures in camera.pictures[: n + 1]],
-                played.reward[:n, b].double().numpy(),
-                None if attention is None else attention[b, :n, :n],
-                None if success is None else bool(success[b]),
-            )
+    attention = _attention(agent, played)
+    return [
+        Film(
+            [pictures[b] for pictures in camera.pictures[: n + 1]],
+            played.reward[:n, b].double().numpy(),
+            None if attention is None else attention[b, :n, :n],
+            None if success is None else bool(success[b]),
         )
-    return films
+        for b, n in enumerate(played.mask.sum(0).int().tolist())
+    ]
 
 
-def attention_of(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
+def _attention(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
     """Return the attention weights of each step, (B, T + 1, T + 1); None if the model has none."""
     import torch
 
@@ -220,22 +216,21 @@ def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> byt
     Raises:
         ConfigError: no film has one of these steps.
     """
-    rows = []
-    for number, film in enumerate(films, start=1):
+    cells = {}
+    for i, film in enumerate(films):
         n = len(film.reward)
         chosen = np.linspace(0, n, min(6, n + 1)).round().astype(int) if steps is None else steps
-        rows.append([frame(film, int(t), f"{title}, episode {number}") for t in chosen if t <= n])
-    cells = [cell for row in rows for cell in row]
+        for j, t in enumerate(t for t in chosen if t <= n):
+            cells[i, j] = frame(film, int(t), f"{title}, episode {i + 1}")
     if not cells:
         longest = max(len(film.reward) for film in films)
-        raise ConfigError(
-            f"--steps must be at most {longest}, got {','.join(map(str, steps or ()))}"
-        )
-    width, height = cells[0].size
-    image = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            image.paste(cell, (j * width, i * height))
+        shown = ",".join(map(str, steps or ()))
+        raise ConfigError(f"--steps must be at most {longest}, got {shown}")
+    width, height = cells[min(cells)].size
+    columns, rows = max(j for _, j in cells) + 1, len(films)
+    image = Image.new("RGB", (width * columns, height * rows), "white")
+    for (i, j), cell in cells.items():
+        image.paste(cell, (j * width, i * height))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

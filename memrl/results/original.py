@@ -31,14 +31,14 @@ MODEL = "config_seq.model.seq_model_config"
 HEADS = "config_rl.config_critic.hidden_dims config_rl.config_actor.hidden_dims"
 
 # memrl's key; the original's, which must agree if several; its type
-KEYS: dict[str, tuple[str, type]] = {
+KEYS: dict[str, tuple[str, Any]] = {
     "env.name": ("config_env.env_type", str),
     "env.length": ("config_env.env_name", int),
-    "env.distract_reward": ("config_env.distract_reward", float),
+    "env.distract_reward": ("config_env.distract_reward", int | float),
     "algo.name": ("config_rl.algo", str),
-    "algo.gamma": ("config_rl.discount", float),
-    "algo.tau": ("config_rl.tau", float),
-    "algo.lr": ("config_rl.critic_lr config_rl.actor_lr", float),
+    "algo.gamma": ("config_rl.discount", int | float),
+    "algo.tau": ("config_rl.tau", int | float),
+    "algo.lr": ("config_rl.critic_lr config_rl.actor_lr", int | float),
     "algo.hidden_dims": (HEADS, list),
     "algo.freeze_critic": ("freeze_critic", bool),
     "seq_model.name": (f"{MODEL}.name", str),
@@ -46,10 +46,10 @@ KEYS: dict[str, tuple[str, type]] = {
     "seq_model.n_head": (f"{MODEL}.n_head", int),
     "seq_model.position": (f"{MODEL}.position_encoding", str),
     "seq_model.hidden_dim": (f"{MODEL}.hidden_size", int),
-    "dropout": (f"{MODEL}.pdrop", float),
+    "dropout": (f"{MODEL}.pdrop", int | float),
     "seed": ("seed", int),
     "batch_size": ("batch_size", int),
-    "updates_per_step": ("updates_per_step", float),
+    "updates_per_step": ("updates_per_step", int | float),
     "budget.train_episodes": ("train_episodes", int),
     "budget.warmup_episodes": ("start_training", int),
     "budget.eval_every": ("config_env.eval_interval", int),
@@ -70,15 +70,10 @@ NO_SETTING = re.compile(
 
 
 class Log(NamedTuple):
-    """A run of the original program.
+    """A run of the original program, as the contents of a run folder.
 
-    Attributes:
-        config: nested, under memrl's names; settings without an exact counterpart are under
-            ``original``, by the original's names.
-        eval: the columns of ``eval.csv``, (evaluations,) each; NaN where nothing is known.
-            ``eval/success`` is NaN for T-Mazes, where the original writes 0.
-        train: the columns of ``train.csv``, (training rows,) each.
-        status: what ``status.json`` says of state, cause and progress.
+    Settings without an exact counterpart are under ``original`` in the config, by the original's
+    names. ``eval/success`` is NaN for T-Mazes, where the original writes 0.
     """
 
     config: Config
@@ -170,7 +165,7 @@ def _status(env_steps: int, total: float, problem: str | None) -> dict[str, Any]
     if problem:
         state, cause = "failed", problem
     elif math.isnan(total):
-        cause = "how long it was to run is not known"
+        cause = "its planned number of steps is not known"
     elif env_steps >= total:
         state, cause = "done", ""
     progress = {} if math.isnan(total) else {"progress": min(env_steps / total, 1.0)}
@@ -178,7 +173,7 @@ def _status(env_steps: int, total: float, problem: str | None) -> dict[str, Any]
 
 
 def _config(settings: dict[str, Any]) -> Config:
-    """Return settings under memrl's names; those without one as ``original``."""
+    """Return settings by memrl's keys, and under ``original`` those that have none."""
     rest = dict(settings)
     if rest.get("config_rl.algo") == "sacd" and not rest.pop("shared_encoder", True):
         rest["config_rl.algo"] = "sacd_separate"
@@ -186,8 +181,7 @@ def _config(settings: dict[str, Any]) -> Config:
     config: Config = {}
     for key, (paths, kind) in KEYS.items():
         values = [rest[path] for path in paths.split() if path in rest]
-        kinds = (int, float) if kind is float else (kind,)
-        agree = all(type(value) in kinds and value == values[0] for value in values)
+        agree = all(isinstance(value, kind) and value == values[0] for value in values)
         if values and agree and any(name in ONLY_FOR.get(key, names) for name in names):
             group, _, end = key.rpartition(".")
             (config.setdefault(group, {}) if group else config)[end] = values[0]

@@ -11,19 +11,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import StrictUndefined, Template
 
 from memrl.experiment import default_config
 from memrl.results import figures
-from memrl.results.drawing import Look
+from memrl.results.drawing import DEFAULTS
 from memrl.results.runs import DUPLICATE, Run, varying
 from memrl.results.scores import Cell
 from memrl.results.text import TextTable, compare, how_many, score_table
 from memrl.run.identity import NAMED, changes
 from memrl.run.outcome import below_cwd, show
-from memrl.run.tables import Column
 from memrl.sweep.states import ONGOING, State
 
 
@@ -39,28 +37,18 @@ def cost_table(cells: Sequence[Cell]) -> TextTable:
 
 def _cost(runs: Sequence[Run]) -> list[float | None]:
     runs = [run for run in runs if run.state != DUPLICATE]
-    timed = [(run, seconds) for run in runs if (seconds := _seconds(run))]
-    total = sum(seconds for _, seconds in timed)
-    devices = [_versions(run).get("device") for run, _ in timed]
-    on_gpu = [s for (_, s), device in zip(timed, devices, strict=True) if device == "cuda"]
-    updates = [max(column) for run, _ in timed if len(column := _finite(run, "updates"))]
+    timed = [run for run in runs if run.highest("time/seconds")]
+    total = sum(run.highest("time/seconds") for run in timed)
+    devices = [_versions(run).get("device") for run in timed]
+    on_gpu = [run for run, device in zip(timed, devices, strict=True) if device == "cuda"]
+    updates = sum(run.highest("updates") for run in timed)
     return [
         len(runs),
         total / 3600 if timed else None,
-        sum(on_gpu) / 3600 if any(devices) else None,
-        sum(run.env_steps for run, _ in timed) / total if timed else None,
-        sum(updates) / total if updates else None,
+        sum(run.highest("time/seconds") for run in on_gpu) / 3600 if any(devices) else None,
+        sum(run.env_steps for run in timed) / total if timed else None,
+        updates / total if updates else None,
     ]
-
-
-def _seconds(run: Run) -> float:
-    """Return how long a run has trained, up to its last evaluation."""
-    return float(max(_finite(run, "time/seconds"), default=0.0))
-
-
-def _finite(run: Run, name: str) -> Column:
-    column = run.eval.get(name, np.empty(0))
-    return column[np.isfinite(column)]
 
 
 def _versions(run: Run) -> dict[str, Any]:
@@ -74,12 +62,8 @@ def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
     table = TextTable(columns | {"minutes": ",.1f", "host": None, "job": None, "cause": None}, [])
     scored = [(member.run, member.score) for cell in cells for member in cell.members]
     for run, score in scored + [(run, math.nan) for run in runs if not run.config]:
-        measured = [
-            score,
-            run.number("progress"),
-            run.env_steps or None,
-            _seconds(run) / 60 or None,
-        ]
+        minutes = run.highest("time/seconds") / 60 or None
+        measured = [score, run.number("progress"), run.env_steps or None, minutes]
         place = [str(run.status.get(key) or "-") for key in ("host", "job_id")]
         cause = run.problem or run.cause or "-"
         table.values.append([run.name, str(run.state), *measured, *place, cause])
@@ -94,11 +78,12 @@ def failures(runs: Sequence[Run]) -> list[tuple[str, list[Run], str | None]]:
             state = run.state if run.state != State.DONE else "torn"
             cause = run.problem or run.cause
             groups.setdefault(f"{state}: {cause}" if cause else str(state), []).append(run)
-    logs = {heading: members[0].folder / "run.log" for heading, members in groups.items()}
-    return [
-        (heading, groups[heading], below_cwd(log) if os.path.exists(log) else None)
-        for heading, log in sorted(logs.items())
-    ]
+    return [(heading, groups[heading], _log(groups[heading][0])) for heading in sorted(groups)]
+
+
+def _log(run: Run) -> str | None:
+    path = run.folder / "run.log"
+    return below_cwd(path) if os.path.exists(path) else None
 
 
 def version_table(runs: Iterable[Run]) -> list[tuple[str, str]]:
@@ -142,7 +127,7 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
     pictures = {
         heading: base64.b64encode(content).decode()
         for name, heading in figures.FIGURES.items()
-        if (content := figures.draw(name, cells, Look(), "svg"))
+        if (content := figures.draw(name, cells, DEFAULTS, "svg"))
     }
     known = [run for run in runs if run.config]
     updated = max((run.number("updated") or 0 for run in runs), default=0)
@@ -153,7 +138,7 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text: str = template.render(
+    return template.render(  # type: ignore[no-any-return]
         title=title,
         updated=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(updated)) if updated else None,
         states=Counter(str(run.state) for run in runs).most_common(),
@@ -173,4 +158,3 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
         others=len(runs) - len(known),
         runs=run_table(cells, runs),
     )
-    return text

@@ -5,7 +5,6 @@ Only files are read; where a sweep was submitted to SLURM, ``squeue`` is asked o
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections import Counter
@@ -15,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from memrl.run.identity import ABSENT, flatten, identity
+from memrl.run.identity import ABSENT, Config, flatten, identity
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -32,6 +32,7 @@ DUPLICATE = "duplicate"  # a copy of a run that is in the list, as of a copied s
 # Named wherever they differ; other keys only where these do not determine them.
 MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model.n_layer", "seed")
 
+# Text that would look like a value of another type.
 NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -63,6 +64,11 @@ class Run(submissions.Run):
         return flatten(self.config) | {"sweep": self.folder.absolute().parent.name}
 
     @property
+    def task(self) -> str:
+        """Its ``env.name``."""
+        return str(self.flat.get("env.name"))
+
+    @property
     def length(self) -> float | None:
         """Its ``env.length``; None if that is no number, and so no place on an axis."""
         value = self.flat.get("env.length")
@@ -71,14 +77,18 @@ class Run(submissions.Run):
     @property
     def env_steps(self) -> int:
         """How far its evaluations go."""
-        steps = reversed(self.eval.get("env_steps", ()))
-        return next((int(step) for step in steps if math.isfinite(step)), 0)
+        return int(self.highest("env_steps"))
 
     @property
     def total_env_steps(self) -> int | None:
-        """How many environment steps it was to have, or had when it ended early by its budget."""
+        """Its planned number of environment steps, or the last one if its budget ended it early."""
         done, progress = self.number("env_steps"), self.number("progress")
         return round(done / progress) if done and progress else None
+
+    def highest(self, name: str) -> float:
+        """Return the highest finite value of a column of ``eval.csv``; 0 if there is none."""
+        column = self.eval.get(name, np.empty(0))
+        return float(max(column[np.isfinite(column)], default=0.0))
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -159,17 +169,27 @@ def _read_files(run: Run) -> None:
         run.state, run.cause = UNREADABLE, "no status.json that can be read"
     if not run.config:
         try:
-            config = yaml.load((run.folder / "config.yaml").read_bytes(), Loader)
-            if not isinstance(config, dict):
-                raise ValueError("config.yaml holds no config")
-            run.config = config
+            run.config = read_config(run.folder)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            run.problem = " ".join(in_one_line(error).split())
+            run.problem = in_one_line(error)
             if run.state == State.DONE:
                 run.state, run.cause = UNREADABLE, run.problem
     run.eval, problem = _read_rows(run.folder / "eval.csv")
     if run.eval or run.state == State.DONE:  # another run need not have evaluations
         run.problem = problem or run.problem
+
+
+def read_config(folder: Path) -> Config:
+    """Return the contents of ``config.yaml``.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError, yaml.YAMLError: it holds no config.
+    """
+    config = yaml.load((folder / "config.yaml").read_bytes(), Loader)
+    if not isinstance(config, dict):
+        raise ValueError("config.yaml holds no config")
+    return dict(config)
 
 
 def _read_rows(path: Path) -> tuple[Table, str | None]:
@@ -227,22 +247,20 @@ def labels(runs: Sequence[Run]) -> list[str]:
     The seed and a length that is a number are left out; a run whose config is not known gets an
     empty label.
     """
-    by_task: dict[str, list[Run]] = {}
-    for run in runs:
-        by_task.setdefault(str(run.flat.get("env.name")), []).append(run)
     keys = {}
-    for task, members in by_task.items():
+    for task in {run.task for run in runs}:
+        members = [run for run in runs if run.task == task and run.config]
         apart = {"seed", "seq_model.name"}
-        if all(run.length is not None for run in members if run.config):
+        if all(run.length is not None for run in members):
             apart.add("env.length")
         keys[task] = [key for key in varying(members) if key not in apart]
-    return [_label(run, keys[str(run.flat.get("env.name"))]) if run.config else "" for run in runs]
+    return [_label(run, keys[run.task]) if run.config else "" for run in runs]
 
 
-def _distinct(value: Any) -> str:
-    """Write a value; text that looks like a value of another type has quotes."""
+def _quoted(value: Any) -> str:
+    """Write a value such that two different ones never look alike, which would make one series."""
     if isinstance(value, list):
-        return f"[{','.join(map(_distinct, value))}]"
+        return f"[{','.join(map(_quoted, value))}]"
     return repr(value) if isinstance(value, str) and NOT_TEXT.match(value) else show(value)
 
 
@@ -251,7 +269,7 @@ def _label(run: Run, keys: Sequence[str]) -> str:
     ends = Counter(key.rpartition(".")[2] for key in keys)
     for key in keys:
         if key in run.flat:
-            end, text = key.rpartition(".")[2], _distinct(run.flat[key])
+            end, text = key.rpartition(".")[2], _quoted(run.flat[key])
             short = ends[end] == 1 and end != "_target_"
             parts.append(text if end == "name" else f"{end if short else key}={text}")
     return ", ".join(parts)

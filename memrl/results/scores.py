@@ -51,15 +51,15 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return ``curve``; if an evaluation ended a done run, its value is the last one.
+    """Return ``curve``; if an evaluation ended the run, that one is not averaged.
 
     The nine evaluations before it are of policies that had not solved the task.
     """
     steps, averages = curve(run, metric)
     thresholds = stops(run)
     if len(averages) and run.state == "done" and thresholds:
-        last = {goal: max(run.eval.get(goal, ())[-1:], default=np.nan) for goal in thresholds}
-        if all(last[goal] >= least for goal, least in thresholds.items()):
+        last = {goal: column[-1] for goal, column in run.eval.items()}
+        if all(last.get(goal, np.nan) >= least for goal, least in thresholds.items()):
             averages[-1] = evaluations(run, metric)[1][-1]
     return steps, averages
 
@@ -73,24 +73,17 @@ def stops(run: Run) -> dict[str, float]:
 class Protocol(NamedTuple):
     """How runs become numbers.
 
-    Attributes:
-        score: of a run and a metric with at least one value.
-        excluded: why a run does not count by a metric, or None.
-        statistic, name: the estimate over several runs.
-        text: the score, in words.
-        curve: env steps and values of a run and a metric.
-        curve_text: what a curve is, in words.
-        from_zero: curves begin at step 0 with their first value.
+    The functions take a run and a metric; ``score`` and ``curve`` need at least one value of it.
     """
 
     score: Callable[[Run, str], float]
-    excluded: Callable[[Run, str], str | None]
-    statistic: Callable[..., Any]
-    name: str
-    text: str
-    curve: Callable[[Run, str], tuple[Column, Column]]
-    curve_text: str
-    from_zero: bool
+    excluded: Callable[[Run, str], str | None]  # why a run does not count
+    statistic: Callable[..., Any]  # over several runs
+    name: str  # of the statistic
+    text: str  # the score, in words
+    curve: Callable[[Run, str], tuple[Column, Column]]  # env steps and values
+    curve_text: str  # a curve, in words
+    from_zero: bool  # curves begin at step 0 with their first value
 
 
 def _last(run: Run, metric: str) -> float:
@@ -106,7 +99,7 @@ def _not_done(run: Run, metric: str) -> str | None:
 def _paper_end(run: Run) -> float | None:
     """Return where the paper's figure ends for this run; a shorter run ends where it ends."""
     total = run.total_env_steps
-    return total and min(total, FIGURE_ENDS.get((task_of(run), run.length), total))
+    return total and min(total, FIGURE_ENDS.get((run.task, run.length), total))
 
 
 def _last_of_aligned(run: Run, metric: str) -> float:
@@ -173,22 +166,13 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """The runs of one task, length and series: a cell of the table, a point of the figure.
-
-    Attributes:
-        task: ``env.name``.
-        length: ``env.length``; None if the task has none that is a number.
-        label: of the series.
-        metric: a column of ``eval.csv``.
-        members: all runs, by seed.
-        protocol: how they were scored.
-    """
+    """The runs of one task, length and series: a cell of the table, a point of the figure."""
 
     task: str
-    length: float | None
-    label: str
-    metric: str
-    members: list[Member]
+    length: float | None  # None if the task has none that is a number
+    label: str  # of the series
+    metric: str  # a column of eval.csv
+    members: list[Member]  # all runs, by seed
     protocol: Protocol
 
     @cached_property
@@ -200,6 +184,11 @@ class Cell:
     def uncounted(self) -> list[Member]:
         """The members that have a score and do not count."""
         return [m for m in self.members if m.excluded and not np.isnan(m.score)]
+
+    @property
+    def has_score(self) -> bool:
+        """Whether any member has one, counted or not."""
+        return bool(self.counted or self.uncounted)
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -233,11 +222,6 @@ class Cell:
         return at, stats.estimate([values], self.protocol.statistic, stats.FEWER_RESAMPLES)
 
 
-def task_of(run: Run) -> str:
-    """Return a run's ``env.name``."""
-    return str(run.flat.get("env.name"))
-
-
 def metric_of(runs: Sequence[Run]) -> str:
     """Return the metric of a task: its success, if it reports any, else its return."""
     success = (run.eval.get("eval/success", np.empty(0)) for run in runs)
@@ -247,10 +231,7 @@ def metric_of(runs: Sequence[Run]) -> str:
 def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
     """Group runs by task, length and series, in this order; those without a config are left out.
 
-    Args:
-        runs: as ``results.load`` gives.
-        protocol: one of ``PROTOCOLS``.
-        metric: a column of ``eval.csv``; None: the metric of each task.
+    Without a ``metric``, a column of ``eval.csv``, it is that of each task.
 
     Raises:
         ValueError: no run has this column.
@@ -262,8 +243,8 @@ def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):
         if run.config:
-            tasks.setdefault(task_of(run), []).append(run)
-            groups.setdefault((task_of(run), run.length, label), []).append(run)
+            tasks.setdefault(run.task, []).append(run)
+            groups.setdefault((run.task, run.length, label), []).append(run)
     metric_by_task = {task: metric or metric_of(group) for task, group in tasks.items()}
     cells = []
     for key in sorted(groups, key=lambda key: (key[0], order(key[1]), key[2])):

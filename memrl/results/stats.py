@@ -55,11 +55,8 @@ def improvement(*strata: Scores, axis: int = -1) -> Any:
     """Return the probability that a run of the first model beats one of the second.
 
     The mean over strata of P(X > Y) + P(X = Y) / 2, which is the Mann-Whitney U divided by its
-    maximum. (Agarwal et al. 2021, appendix A.4.)
-
-    Args:
-        strata: those of the first model, then those of the second in the same order.
-        axis: the last one.
+    maximum. (Agarwal et al. 2021, appendix A.4.) The strata are those of the first model, then
+    those of the second in the same order; the axis is the last one.
     """
     assert axis == -1
     half = len(strata) // 2
@@ -75,12 +72,7 @@ def improvement(*strata: Scores, axis: int = -1) -> Any:
 def profile(strata: Sequence[Scores], levels: Scores) -> Estimate:
     """Return the share of runs whose score is above each level, a performance profile.
 
-    Args:
-        strata: (runs,) each.
-        levels: (L,)
-
-    Returns:
-        Arrays of (L,). (Agarwal et al. 2021, section 4.2.)
+    The strata are (runs,), the levels and the estimate (L,). (Agarwal et al. 2021, section 4.2.)
     """
     above = [(scores > levels[:, None]).astype(np.float64) for scores in strata]
     return estimate(above, mean, FEWER_RESAMPLES)
@@ -91,12 +83,8 @@ def estimate(
 ) -> Estimate:
     """Return a statistic and its interval: stratified bootstrap over runs, percentiles.
 
-    The same scores give the same interval. There is none if a stratum has one run.
-
-    Args:
-        strata: (..., runs) each.
-        statistic: a function of the strata and ``axis``, such as ``iqm``.
-        resamples: of the bootstrap.
+    The same scores give the same interval. There is none if a stratum has one run. The strata are
+    (..., runs); the statistic is a function of them and of ``axis``, such as ``iqm``.
     """
     n = sum(scores.shape[-1] for scores in strata)
     if not n:

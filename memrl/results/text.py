@@ -14,15 +14,10 @@ from memrl.run.tables import align
 
 
 class TextTable(NamedTuple):
-    """A table to be shown.
+    """A table to be shown."""
 
-    Attributes:
-        columns: the format of the numbers in each column, by name; None for a column of text.
-        values: a list for each row; None or NaN where there is no value.
-    """
-
-    columns: dict[str, str | None]
-    values: list[list[Any]]
+    columns: dict[str, str | None]  # the format of each one's numbers; None: a column of text
+    values: list[list[Any]]  # a list for each row; None or NaN where there is no value
 
     @property
     def rows(self) -> list[list[str]]:
@@ -74,13 +69,12 @@ def compare(cells: Sequence[Cell]) -> dict[str, list[str]]:
 
 
 def _comparisons(aggregate: Aggregate, name: str) -> list[str]:
-    lines = []
+    lines, metric = [], aggregate.metric
+    beats = "beats" if metric in GOALS else f"has a higher {metric} than"
     if len(aggregate.lengths) > 1:  # else the table has the same numbers
         lines += [f"{name} of {label}: {e} (n = {e.n})" for label, e in aggregate.overall.items()]
     for (a, b), chance in aggregate.better.items():
         n = f"n = {aggregate.overall[a].n} and {aggregate.overall[b].n}"
-        metric = aggregate.metric
-        beats = "beats" if metric in GOALS else f"has a higher {metric} than"
         lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
     for label, lengths in aggregate.left_out.items():
         has = ", ".join("none" if length is None else str(length) for length in lengths)
