@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from memrl.checks import require
 from memrl.envs.board import DOOR, EMPTY, INDICATOR, KEY, OPEN_DOOR, WALL, Room, cells_at
 from memrl.envs.gridworld import GridVec, phase_frames
 from memrl.envs.lockstep import Images, Ints, Rewards
@@ -79,8 +80,7 @@ class KeyToDoorVec(GridVec):
             reward_room: "sr": a small room whose door is at a fixed place. "cca": the explore
                 room upside down, the door being anywhere in its lower half.
         """
-        if reward_room not in REWARD_ROOMS:
-            raise ValueError(f"reward_room must be 'sr' or 'cca', got {reward_room!r}")
+        require(reward_room in REWARD_ROOMS, "reward_room", "'sr' or 'cca'", repr(reward_room))
         room = REWARD_ROOMS[reward_room]
         super().__init__(
             (EXPLORE, room),
@@ -101,7 +101,7 @@ class KeyToDoorVec(GridVec):
         self.reward_room = reward_room
 
     def furnish(self, phase: int, rows: Ints) -> None:
-        """Lay the key, or set the door, which is passable for who has the key."""
+        """Lay the key, or set the door, passable with the key."""
         if phase == 0:
             self.codes[rows, self.choices["key"][rows]] = KEY
         else:
@@ -119,6 +119,4 @@ class KeyToDoorVec(GridVec):
             shown[took] = INDICATOR
         opened = self.has_key & (here == OPEN_DOOR)
         self.has_key = self.has_key & ~opened
-        self.success = self.success | opened
-        paid: Rewards = self.final_reward * opened
-        return paid
+        return self.pay(opened)

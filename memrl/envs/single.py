@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
+from memrl.checks import require
+
 
 class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     """A native vector environment of one environment, seen through Gymnasium's single interface.
@@ -20,8 +22,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
 
     def __init__(self, vec: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset."""
-        if vec.num_envs != 1:
-            raise ValueError(f"num_envs must be 1, got {vec.num_envs}")
+        require(vec.num_envs == 1, "num_envs", "1", vec.num_envs)
         self.vec = vec
         self.metadata = {k: v for k, v in vec.metadata.items() if k != "autoreset_mode"}
         self.render_mode = getattr(vec, "render_mode", None)
@@ -68,18 +69,10 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
 
 
 def make_single(vector: str, *, render_mode: str | None = None, **kwargs: Any) -> SingleEnv:
-    """Build the vector environment named ``module:Class`` with one environment, and wrap it.
-
-    Raises:
-        ValueError: the class has no such ``render_mode``, or what its constructor says.
-    """
-    create: Any = load_env_creator(vector)
-    modes = (None, *create.metadata.get("render_modes", ()))
-    if render_mode not in modes:
-        allowed = " or ".join(map(repr, modes))
-        raise ValueError(f"render_mode must be {allowed}, got {render_mode!r}")
-    if render_mode is not None:
+    """Build the vector environment named ``module:Class`` with one environment, and wrap it."""
+    if render_mode is not None:  # not every class draws
         kwargs["render_mode"] = render_mode
+    create: Any = load_env_creator(vector)
     return SingleEnv(create(num_envs=1, **kwargs))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from memrl.checks import require
 from memrl.envs.board import EMPTY, SQUARE, B, C, E, Room
 from memrl.envs.gridworld import GridVec, phase_frames
 from memrl.envs.key_to_door import EXPLORE as WALKABLE
@@ -79,8 +80,7 @@ class VisualMatchVec(GridVec):
                 evaluation have different ones five times out of six (the published program).
                 "shared": red, green, blue, always. "per_episode": a new permutation every time.
         """
-        if colours not in MEANINGS:
-            raise ValueError(f"colours must be one of {', '.join(MEANINGS)}, got {colours!r}")
+        require(colours in MEANINGS, "colours", f"one of {', '.join(MEANINGS)}", repr(colours))
         room = PASSIVE if passive else WALKABLE
         super().__init__(
             (room, REWARD),
@@ -118,15 +118,15 @@ class VisualMatchVec(GridVec):
 
     def read_option(self, name: str, value: Any) -> NDArray[Any]:
         if name == "target":
-            given = self.batched(name, value, (), "U")
-            if not np.isin(given, LETTERS).all():
+            letters = self.batched(name, value, (), "U")
+            if not np.isin(letters, LETTERS).all():
                 raise ValueError(f"target must be 'b', 'c' or 'e', got {np.asarray(value)}")
-            return np.searchsorted(LETTERS, given)
+            return np.searchsorted(LETTERS, letters)
         if name == "colours":
-            given = self.batched(name, value, (3, 3), "iu")
-            if given.min() < 0 or given.max() > 255:
+            colours = self.batched(name, value, (3, 3), "iu")
+            if colours.min() < 0 or colours.max() > 255:
                 raise ValueError(f"colours must be from 0 to 255, got {np.asarray(value).tolist()}")
-            return given.astype(np.uint8)
+            return colours.astype(np.uint8)
         return super().read_option(name, value)
 
     def furnish(self, phase: int, rows: Ints) -> None:
@@ -144,8 +144,5 @@ class VisualMatchVec(GridVec):
         visited = np.isin(here, SQUARES)
         if not visited.any():
             return np.zeros(self.num_envs)
-        right = here == SQUARES[self.choices["target"]]
         self.codes[np.flatnonzero(visited)[:, None], self._squares] = EMPTY
-        self.success = self.success | right
-        paid: Rewards = self.final_reward * right
-        return paid
+        return self.pay(here == SQUARES[self.choices["target"]])
