@@ -212,7 +212,7 @@ REFUSED = {
     "algo.gamma=2": "algo.gamma must be in [0, 1], got 2",
     "algo.gamma=high": "algo.gamma=high: must be a finite number",
     "algo.tau=0": "algo.tau must be in (0, 1], got 0",
-    "updates_per_step=1/64": "updates_per_step=1/64: must be a finite number (1/64 is 0.015625)",
+    "updates_per_step=1/64": "updates_per_step=1/64: must be a finite number",
     "algo.lr=nan": "algo.lr=nan: must be a finite number",
     "algo.lr=true": "algo.lr=true: must be a finite number",
     "algo.lr=-1": "algo.lr must be above 0, got -1",
