@@ -31,7 +31,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     it.
 
     ``step`` takes integers (B,) and returns observations (B, ...), rewards float64 (B,), terminated
-    and truncated bool (B,), and ``info``. It raises what ``read_actions`` raises.
+    and truncated bool (B,), and ``info``.
 
     The steps made are in ``t``, int64 (B,): to be read, not written.
     """
@@ -52,7 +52,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     ) -> None:
         """Raise ValueError, whose message begins with the name of what is out of range."""
         check_integer("num_envs", num_envs, 1)
-        ok = render_mode in (None, *self.metadata["render_modes"])
+        ok = render_mode in (None, *self.metadata.get("render_modes", ()))
         require(ok, "render_mode", "None or 'rgb_array'", repr(render_mode))
         self.num_envs = num_envs
         self.horizon = horizon
@@ -78,22 +78,18 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         return mask
 
     def read_actions(self, actions: Any) -> NDArray[Any]:
-        """Return the actions as an array (B,) of integers.
+        """Return the actions as an array (B,) of integers from 0 to A - 1.
 
         Raises:
             gymnasium.error.ResetNeeded: an environment's episode is over, or never began.
-            ValueError: they are not integers from 0 to A - 1, one per environment.
         """
         action = np.asarray(actions)
-        if action.shape != (self.num_envs,) or action.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be integers of shape ({self.num_envs},), "
-                f"got {action.dtype} of shape {action.shape}"
-            )
+        ok = action.shape == (self.num_envs,) and action.dtype.kind in "iu"
+        kind = f"{action.dtype} of shape {action.shape}"
+        require(ok, "actions", f"integers of shape ({self.num_envs},)", kind)
         if action.min() < 0 or action.max() >= self.n_action:
             *most, last = range(self.n_action)
-            allowed = f"{', '.join(map(str, most))} or {last}"
-            raise ValueError(f"actions must be {allowed}, got {action}")
+            raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")
         if self.t.max() >= self.horizon:
             ended = np.flatnonzero(self.t >= self.horizon)
             raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")

@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from memrl.checks import require
 
 
+def _of_vec(name: str) -> Any:
+    """Return a property that reads and writes an attribute of the vector environment."""
+    return property(
+        lambda self: getattr(self.vec, name), lambda self, value: setattr(self.vec, name, value)
+    )
+
+
 class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     """A native vector environment of one environment, seen through Gymnasium's single interface.
 
@@ -51,21 +58,8 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
 
     # Gymnasium's public ``np_random`` and ``np_random_seed`` read and write these two, and so does
     # its environment checker: delegating here keeps a single generator.
-    @property
-    def _np_random(self) -> np.random.Generator | None:
-        return self.vec._np_random
-
-    @_np_random.setter
-    def _np_random(self, value: np.random.Generator | None) -> None:
-        self.vec._np_random = value
-
-    @property
-    def _np_random_seed(self) -> int | None:
-        return self.vec._np_random_seed
-
-    @_np_random_seed.setter
-    def _np_random_seed(self, value: int | None) -> None:
-        self.vec._np_random_seed = value
+    _np_random = _of_vec("_np_random")
+    _np_random_seed = _of_vec("_np_random_seed")
 
 
 def make_single(vector: str, *, render_mode: str | None = None, **kwargs: Any) -> SingleEnv:

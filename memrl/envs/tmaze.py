@@ -140,12 +140,9 @@ class TMazeVec(Lockstep):
         options, shape = options or {}, (self.num_envs,)
         mask = self.read_mask(options, ["goal"])
         side = np.asarray(options.get("goal", 1))
-        if (
-            side.dtype.kind not in "iuf"
-            or side.shape not in ((), shape)
-            or not np.isin(side, (-1, 1)).all()
-        ):
-            raise ValueError(f"goal must be -1 or 1, one or an array of shape {shape}, got {side}")
+        ok = side.dtype.kind in "iuf" and side.shape in ((), shape)
+        ok = ok and bool(np.isin(side, (-1, 1)).all())
+        require(ok, "goal", f"-1 or 1, one or an array of shape {shape}", side)
         super().reset(seed=seed)
         drawn = 2 * self.np_random.integers(2, size=shape) - 1
         goal = side.astype(np.int64) if "goal" in options else drawn
