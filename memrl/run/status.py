@@ -93,9 +93,8 @@ class Status:
 
     def write(self, **fields: Any) -> None:
         """Change fields and write them now."""
-        self.update(**fields)
+        self.update(**fields, updated=time.time())
         with self._lock:
-            self.fields.updated = time.time()
             _write(self.path, vars(self.fields))
 
     def _heartbeat(self) -> None:
@@ -117,17 +116,12 @@ def _write(path: Path, fields: Mapping[str, Any]) -> None:
 
 def note_failure(folder: Path, cause: str) -> None:
     """Mark a run as failed, with or without a status; not if another process works on it."""
-    if state_of(folder) == "done":
+    if read_status(folder).get("state") == "done":
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             record_end(folder, "failed", cause)
-
-
-def state_of(folder: Path) -> str | None:
-    """Return the ``state`` of a run's folder, or None if it has none."""
-    return read_status(folder).get("state")
 
 
 def number(status: Mapping[str, Any], key: str) -> float | None:
