@@ -49,15 +49,17 @@ def resolve(cfg: DictConfig) -> Config:
             raise ConfigError(f"{group}={show(cfg.get(group))}: must be a group's option")
         if group in NAMED_GROUPS and not isinstance(cfg[group].get("name"), str):
             raise ConfigError(f"{group}.name is missing")
+    for path, section in leaves(cfg, "", strict=False):
+        if isinstance(section, dict):
+            schema.check_group(path, section)
     # The task first: a table has no entry for a length that is out of range.
     env = dict(leaves(cfg.env, "env"))
-    schema.check_group("env", env)
     if env.get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
     with closing(make_env({"env": env}, 1)):
         pass
     config = dict(leaves(cfg, ""))
-    schema.check_types(config)
+    schema.check_top_level(config)
     schema.check_ranges(config)
     package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
     if package and getattr(importlib.util.find_spec(package), "origin", None) is None:
