@@ -43,10 +43,9 @@ class CsvTables:
         cells = (repr(v if isinstance(v, int) else float(v)) for v in row.values())
         with naming(path), open(path, "a+b") as file:
             file.seek(0)
-            first = file.readline().decode()
-            if first not in ("", header):  # of another version of the program
+            if self.sizes[table] and file.readline().decode() != header:  # of another version
                 raise CannotContinue(f"{path} has other columns than {header.strip()}")
-            data = f"{'' if first else header}{','.join(cells)}\n".encode()
+            data = f"{'' if self.sizes[table] else header}{','.join(cells)}\n".encode()
             file.write(data)
         self.sizes[table] += len(data)
 
