@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from memrl.checks import require, require_at_least
 from memrl.interfaces import TaskSpec
 
 
@@ -20,17 +21,21 @@ class Encoder(nn.Module):
     """What encoders share: linear layers with ReLU for the previous action and reward.
 
     A subclass adds the observation's embedding, ``embed``.
+
+    Args:
+        spec: the task.
+        action_width: width of the previous action as it arrives (one-hot if discrete).
+        obs_dim: width of the observation's embedding, at least 1.
+        action_dim: width of the previous action's embedding; 0 leaves it out.
+        reward_dim: width of the previous reward's embedding; 0 leaves it out.
     """
 
     def __init__(
         self, spec: TaskSpec, action_width: int, obs_dim: int, action_dim: int, reward_dim: int
     ) -> None:
         super().__init__()
-        if obs_dim < 1:
-            raise ValueError(f"obs_dim must be at least 1, got {obs_dim}")
-        for name, width in (("action_dim", action_dim), ("reward_dim", reward_dim)):
-            if width < 0:
-                raise ValueError(f"{name} must be at least 0, got {width}")
+        require_at_least(1, obs_dim=obs_dim)
+        require_at_least(0, action_dim=action_dim, reward_dim=reward_dim)
         space = spec.observation_space
         assert space.shape is not None
         self.obs_shape = space.shape
@@ -58,15 +63,7 @@ class Encoder(nn.Module):
 
 
 class MLPEncoder(Encoder):
-    """One linear layer with ReLU for each of observation, previous action, previous reward.
-
-    Args:
-        spec: the task; its observations are flattened.
-        action_width: width of the previous action as it arrives (one-hot if discrete).
-        obs_dim: width of the observation's embedding, at least 1.
-        action_dim: width of the previous action's embedding; 0 leaves it out.
-        reward_dim: width of the previous reward's embedding; 0 leaves it out.
-    """
+    """One linear layer with ReLU over the flattened observation."""
 
     def __init__(
         self, spec: TaskSpec, action_width: int, obs_dim: int, action_dim: int, reward_dim: int
@@ -81,13 +78,7 @@ class MLPEncoder(Encoder):
 class CNNEncoder(Encoder):
     """Convolutions of 2 x 2 with ReLU over an image, then one linear layer without.
 
-    Args:
-        spec: the task; its observations are images (C, height, width).
-        action_width: width of the previous action as it arrives (one-hot if discrete).
-        channels: output channels of each convolution, which takes one row and one column off.
-        obs_dim: width of the observation's embedding, at least 1.
-        action_dim: width of the previous action's embedding; 0 leaves it out.
-        reward_dim: width of the previous reward's embedding; 0 leaves it out.
+    ``channels`` are the outputs of each convolution, which takes one row and one column off.
     """
 
     def __init__(
@@ -100,14 +91,12 @@ class CNNEncoder(Encoder):
         reward_dim: int,
     ) -> None:
         super().__init__(spec, action_width, obs_dim, action_dim, reward_dim)
-        if len(self.obs_shape) != 3:
-            raise ValueError(f"observations must be images (C, H, W), got shape {self.obs_shape}")
+        ok, shape = len(self.obs_shape) == 3, f"shape {self.obs_shape}"
+        require(ok, "observations", "images (C, H, W)", shape)
         width, *sides = self.obs_shape
-        if any(count < 1 for count in channels) or len(channels) >= min(sides):
-            raise ValueError(
-                f"channels must be fewer than {min(sides)} numbers, each at least 1, "
-                f"got {list(channels)}"
-            )
+        ok = all(count >= 1 for count in channels) and len(channels) < min(sides)
+        allowed = f"fewer than {min(sides)} numbers, each at least 1"
+        require(ok, "channels", allowed, list(channels))
         layers: list[nn.Module] = []
         for count in channels:
             layers += [nn.Conv2d(width, count, kernel_size=2), nn.ReLU()]
@@ -117,5 +106,4 @@ class CNNEncoder(Encoder):
         self.obs = nn.Linear(width * area, obs_dim)
 
     def embed(self, obs: Tensor) -> Tensor:
-        """Map (N, C, height, width) to (N, obs_dim)."""
         return self.obs(self.convolutions(obs).flatten(1))  # type: ignore[no-any-return]

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
-from memrl.run import identity, session
+from memrl.run import identity, schema, session
 from memrl.run.config import compose_config, leaves
 from memrl.run.identity import OUTPUTS, Config
 from memrl.run.logger import PACKAGES
 from memrl.run.outcome import CannotContinue, ConfigError, show
-from memrl.run.schema import LABELS, RANGES, check_ranges, check_types
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
-NAMED_GROUPS = ("env", "algo", "seq_model")  # their names are in the names of runs
+# Their names are in the names of runs.
+NAMED_GROUPS = [key.removesuffix(".name") for key in identity.NAMED if key.endswith(".name")]
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -44,34 +44,32 @@ def resolve(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
     """
-    config: Config = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
-    check_types(config)
-    for section in (*NAMED_GROUPS, "encoder", "budget", "logger"):
-        if not isinstance(config.get(section), dict):
-            raise ConfigError(f"{section}={show(config.get(section))}: must be a group's option")
-        if section in NAMED_GROUPS and not isinstance(config[section].get("name"), str):
-            raise ConfigError(f"{section}.name is missing")
-    needed = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
-    if needed and getattr(importlib.util.find_spec(needed), "origin", None) is None:
-        install = f"pip install -c constraints.txt -e '.[{needed}]'"
-        raise ConfigError(f"logger={needed}: not installed; {install}")
-    if config["env"].get("length", 0) is None:  # a run is named after it
+    for group in (*NAMED_GROUPS, "encoder", "budget", "logger"):
+        if not isinstance(cfg.get(group), DictConfig):
+            raise ConfigError(f"{group}={show(cfg.get(group))}: must be a group's option")
+        if group in NAMED_GROUPS and not isinstance(cfg[group].get("name"), str):
+            raise ConfigError(f"{group}.name is missing")
+    for path, section in leaves(cfg, "", strict=False):
+        if isinstance(section, dict):
+            schema.check_group(path, section)
+    # The task first: a table has no entry for a length that is out of range.
+    env = dict(leaves(cfg.env, "env"))
+    if env.get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
-    # The task's own ranges first: a table has no entry for a length that is out of range.
-    with closing(make_env(config | {"env": dict(leaves(cfg.env, "env"))}, 1)):
+    with closing(make_env({"env": env}, 1)):
         pass
     config = dict(leaves(cfg, ""))
-    check_types(config)
-    check_ranges(config)
+    schema.check_top_level(config)
+    schema.check_ranges(config)
+    package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
+    if package and getattr(importlib.util.find_spec(package), "origin", None) is None:
+        install = f"pip install -c constraints.txt -e '.[{package}]'"
+        raise ConfigError(f"logger={package}: not installed; {install}")
     return config
 
 
 def folder_of(config: Config) -> Path:
-    """Return the run's folder, ``outputs/<sweep>/<run>``, which need not exist.
-
-    Args:
-        config: a resolved config.
-    """
+    """Return the folder of a resolved config, ``outputs/<sweep>/<run>``, which need not exist."""
     default = default_config(config)
     if default is None:
         groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
@@ -109,18 +107,15 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
 def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
     """Construct a section's ``_target_`` from its keys and from what memrl provides.
 
-    Args:
-        path: the section's dotted name, for messages.
-        section: ``_target_`` and the arguments it gives.
-        available: arguments that are passed on if the constructor has a parameter of that name.
+    Of ``available`` the constructor gets what it has a parameter for.
 
     Raises:
         ConfigError: a missing key, or a value that the constructor refused.
     """
     target = get_object(section["_target_"])
     signature = inspect.signature(target)
-    given = {key: value for key, value in section.items() if key not in LABELS}
-    arguments = {k: v for k, v in available.items() if k in signature.parameters} | given
+    keys = {key: value for key, value in section.items() if key not in schema.LABELS}
+    arguments = {k: v for k, v in available.items() if k in signature.parameters} | keys
     try:
         signature.bind(**arguments)
     except TypeError as error:
@@ -129,7 +124,7 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         return target(**arguments)
     except ValueError as error:
         first = str(error).split(" ")[0]
-        prefix = f"{path}." if first in given else "" if first in RANGES else f"{path}: "
+        prefix = f"{path}." if first in keys else "" if first in schema.RANGES else f"{path}: "
         raise ConfigError(prefix + str(error)) from error
 
 
@@ -216,10 +211,9 @@ def build(config: Config) -> Trainer:
     from memrl.replay import Replay
 
     agent, spec, device = build_agent(config)
-    check_replay(config, spec)
-    window = config["context_len"] or spec.horizon
+    window, capacity = config["context_len"] or spec.horizon, replay_capacity(config, spec)
     with refusals("replay_"):
-        replay = Replay(spec, window, replay_capacity(config, spec.horizon), device)
+        replay = Replay(spec, window, capacity, device)
     return make(  # type: ignore[no-any-return]
         "budget",
         {"_target_": "memrl.trainer.Trainer", **config["budget"]},
@@ -228,27 +222,28 @@ def build(config: Config) -> Trainer:
         replay=replay,
         device=device,
         horizon=spec.horizon,
-        update=update_function(agent, config["update"]),
+        agent_update=update_function(agent, config["update"]),
         **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
     )
 
 
-def check_replay(config: Config, spec: TaskSpec) -> None:
-    """Raise ConfigError if the replay cannot hold a round of episodes; no memory is reserved."""
+def replay_capacity(config: Config, spec: TaskSpec) -> int:
+    """Return the configured number of slots, or the published one, capped at what a run fills.
+
+    Raises:
+        ConfigError: they cannot hold a round of episodes.
+    """
     from memrl.replay import check_capacity
 
+    slots: int | None = config["replay_capacity"]
+    if slots is None:
+        budget = config["budget"]
+        episodes = budget["warmup_episodes"] + budget["train_episodes"] + config["num_envs"]
+        most = 2 * max(episodes, 1) * spec.horizon  # n steps take n + 1 slots, at most twice n
+        slots = min(max(10**6, 1000 * spec.horizon), most)
     with refusals("replay_"):
-        check_capacity(replay_capacity(config, spec.horizon), spec, config["num_envs"])
-
-
-def replay_capacity(config: Config, horizon: int) -> int:
-    """Return the configured number of slots, or the published one, capped at what a run fills."""
-    if config["replay_capacity"] is not None:
-        return int(config["replay_capacity"])
-    budget = config["budget"]
-    episodes = budget["warmup_episodes"] + budget["train_episodes"] + config["num_envs"]
-    slots: int = 2 * max(episodes, 1) * horizon  # n steps take n + 1 slots, at most twice n
-    return min(max(10**6, 1000 * horizon), slots)
+        check_capacity(slots, spec, config["num_envs"])
+    return slots
 
 
 def versions(config: Config, device: str) -> dict[str, Any]:
@@ -274,13 +269,7 @@ def versions(config: Config, device: str) -> dict[str, Any]:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Train one run to its end, continuing it if it was interrupted.
-
-    Args:
-        cfg: a composed config, as ``compose_config`` gives.
-
-    Returns:
-        The run's folder.
+    """Train the run of a composed config to its end, from where it stands; return its folder.
 
     Raises:
         ConfigError: nothing was created.
@@ -289,8 +278,9 @@ def run(cfg: DictConfig) -> Path:
     """
     with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError, OSError):
         config = dict(leaves(cfg, ""))
-        check_types(config, groups=["logger"])  # what is no part of a run's identity
-        check_ranges(config)
+        schema.check_top_level(config)  # what is no part of a run's identity
+        schema.check_group("logger", config["logger"])
+        schema.check_ranges(config)
         folder = folder_of(config)
         if session.is_done(folder, config):  # before torch is imported
             log.info(f"already done: {folder}")

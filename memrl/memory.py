@@ -55,16 +55,9 @@ class Memory(nn.Module):
         return self.seq_model.initial_state(batch_size)  # type: ignore[operator]
 
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Return the summaries of whole windows.
+        """Map whole windows, as in ``Episodes``, to (T + 1, B, output_dim) of type ``precision``.
 
-        Args:
-            obs: (T + 1, B, *obs_shape).
-            action: (T, B), int64; entry t was taken after seeing ``obs[t]``.
-            reward: (T, B), float32; entry t followed it.
-
-        Returns:
-            (T + 1, B, output_dim) in the format ``precision``; entry t depends on nothing after
-            ``obs[t]``.
+        Entry t depends on nothing after ``obs[t]``.
         """
         x = self.embed(obs, action, reward).to(self.precision)
         with products_in(self.precision, obs.device):
@@ -75,23 +68,15 @@ class Memory(nn.Module):
         """Return the sequence model's inputs for whole windows, (T + 1, B, D)."""
         prev_action = F.pad(action, (0, 0, 1, 0), value=-1)
         prev_reward = F.pad(reward, (0, 0, 1, 0))
-        return self.encoder(  # type: ignore[no-any-return]
-            obs, self.one_hot(prev_action), prev_reward
-        )
+        x: Tensor = self.encoder(obs, self.one_hot(prev_action), prev_reward)
+        return x
 
     def step(
         self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Continue B histories by one step.
+        """Continue B histories by one step; return outputs (B, output_dim) and the next state.
 
-        Args:
-            obs: (B, *obs_shape).
-            prev_action: (B,), int64; -1 at an episode's start.
-            prev_reward: (B,), float32; 0 at an episode's start.
-            state: what ``initial_state`` or the last step returned.
-
-        Returns:
-            Outputs (B, output_dim) and the next state.
+        At an episode's start ``prev_action`` (B,), int64, is -1, and ``prev_reward`` (B,) is 0.
         """
         x = self.encoder(obs, self.one_hot(prev_action), prev_reward)
         y, state = self.seq_model(x.unsqueeze(0), state)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memrl.checks import require
+
 
 class Head(nn.Sequential):
     """Map a history's summary to one number per output: linear layers with ReLU between.
@@ -24,8 +26,8 @@ class Head(nn.Sequential):
     def __init__(
         self, input_dim: int, hidden_dims: Sequence[int], output_dim: int, last_init: float
     ) -> None:
-        if not hidden_dims or any(width < 1 for width in hidden_dims):
-            raise ValueError(f"hidden_dims must be widths of at least 1, got {list(hidden_dims)}")
+        ok = bool(hidden_dims) and min(hidden_dims) >= 1
+        require(ok, "hidden_dims", "widths of at least 1", list(hidden_dims))
         layers: list[nn.Module] = []
         for width in hidden_dims:
             hidden = nn.Linear(input_dim, width)
@@ -100,9 +102,7 @@ def frozen_copy(module: nn.Module) -> Any:
     """Return a copy whose parameters need no gradient, such as a target network."""
     copied = deepcopy(module).requires_grad_(False)
     for layer in copied.modules():
-        if isinstance(
-            layer, nn.RNNBase
-        ):  # cuDNN wants contiguous weights, and copying separates them
+        if isinstance(layer, nn.RNNBase):  # cuDNN wants contiguous weights, which copying separates
             layer.flatten_parameters()
     return copied
 

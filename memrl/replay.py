@@ -15,9 +15,10 @@ import psutil
 import torch
 from torch import Tensor
 
+from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes, TaskSpec
 
-TORCH_DTYPE = {np.dtype(np.uint8): torch.uint8}  # pixels stay bytes; all else becomes float32
+RINGS = ("obs", "action", "reward", "terminated", "end")
 
 
 class Replay:
@@ -37,15 +38,17 @@ class Replay:
     """
 
     def __init__(self, spec: TaskSpec, window: int, capacity: int, device: torch.device) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
+        require_at_least(1, window=window)
         check_capacity(capacity, spec)
         shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
         assert shape is not None and dtype is not None
-        obs_dtype = TORCH_DTYPE.get(np.dtype(dtype), torch.float32)
+        obs_dtype = torch.uint8 if dtype == np.uint8 else torch.float32  # pixels stay bytes
         slot_bytes = math.prod(shape) * obs_dtype.itemsize + 8 + 4 + 1 + 1
         self.nbytes = capacity * slot_bytes
-        free = free_bytes(device)
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0]
+        else:
+            free = psutil.virtual_memory().available
         if self.nbytes > free:
             raise ValueError(
                 f"capacity must fit into {device} memory: {capacity} slots of {slot_bytes} bytes "
@@ -114,7 +117,7 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the filled slots and the ring's position."""
-        rings = {name: getattr(self, name)[: self.size] for name in self._rings()}
+        rings = {name: getattr(self, name)[: self.size] for name in RINGS}
         # A view would be saved with the whole ring behind it.
         state: dict[str, Any] = {name: ring.cpu().clone() for name, ring in rings.items()}
         is_start = torch.from_numpy(self.is_start[: self.size].copy())
@@ -123,25 +126,14 @@ class Replay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned, of a ring of the same capacity."""
         self.top, self.size = state["top"], state["size"]
-        for name in self._rings():
+        for name in RINGS:
             getattr(self, name)[: self.size] = state[name].to(self.device)
         self.is_start[: self.size] = state["is_start"].numpy()
         self._list_starts()
-
-    def _rings(self) -> tuple[str, ...]:
-        return ("obs", "action", "reward", "terminated", "end")
 
 
 def check_capacity(capacity: int, spec: TaskSpec, num_envs: int = 1) -> None:
     """Raise ValueError unless a round of ``num_envs`` episodes of full length fits."""
     least = num_envs * (spec.horizon + 1)
-    if capacity < least:
-        what = "one episode" if num_envs == 1 else f"the num_envs={num_envs} episodes of a round"
-        raise ValueError(f"capacity must be at least {what}, {least} slots, got {capacity}")
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device, in bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    what = "one episode" if num_envs == 1 else f"the num_envs={num_envs} episodes of a round"
+    require(capacity >= least, "capacity", f"at least {what}, {least} slots", capacity)

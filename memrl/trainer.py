@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memrl.checks import require, require_at_least
 from memrl.graphs import Update
 from memrl.interfaces import Agent, Logger
 from memrl.networks import accumulate_
@@ -41,83 +42,48 @@ class Counters:
     last_success: float = math.nan  # of tasks that report it
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains an agent in cycles: collect, update, log a row, evaluate if due.
 
     The first cycle plays ``warmup_episodes`` uniformly random episodes. A ``state_dict`` may be
     taken at every boundary: between any two updates, and before and after every collection.
 
-    Args:
-        make_env: builds the task's vector environment for a number of rows.
-        agent: the one to train, on ``device``.
-        replay: stores the collected episodes, on ``device``.
-        device: where acting happens.
-        horizon: longest episode of the task, in steps.
-        seed: of the environments.
-        num_envs: episodes collected in lock-step, at least 1.
-        batch_size: windows per update, at least 1.
-        updates_per_step: gradient updates per environment step, above 0.
-        train_episodes: budget, in episodes of ``horizon`` steps, warm-up aside; at least 1.
-        warmup_episodes: random episodes before the first update, at least 1.
-        eval_every: episodes' worth of steps between evaluations, at least 1.
-        eval_episodes: episodes of one evaluation, played as one batch; at least 1.
-        stop_at_return: end once an evaluation's mean return reaches it; None never does.
-        stop_at_success: the same for the fraction of its episodes that succeed; a task that
-            reports no success never reaches it. If both are given, both must be reached.
-        update: the agent's update in another form, such as a CUDA graph; None for its own.
+    A run ends early once an evaluation reaches every threshold ``stop_at_...`` that is not None; a
+    task that reports no success never reaches ``stop_at_success``.
     """
 
-    def __init__(
-        self,
-        make_env: Callable[[int], gymnasium.vector.VectorEnv[Any, Any, Any]],
-        agent: Agent,
-        replay: Replay,
-        device: torch.device,
-        horizon: int,
-        seed: int,
-        num_envs: int,
-        batch_size: int,
-        updates_per_step: float,
-        train_episodes: int,
-        warmup_episodes: int,
-        eval_every: int,
-        eval_episodes: int,
-        stop_at_return: float | None,
-        stop_at_success: float | None,
-        update: Update | None = None,
-    ) -> None:
-        for name, value in (
-            ("num_envs", num_envs),
-            ("batch_size", batch_size),
-            ("train_episodes", train_episodes),
-            ("warmup_episodes", warmup_episodes),
-            ("eval_every", eval_every),
-            ("eval_episodes", eval_episodes),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 < updates_per_step < math.inf:
-            raise ValueError(f"updates_per_step must be above 0, got {updates_per_step}")
-        self.env = make_env(num_envs)
-        self.eval_env = make_env(eval_episodes)
-        self.env.reset(seed=seed)
-        self.eval_env.reset(seed=seed + EVAL_SEED_OFFSET)
-        self.agent = agent
-        self.agent_update = update or agent.update
-        self.replay = replay
+    make_env: Callable[[int], gymnasium.vector.VectorEnv[Any, Any, Any]]  # of a number of rows
+    agent: Agent
+    replay: Replay
+    device: torch.device  # where acting happens, and where agent and replay are
+    horizon: int  # longest episode of the task, in steps
+    seed: int  # of the environments
+    num_envs: int  # episodes collected in lock-step
+    batch_size: int  # windows per update
+    updates_per_step: float  # gradient updates per environment step, above 0
+    train_episodes: int  # budget, in episodes of ``horizon`` steps, warm-up aside
+    warmup_episodes: int  # random episodes before the first update, at least 1
+    eval_every: int  # episodes' worth of steps between evaluations
+    eval_episodes: int  # episodes of one evaluation, played as one batch
+    stop_at_return: float | None  # least mean return of an evaluation
+    stop_at_success: float | None  # least fraction of its episodes that succeed
+    agent_update: Update | None = None  # in another form, such as a CUDA graph
+
+    def __post_init__(self) -> None:
+        counts = "num_envs batch_size train_episodes warmup_episodes eval_every eval_episodes"
+        require_at_least(1, **{name: getattr(self, name) for name in counts.split()})
+        per_step = self.updates_per_step
+        require(0 < per_step < math.inf, "updates_per_step", "above 0", per_step)
+        self.env = self.make_env(self.num_envs)
+        self.eval_env = self.make_env(self.eval_episodes)
+        self.env.reset(seed=self.seed)
+        self.eval_env.reset(seed=self.seed + EVAL_SEED_OFFSET)
         self.logger: Logger | None = None  # set before fit
-        self.device = device
-        self.horizon = horizon
-        self.batch_size = batch_size
-        self.updates_per_step = updates_per_step
-        self.warmup_episodes = warmup_episodes
-        self.eval_every = eval_every
-        self.stop_at = {"return": stop_at_return, "success": stop_at_success}
-        self.total_steps = (warmup_episodes + train_episodes) * horizon
+        self.total_steps = (self.warmup_episodes + self.train_episodes) * self.horizon
         self.counters = Counters()
         self.elapsed = 0.0  # seconds in earlier processes
         self._since = time.perf_counter()
-        self._cycle_since = (self._since, 0)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -153,12 +119,13 @@ class Trainer:
 
     @property
     def solved(self) -> bool:
-        """True if the last evaluation reached every threshold of ``stop_at``."""
-        if self.counters.last_return is None:
+        """True if the last evaluation reached every threshold there is."""
+        c, least, least_success = self.counters, self.stop_at_return, self.stop_at_success
+        if c.last_return is None or (least is None and least_success is None):
             return False
-        reached = {"return": self.counters.last_return, "success": self.counters.last_success}
-        thresholds = {name: least for name, least in self.stop_at.items() if least is not None}
-        return bool(thresholds) and all(reached[name] >= v for name, v in thresholds.items())
+        return (least is None or c.last_return >= least) and (
+            least_success is None or c.last_success >= least_success
+        )
 
     @property
     def progress(self) -> float:
@@ -202,7 +169,8 @@ class Trainer:
     def update(self) -> None:
         """Do one gradient step on a sampled batch."""
         c = self.counters
-        metrics = self.agent_update(self.replay.sample(self.batch_size))
+        update = self.agent_update or self.agent.update
+        metrics = update(self.replay.sample(self.batch_size))
         c.owed -= 1
         c.updates += 1
         c.cycle_updates += 1

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import memrl.envs  # noqa: F401  registers the tasks
-from memrl.envs import board
+from memrl.envs import gridworld as board
 from memrl.envs.gridworld import GridVec
 from memrl.envs.key_to_door import KeyToDoorVec
 from memrl.envs.single import SingleEnv

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memrl.envs import board
+from memrl.envs import gridworld as board
 from memrl.envs.gridworld import GridVec
 from memrl.envs.key_to_door import KeyToDoorVec
 from memrl.envs.single import SingleEnv

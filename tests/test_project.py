@@ -23,7 +23,7 @@ CODE = [*SOURCES, *sorted((ROOT / "hydra_plugins").glob("*.py")), ROOT / "run.py
 # Folders, and files directly in memrl/, import only from those that stand before them: from an
 # earlier row, not from another one of the same row.
 ARROWS = (
-    ("interfaces",),
+    ("interfaces", "checks"),
     ("networks", "envs"),
     ("encoders", "seq_models", "replay"),
     ("memory", "rollout"),

@@ -435,7 +435,7 @@ def test_an_update_in_another_form_takes_the_place_of_the_agents_own():
         batches.append(batch)
         return {"loss": torch.tensor(0.5)}
 
-    trainer_of(tape, update=update).fit(tape.boundary)
+    trainer_of(tape, agent_update=update).fit(tape.boundary)
     assert tape.updates == 0
     assert len(batches) == tape.rows("train")[-1]["updates"] > 10
     assert {row["train/loss"] for row in tape.rows("train")} == {0.5}

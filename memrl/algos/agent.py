@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memrl.checks import require
 from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
 from memrl.networks import Head, set_training
@@ -20,7 +21,7 @@ CPU_WINDOWS = 16  # of a micro-batch, at least: fewer rows starve recurrent matr
 
 
 class ActionNetwork(nn.Module):
-    """A memory and a head: one number for each action, given a history."""
+    """A memory and a head: one number for each action from a history."""
 
     def __init__(self, memory: Memory, hidden_dims: Sequence[int], last_init: float) -> None:
         super().__init__()
@@ -40,13 +41,13 @@ class ActingState(NamedTuple):
 
 
 class MemoryAgent:
-    """An agent that acts with the memory and the head of one of its networks.
+    """An agent that acts with the memory and the head of one of its networks, ``actor``.
 
     An algorithm sets ``networks``, those that learn, and ``targets_and_optimizers``, by their names
     in a checkpoint.
 
     Args:
-        actor: the network that acts; its memory is already on its device.
+        actor: its memory is already on its device.
         gamma: discount, in [0, 1].
         tau: fraction of the online weights that enters the target each update, in (0, 1].
         lr: Adam's learning rate, above 0.
@@ -59,14 +60,11 @@ class MemoryAgent:
     def __init__(
         self, actor: ActionNetwork, gamma: float, tau: float, lr: float, dropout_scope: str
     ) -> None:
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma}")
-        if not 0 < tau <= 1:
-            raise ValueError(f"tau must be in (0, 1], got {tau}")
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"lr must be above 0, got {lr}")
-        if dropout_scope not in ("everywhere", "gradient"):
-            raise ValueError(f"dropout_scope must be everywhere or gradient, got {dropout_scope}")
+        require(0 <= gamma <= 1, "gamma", "in [0, 1]", gamma)
+        require(0 < tau <= 1, "tau", "in (0, 1]", tau)
+        require(0 < lr < float("inf"), "lr", "above 0", lr)
+        scopes = ("everywhere", "gradient")
+        require(dropout_scope in scopes, "dropout_scope", " or ".join(scopes), dropout_scope)
         self.memory = actor.memory
         self.device = next(self.memory.parameters()).device
         self.actor = actor.to(self.device)
@@ -75,7 +73,7 @@ class MemoryAgent:
         self.dropout_everywhere = dropout_scope == "everywhere"
 
     def choose(self, values: Tensor, explore: bool) -> Tensor:
-        """Return actions (B,) int64, given the actor's outputs (B, A)."""
+        """Choose actions (B,) int64 from the actor's outputs (B, A)."""
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> ActingState:

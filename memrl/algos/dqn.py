@@ -18,6 +18,7 @@ from memrl.algos.agent import (
     micro_batches,
     without_last_obs,
 )
+from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
 from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
@@ -30,7 +31,7 @@ class DQN(MemoryAgent):
     ``lr`` are those of :class:`MemoryAgent`.
 
     Args:
-        memory: encoder and sequence model, already on its device.
+        memory: already on its device.
         horizon: longest episode; the final epsilon is 1 / horizon.
         train_steps: environment steps chosen by this agent in the whole run.
         hidden_dims: widths of the head's hidden layers.
@@ -56,13 +57,11 @@ class DQN(MemoryAgent):
         dropout_scope: Literal["everywhere", "gradient"],
         shared_forward: bool,
     ) -> None:
-        for name, steps, least in (("horizon", horizon, 1), ("train_steps", train_steps, 0)):
-            if steps < least:
-                raise ValueError(f"{name} must be at least {least}, got {steps}")
+        require_at_least(1, horizon=horizon)
+        require_at_least(0, train_steps=train_steps)
         network = ActionNetwork(memory, hidden_dims, last_init=3e-3)
         super().__init__(network, gamma, tau, lr, dropout_scope)
-        if not 0 < explore_fraction <= 1:
-            raise ValueError(f"explore_fraction must be in (0, 1], got {explore_fraction}")
+        require(0 < explore_fraction <= 1, "explore_fraction", "in (0, 1]", explore_fraction)
         self.online = self.actor
         self.target = frozen_copy(self.online)
         self.optimizer = adam(self.online.parameters(), lr)

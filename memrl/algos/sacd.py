@@ -42,7 +42,7 @@ class SACD(SoftActor):
     :class:`~memrl.algos.agent.MemoryAgent`; the temperature is learned at ``lr`` too.
 
     Args:
-        memory: encoder and sequence model, already on its device.
+        memory: already on its device.
         hidden_dims: widths of each head's hidden layers.
         alpha: the temperature, at least 0; if it is learned, the one to begin with.
         target_entropy: None for a fixed temperature; else it is learned, such that the policy's

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from memrl.algos.agent import ActionNetwork, MemoryAgent, masked_mean
+from memrl.checks import require
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
 from memrl.networks import Head, adam
 
 
 class TwinHeads(nn.Module):
-    """Two independent estimates of the action values, given a history's summary."""
+    """Two independent estimates of the action values from a history's summary."""
 
     def __init__(self, input_dim: int, hidden_dims: Sequence[int], n_action: int) -> None:
         super().__init__()
@@ -47,11 +48,12 @@ class SoftActor(MemoryAgent):
     ) -> None:
         network = ActionNetwork(memory, hidden_dims, last_init=1e-3)  # its head gives logits
         super().__init__(network, gamma, tau, lr, dropout_scope)
-        if not 0 <= alpha < math.inf or (alpha == 0 and target_entropy is not None):
-            least = "above" if target_entropy is not None else "at least"
-            raise ValueError(f"alpha must be {least} 0, got {alpha}")
-        if target_entropy is not None and not 0 <= target_entropy <= 1:
-            raise ValueError(f"target_entropy must be null or in [0, 1], got {target_entropy}")
+        if target_entropy is None:
+            require(0 <= alpha < math.inf, "alpha", "at least 0", alpha)
+        else:
+            require(0 < alpha < math.inf, "alpha", "above 0", alpha)
+            allowed = "null or in [0, 1]"
+            require(0 <= target_entropy <= 1, "target_entropy", allowed, target_entropy)
         self.policy = self.actor
         self.alpha = torch.tensor(alpha, dtype=torch.float32, device=self.device)
         self.target_entropy: float | None = None
@@ -61,7 +63,6 @@ class SoftActor(MemoryAgent):
             self.alpha_optimizer = adam([self.log_alpha], lr)
 
     def choose(self, values: Tensor, explore: bool) -> Tensor:
-        """Return actions (B,) int64: sampled from the policy if ``explore``, else its mode."""
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
             values = values.softmax(-1) / torch.empty_like(values).exponential_()
         return values.argmax(-1)
@@ -78,10 +79,7 @@ class SoftActor(MemoryAgent):
     def target(self, batch: Episodes, logits: Tensor, q: tuple[Tensor, Tensor]) -> Tensor:
         """Return r + gamma times the soft value of what follows, (T, B), without gradient.
 
-        Args:
-            batch: B windows.
-            logits: the policy's at h_1 .. h_T, (T, B, A).
-            q: the target critic's two estimates there.
+        ``logits`` and the target critic's estimates ``q`` are those at h_1 .. h_T, (T, B, A) each.
         """
         with torch.no_grad():
             p, log_p = probabilities(logits)
@@ -93,11 +91,8 @@ class SoftActor(MemoryAgent):
     ) -> tuple[Tensor, Tensor]:
         """Return the policy's loss and its entropy, masked means over a micro-batch.
 
-        Args:
-            logits: at h_0 .. h_(T-1), (T, B, A).
-            q: the smaller of the critic's two estimates, (T, B, A).
-            mask: real transitions, (T, B).
-            n: real transitions of the whole batch.
+        ``logits`` and the smaller of the critic's estimates, ``q``, are those at h_0 .. h_(T-1),
+        (T, B, A) each; ``mask`` is (T, B).
         """
         p, log_p = probabilities(logits)
         loss = masked_mean((p * (self.alpha * log_p - q)).sum(-1), mask, n)
@@ -130,11 +125,7 @@ def twin_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the squared errors of both heads, summed, and metrics: masked means.
 
-    Args:
-        estimates: of either head, (T, B, A) each.
-        batch: a micro-batch of B windows.
-        target: of the action taken, (T, B).
-        n: real transitions of the whole batch.
+    ``estimates`` are (T, B, A) each, and ``target`` is that of the action taken, (T, B).
     """
     action = batch.action.unsqueeze(-1)
     q1, q2 = (values.gather(-1, action).squeeze(-1) for values in estimates)  # (T, B)

@@ -9,7 +9,6 @@ Agent Behavior over Long Time Scales by Transporting Value"). Letters: B environ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,29 +16,84 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from memrl.envs.board import (
-    APPLE,
-    APPLE_CELLS,
-    CENTRE,
-    COLOURS,
-    COLS,
-    DISTRACTOR,
-    EMPTY,
-    IMAGE,
-    MOVES,
-    OPEN_DOOR,
-    OUTSIDE,
-    PASSABLE,
-    PLAYER,
-    ROWS,
-    SIGHT,
-    WIDTH,
-    WINDOW,
-    Room,
-    cells_at,
-    places_of,
+from memrl.checks import require
+from memrl.envs.lockstep import (
+    Bools,
+    Images,
+    Ints,
+    Lockstep,
+    Rewards,
+    check_finite,
+    check_integer,
+    enlarge,
 )
-from memrl.envs.lockstep import Bools, Images, Ints, Lockstep, Rewards, check_integer, enlarge
+
+# --- boards --------------------------------------------------------------------------------------
+
+# A cell is its index in the board with a margin of two cells, so that the 5 x 5 window around the
+# player never leaves the array.
+ROWS, COLS, SIGHT = 7, 11, 2  # the window reaches SIGHT cells to each side
+WIDTH = COLS + 2 * SIGHT
+
+# What a cell holds.
+OUTSIDE, EMPTY, WALL, INDICATOR, SQUARE, DOOR, PLAYER = range(7)
+KEY, APPLE, OPEN_DOOR, B, C, E = range(7, 13)  # these can be stood on
+COLOURS = np.zeros((13, 3), np.uint8)
+COLOURS[[OUTSIDE, EMPTY]] = 204
+COLOURS[WALL] = 25
+COLOURS[INDICATOR] = 255
+COLOURS[PLAYER] = (228, 148, 109)
+COLOURS[KEY] = (159, 81, 44)
+COLOURS[[DOOR, OPEN_DOOR]] = (134, 206, 235)
+COLOURS[APPLE] = (140, 178, 0)
+PASSABLE = np.zeros(13, np.bool_)
+PASSABLE[[EMPTY, KEY, APPLE, OPEN_DOOR, B, C, E]] = True
+
+MOVES = np.array([-WIDTH, WIDTH, -1, 1])  # north, south, west, east
+_sight = np.arange(-SIGHT, SIGHT + 1)
+WINDOW = (_sight[:, None] * WIDTH + _sight).ravel()  # of a cell: row by row
+CENTRE = len(WINDOW) // 2
+IMAGE = (3, 2 * SIGHT + 1, 2 * SIGHT + 1)  # the window's shape: channels, rows, columns
+
+
+class Room:
+    """A board drawn as text: ``#`` is wall, letters mark the cells that a task uses."""
+
+    def __init__(self, *rows: str) -> None:
+        """Read ``ROWS`` lines of ``COLS`` characters."""
+        self.letters = np.pad(np.array([list(row) for row in rows]), SIGHT, constant_values=".")
+        codes = np.where(self.letters == "#", WALL, EMPTY)
+        self.codes = np.where(self.letters == ".", OUTSIDE, codes).astype(np.uint8).ravel()
+
+    def cells(self, letter: str) -> Ints:
+        """Return the cells of a letter, row by row."""
+        return np.flatnonzero(self.letters == letter)
+
+
+DISTRACTOR = Room(
+    "###########",
+    "#a a a a a#",
+    "# a a a a #",
+    "#a a a a a#",
+    "# a a a a #",
+    "#a a p a a#",
+    "###########",
+)
+APPLE_CELLS = DISTRACTOR.cells("a")
+
+
+def cells_at(places: NDArray[np.int64]) -> Ints:
+    """Return the cells of (row, column) pairs (..., 2)."""
+    cells: Ints = (places[..., 0] + SIGHT) * WIDTH + places[..., 1] + SIGHT
+    return cells
+
+
+def places_of(cells: Ints) -> Ints:
+    """Return (row, column), (..., 2), of cells (...)."""
+    return np.stack(np.divmod(cells, WIDTH), axis=-1) - SIGHT
+
+
+# --- the engine ----------------------------------------------------------------------------------
 
 
 def phase_frames(
@@ -57,21 +111,6 @@ def phase_frames(
     if length is not None and len(frames) == 3 and length != frames[1]:
         raise ValueError(f"length must be the second of frames, {frames[1]}, got {length}")
     return frames
-
-
-def check_numbers(
-    final_reward: float, apple_reward: float, respawn_every: int, num_apples: int
-) -> None:
-    """Raise ValueError, with the name first, if one is out of range."""
-    for name, value in (("final_reward", final_reward), ("apple_reward", apple_reward)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
-    if final_reward <= 0:
-        raise ValueError(f"final_reward must be above 0, got {final_reward}")
-    check_integer("respawn_every", respawn_every, 0)
-    check_integer("num_apples", num_apples, 0)
-    if num_apples > len(APPLE_CELLS):
-        raise ValueError(f"num_apples must be at most {len(APPLE_CELLS)}, got {num_apples}")
 
 
 class GridVec(Lockstep):
@@ -103,27 +142,26 @@ class GridVec(Lockstep):
         num_apples: int,
         render_mode: str | None,
     ) -> None:
-        """Build the engine.
+        """Build B boards.
 
         Args:
             rooms: of the first and of the third phase.
             places: for every choice that is one cell, by name, the cells to draw it from;
                 ``start_explore`` and ``start_reward``, the player's, among them.
-            num_envs: B.
             frames: steps of the three phases, each at least 1.
             final_reward: what the third phase pays, once; above 0.
-            apple_reward: of each apple.
             respawn_every: R: an apple eaten in frame f is back in frame f + R + 1; 0 for never.
-            num_apples: apples in the second phase, at most 22.
-            render_mode: None, or "rgb_array" for pictures of the whole board.
-
-        Raises ValueError, whose message begins with the name of what is out of range.
+            num_apples: in the second phase, at most 22.
         """
-        if len(frames) != 3:
-            raise ValueError(f"frames must be three numbers of steps, got {list(frames)}")
+        require(len(frames) == 3, "frames", "three numbers of steps", list(frames))
         for count in frames:
             check_integer("frames", count, 1)
-        check_numbers(final_reward, apple_reward, respawn_every, num_apples)
+        check_finite(final_reward=final_reward, apple_reward=apple_reward)
+        require(final_reward > 0, "final_reward", "above 0", final_reward)
+        check_integer("respawn_every", respawn_every, 0)
+        check_integer("num_apples", num_apples, 0)
+        most = len(APPLE_CELLS)
+        require(num_apples <= most, "num_apples", f"at most {most}", num_apples)
         image = gymnasium.spaces.Box(0, 255, IMAGE, np.uint8)
         super().__init__(num_envs, sum(frames), image, 4, render_mode)
         self.frames = tuple(frames)
@@ -160,44 +198,44 @@ class GridVec(Lockstep):
         return drawn | {"apples": order[:, : self.num_apples]}
 
     def read_option(self, name: str, value: Any) -> NDArray[Any]:
-        """Return a given choice as ``draw_choices`` returns it.
-
-        Raises:
-            ValueError: the message begins with the name.
-        """
+        """Return a choice that an option fixes as ``draw_choices`` returns it."""
         shape = (self.num_apples, 2) if name == "apples" else (2,)
-        given = self.batched(name, value, shape, "iu").astype(np.int64)
+        pairs = self.batched(name, value, shape, "iu").astype(np.int64)
         allowed = APPLE_CELLS if name == "apples" else self.places[name]
-        on_board = ((given >= 0) & (given < (ROWS, COLS))).all()
-        cells = cells_at(given)
+        on_board = ((pairs >= 0) & (pairs < (ROWS, COLS))).all()
+        cells = cells_at(pairs)
         if not on_board or not np.isin(cells, allowed).all():
             known = ", ".join(map(str, map(tuple, places_of(allowed).tolist())))
-            raise ValueError(f"{name} must be among {known}, got {given.tolist()}")
+            raise ValueError(f"{name} must be among {known}, got {pairs.tolist()}")
         if name == "apples" and any(len(set(row)) < len(row) for row in cells.tolist()):
-            raise ValueError(f"apples must be different cells, got {given.tolist()}")
+            raise ValueError(f"apples must be different cells, got {pairs.tolist()}")
         return cells
 
     def batched(self, name: str, value: Any, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
         """Return an option, one for all or one for each environment, as an array (B, *shape)."""
-        given, full = np.asarray(value), (self.num_envs, *shape)
-        if given.size == 0 and 0 in shape:  # an empty list has no dtype
+        array, full = np.asarray(value), (self.num_envs, *shape)
+        if array.size == 0 and 0 in shape:  # an empty list has no dtype
             return np.zeros(full, np.int64)
-        if given.dtype.kind not in kinds or given.shape not in (shape, full):
+        if array.dtype.kind not in kinds or array.shape not in (shape, full):
             kind = "text" if kinds == "U" else "integers"
-            raise ValueError(f"{name} must be {kind}, {shape} or {full}, got {given.tolist()}")
-        return np.broadcast_to(given, full)
+            raise ValueError(f"{name} must be {kind}, {shape} or {full}, got {array.tolist()}")
+        return np.broadcast_to(array, full)
 
     def furnish(self, phase: int, rows: Ints) -> None:
         """Place objects in the empty room of phase 0 or 2."""
         raise NotImplementedError
 
     def visit(self, here: Images) -> Rewards:
-        """Apply what happens where the players now stand, in phases 0 and 2; return the rewards.
+        """Apply what happens in phases 0 and 2 where the players now stand; return the rewards.
 
-        Args:
-            here: what the player's cell holds, (B,).
+        ``here`` is what their cells hold, (B,).
         """
         raise NotImplementedError
+
+    def pay(self, rewarded: Bools) -> Rewards:
+        """Return the final reward where an episode has just earned it, (B,), which is success."""
+        self.success = self.success | rewarded
+        return np.where(rewarded, self.final_reward, 0.0)
 
     # --- episodes --------------------------------------------------------------------------------
 
@@ -212,14 +250,12 @@ class GridVec(Lockstep):
         """
         options = options or {}
         mask = self.read_mask(options, self.option_names)
-        given = {k: self.read_option(k, v) for k, v in options.items() if k != "reset_mask"}
+        fixed = {k: self.read_option(k, v) for k, v in options.items() if k != "reset_mask"}
         super().reset(seed=seed)
-        drawn = self.draw_choices() | given
-        if not self.choices:
-            self.choices = {name: value.copy() for name, value in drawn.items()}
+        drawn = self.draw_choices() | fixed
         rows = np.flatnonzero(mask)
         for name, value in drawn.items():
-            self.choices[name][rows] = value[rows]
+            self.choices.setdefault(name, value.copy())[rows] = value[rows]
         self.t[rows] = 0
         self.has_key[rows] = self.success[rows] = False
         self._enter(0, rows)

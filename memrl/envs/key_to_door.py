@@ -12,8 +12,19 @@ from typing import Literal
 
 import numpy as np
 
-from memrl.envs.board import DOOR, EMPTY, INDICATOR, KEY, OPEN_DOOR, WALL, Room, cells_at
-from memrl.envs.gridworld import GridVec, phase_frames
+from memrl.checks import require
+from memrl.envs.gridworld import (
+    DOOR,
+    EMPTY,
+    INDICATOR,
+    KEY,
+    OPEN_DOOR,
+    WALL,
+    GridVec,
+    Room,
+    cells_at,
+    phase_frames,
+)
 from memrl.envs.lockstep import Images, Ints, Rewards
 
 GYMNASIUM_NAMES = {"KeyToDoor": "KeyToDoorVec"}
@@ -74,13 +85,12 @@ class KeyToDoorVec(GridVec):
         """Build it; see :class:`memrl.envs.gridworld.GridVec` for what is not listed.
 
         Args:
-            length: Steps of the distractor phase; None for what ``frames`` says, or else 60.
-            frames: Steps of the three phases; None for 15, ``length`` and 10 (15 with "cca").
+            length: Of the distractor phase; None for the second of ``frames``, or else 60.
+            frames: None for 15, ``length`` and 10 (15 with "cca").
             reward_room: "sr": a small room whose door is at a fixed place. "cca": the explore
                 room upside down, the door being anywhere in its lower half.
         """
-        if reward_room not in REWARD_ROOMS:
-            raise ValueError(f"reward_room must be 'sr' or 'cca', got {reward_room!r}")
+        require(reward_room in REWARD_ROOMS, "reward_room", "'sr' or 'cca'", repr(reward_room))
         room = REWARD_ROOMS[reward_room]
         super().__init__(
             (EXPLORE, room),
@@ -101,7 +111,6 @@ class KeyToDoorVec(GridVec):
         self.reward_room = reward_room
 
     def furnish(self, phase: int, rows: Ints) -> None:
-        """Lay the key, or set the door, which is passable for who has the key."""
         if phase == 0:
             self.codes[rows, self.choices["key"][rows]] = KEY
         else:
@@ -109,7 +118,6 @@ class KeyToDoorVec(GridVec):
             self.codes[rows, self.choices["door"][rows]] = door
 
     def visit(self, here: Images) -> Rewards:
-        """Take the key, or be paid at the door."""
         shown = self.codes[:, INDICATOR_CELL]
         shown[shown == INDICATOR] = WALL
         took = here == KEY
@@ -119,6 +127,4 @@ class KeyToDoorVec(GridVec):
             shown[took] = INDICATOR
         opened = self.has_key & (here == OPEN_DOOR)
         self.has_key = self.has_key & ~opened
-        self.success = self.success | opened
-        paid: Rewards = self.final_reward * opened
-        return paid
+        return self.pay(opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from numbers import Integral
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+
+from memrl.checks import require, require_at_least
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -28,7 +31,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     it.
 
     ``step`` takes integers (B,) and returns observations (B, ...), rewards float64 (B,), terminated
-    and truncated bool (B,), and ``info``. It raises what ``read_actions`` raises.
+    and truncated bool (B,), and ``info``.
 
     The steps made are in ``t``, int64 (B,): to be read, not written.
     """
@@ -49,8 +52,8 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     ) -> None:
         """Raise ValueError, whose message begins with the name of what is out of range."""
         check_integer("num_envs", num_envs, 1)
-        if render_mode not in (None, *self.metadata.get("render_modes", ())):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        ok = render_mode in (None, *self.metadata.get("render_modes", ()))
+        require(ok, "render_mode", "None or 'rgb_array'", repr(render_mode))
         self.num_envs = num_envs
         self.horizon = horizon
         self.render_mode = render_mode
@@ -63,40 +66,30 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         self.t: Ints = np.full(num_envs, horizon)  # as after an episode: reset first
 
     def read_mask(self, options: dict[str, Any], known: Collection[str]) -> Bools:
-        """Return which environments to reset (B,), all without the option ``reset_mask``.
-
-        Raises:
-            ValueError: an option is not among ``known``, or the mask is bad.
-        """
+        """Return which environments to reset, (B,), and refuse options that are not ``known``."""
         for name in options:
             if name not in (*known, "reset_mask"):
                 names = ", ".join(map(repr, known))
                 raise ValueError(f"options must be among {names} and 'reset_mask', got {name!r}")
         shape = (self.num_envs,)
         mask = np.asarray(options.get("reset_mask", np.ones(shape, np.bool_)))
-        if mask.dtype != np.bool_ or mask.shape != shape or not mask.any():
-            raise ValueError(
-                f"reset_mask must be bool of shape {shape} with at least one True, got {mask}"
-            )
+        ok = bool(mask.dtype == np.bool_ and mask.shape == shape and mask.any())
+        require(ok, "reset_mask", f"bool of shape {shape} with at least one True", mask)
         return mask
 
     def read_actions(self, actions: Any) -> NDArray[Any]:
-        """Return the actions as an array (B,) of integers.
+        """Return the actions as an array (B,) of integers from 0 to A - 1.
 
         Raises:
             gymnasium.error.ResetNeeded: an environment's episode is over, or never began.
-            ValueError: they are not integers from 0 to A - 1, one per environment.
         """
         action = np.asarray(actions)
-        if action.shape != (self.num_envs,) or action.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be integers of shape ({self.num_envs},), "
-                f"got {action.dtype} of shape {action.shape}"
-            )
+        ok = action.shape == (self.num_envs,) and action.dtype.kind in "iu"
+        kind = f"{action.dtype} of shape {action.shape}"
+        require(ok, "actions", f"integers of shape ({self.num_envs},)", kind)
         if action.min() < 0 or action.max() >= self.n_action:
             *most, last = range(self.n_action)
-            allowed = f"{', '.join(map(str, most))} or {last}"
-            raise ValueError(f"actions must be {allowed}, got {action}")
+            raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")
         if self.t.max() >= self.horizon:
             ended = np.flatnonzero(self.t >= self.horizon)
             raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
@@ -120,9 +113,14 @@ def enlarge(cells: Images, size: int) -> Images:
     return image
 
 
+def check_finite(**values: float) -> None:
+    """Raise ValueError, with the name first, unless all are finite."""
+    for name, value in values.items():
+        require(math.isfinite(value), name, "finite", value)
+
+
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raise ValueError, with the name first, unless the value is an integer of at least that."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    require(whole, name, "an integer", repr(value))
+    require_at_least(least, **{name: value})

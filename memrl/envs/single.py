@@ -9,6 +9,15 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
+from memrl.checks import require
+
+
+def _of_vec(name: str) -> Any:
+    """Return a property that reads and writes an attribute of the vector environment."""
+    return property(
+        lambda self: getattr(self.vec, name), lambda self, value: setattr(self.vec, name, value)
+    )
+
 
 class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     """A native vector environment of one environment, seen through Gymnasium's single interface.
@@ -20,8 +29,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
 
     def __init__(self, vec: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset."""
-        if vec.num_envs != 1:
-            raise ValueError(f"num_envs must be 1, got {vec.num_envs}")
+        require(vec.num_envs == 1, "num_envs", "1", vec.num_envs)
         self.vec = vec
         self.metadata = {k: v for k, v in vec.metadata.items() if k != "autoreset_mode"}
         self.render_mode = getattr(vec, "render_mode", None)
@@ -50,36 +58,15 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
 
     # Gymnasium's public ``np_random`` and ``np_random_seed`` read and write these two, and so does
     # its environment checker: delegating here keeps a single generator.
-    @property
-    def _np_random(self) -> np.random.Generator | None:
-        return self.vec._np_random
-
-    @_np_random.setter
-    def _np_random(self, value: np.random.Generator | None) -> None:
-        self.vec._np_random = value
-
-    @property
-    def _np_random_seed(self) -> int | None:
-        return self.vec._np_random_seed
-
-    @_np_random_seed.setter
-    def _np_random_seed(self, value: int | None) -> None:
-        self.vec._np_random_seed = value
+    _np_random = _of_vec("_np_random")
+    _np_random_seed = _of_vec("_np_random_seed")
 
 
 def make_single(vector: str, *, render_mode: str | None = None, **kwargs: Any) -> SingleEnv:
-    """Build the vector environment named ``module:Class`` with one environment, and wrap it.
-
-    Raises:
-        ValueError: the class has no such ``render_mode``, or what its constructor says.
-    """
-    create: Any = load_env_creator(vector)
-    modes = (None, *create.metadata.get("render_modes", ()))
-    if render_mode not in modes:
-        allowed = " or ".join(map(repr, modes))
-        raise ValueError(f"render_mode must be {allowed}, got {render_mode!r}")
-    if render_mode is not None:
+    """Build the vector environment named ``module:Class`` with one environment, and wrap it."""
+    if render_mode is not None:  # not every class draws
         kwargs["render_mode"] = render_mode
+    create: Any = load_env_creator(vector)
     return SingleEnv(create(num_envs=1, **kwargs))
 
 

@@ -12,14 +12,24 @@ observation, T horizon.
 
 from __future__ import annotations
 
-import math
+from functools import partialmethod
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from memrl.envs.lockstep import Bools, Images, Ints, Lockstep, Rewards, check_integer, enlarge
+from memrl.checks import require
+from memrl.envs.lockstep import (
+    Bools,
+    Images,
+    Ints,
+    Lockstep,
+    Rewards,
+    check_finite,
+    check_integer,
+    enlarge,
+)
 
 Obs = NDArray[np.float32]
 
@@ -72,23 +82,18 @@ class TMazeVec(Lockstep):
         add_timestep: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        """Build the general form.
+        """Build B mazes.
 
         Args:
-            num_envs: B.
-            length: Corridor length, from the start cell to the junction.
-            oracle_length: Cells between the oracle and the start cell.
+            length: Cells from the start to the junction.
+            oracle_length: Cells from the oracle to the start.
             episode_length: The horizon; None for ``length + 2 * oracle_length + 1``, just enough.
-            goal_reward: Reward of ending in the goal's arm.
             penalty: What a penalised step is paid, at most 0; None for ``-1 / length``.
             penalty_rule: Which steps are penalised.
-            distract_reward: Reward of standing at the oracle; only with the rule "late".
+            distract_reward: Reward of standing at the oracle; must be 0 with the rule "not_right".
             ambiguous_position: Hide where in the corridor the agent is.
-            expose_goal: Keep showing the goal once seen; only with ``ambiguous_position`` off.
+            expose_goal: Keep showing the goal once seen; only without ``ambiguous_position``.
             add_timestep: Append the step counter to the observation.
-            render_mode: None, or "rgb_array" for pictures of the maze.
-
-        Raises ValueError, whose message begins with the name of what is out of range.
         """
         check_integer("length", length, 1)
         check_integer("oracle_length", oracle_length, 0)
@@ -97,9 +102,14 @@ class TMazeVec(Lockstep):
         check_integer("episode_length", episode_length, 1)
         if penalty is None:
             penalty = -1 / length
-        _check_rewards(goal_reward, penalty, penalty_rule, distract_reward)
-        if expose_goal and ambiguous_position:
-            raise ValueError("expose_goal must be False with ambiguous_position, got True")
+        check_finite(goal_reward=goal_reward, penalty=penalty, distract_reward=distract_reward)
+        require(penalty <= 0, "penalty", "at most 0", penalty)
+        known = penalty_rule in ("late", "not_right")
+        require(known, "penalty_rule", "'late' or 'not_right'", repr(penalty_rule))
+        ok = penalty_rule == "late" or distract_reward == 0
+        require(ok, "distract_reward", "0 with penalty_rule 'not_right'", distract_reward)
+        ok = not (expose_goal and ambiguous_position)
+        require(ok, "expose_goal", "False with ambiguous_position", expose_goal)
 
         self.length = length
         self.oracle_length = oracle_length
@@ -112,14 +122,11 @@ class TMazeVec(Lockstep):
         self.add_timestep = add_timestep
         self._junction = oracle_length + length
         super().__init__(num_envs, episode_length, self._box(episode_length), 4, render_mode)
-        self._set_up()
-
-    def _set_up(self) -> None:
-        self.x: Ints = np.full(self.num_envs, self.oracle_length)
-        self.y: Ints = np.zeros(self.num_envs, np.int64)
-        self.goal: Ints = np.zeros(self.num_envs, np.int64)
-        self.oracle_visited: Bools = np.zeros(self.num_envs, np.bool_)
-        self._exposure: Ints = np.zeros(self.num_envs, np.int64)
+        self.x: Ints = np.full(num_envs, oracle_length)
+        self.y: Ints = np.zeros(num_envs, np.int64)
+        self.goal: Ints = np.zeros(num_envs, np.int64)
+        self.oracle_visited: Bools = np.zeros(num_envs, np.bool_)
+        self._exposure: Ints = np.zeros(num_envs, np.int64)
 
     def _box(self, episode_length: int) -> gymnasium.spaces.Box:
         low, high = [-1, -1], [1, 1]
@@ -133,10 +140,16 @@ class TMazeVec(Lockstep):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Obs, dict[str, Any]]:
         """Start episodes; the option ``goal`` is the goal's side, -1 or +1, one number or (B,)."""
-        goal, mask = self._read_options(options or {})
+        options, shape = options or {}, (self.num_envs,)
+        mask = self.read_mask(options, ["goal"])
+        side = np.asarray(options.get("goal", 1))
+        ok = side.dtype.kind in "iuf" and side.shape in ((), shape)
+        ok = ok and bool(np.isin(side, (-1, 1)).all())
+        require(ok, "goal", f"-1 or 1, one or an array of shape {shape}", side)
         super().reset(seed=seed)
-        drawn = 2 * self.np_random.integers(2, size=self.num_envs) - 1
-        self.goal = np.where(mask, drawn if goal is None else goal, self.goal)
+        drawn = 2 * self.np_random.integers(2, size=shape) - 1
+        goal = side.astype(np.int64) if "goal" in options else drawn
+        self.goal = np.where(mask, goal, self.goal)
         self.x = np.where(mask, self.oracle_length, self.x)
         self.y = np.where(mask, 0, self.y)
         self.t = np.where(mask, 0, self.t)
@@ -203,85 +216,24 @@ class TMazeVec(Lockstep):
         cells[1 - int(self.y[b]), x] = (228, 148, 109)
         return enlarge(np.pad(cells[:, first : first + width], ((1, 1), (1, 1), (0, 0))), 20)
 
-    def _read_options(self, options: dict[str, Any]) -> tuple[NDArray[Any] | None, Bools]:
-        """Return the given goals, if any, and which environments to reset (B,)."""
-        shape = (self.num_envs,)
-        mask = self.read_mask(options, ["goal"])
-        if "goal" not in options:
-            return None, mask
-        goal = np.asarray(options["goal"])
-        if (
-            goal.dtype.kind not in "iuf"
-            or goal.shape not in ((), shape)
-            or not np.isin(goal, (-1, 1)).all()
-        ):
-            raise ValueError(f"goal must be -1 or 1, one or an array of shape {shape}, got {goal}")
-        return goal.astype(np.int64), mask
 
-
-class Variant(TMazeVec):
-    """What the named variants share: defaults, and a fixed place of the oracle.
-
-    The signature is the schema of their keys in a config: ``oracle_length`` is none.
-    """
-
-    variant_oracle_length: int
-
-    def __init__(
-        self,
-        *,
-        num_envs: int = 1,
-        length: int = 10,
-        goal_reward: float = 1.0,
-        penalty: float | None = None,
-        penalty_rule: Literal["late", "not_right"] = "late",
-        distract_reward: float = 0.0,
-        ambiguous_position: bool = True,
-        expose_goal: bool = False,
-        add_timestep: bool = False,
-        render_mode: str | None = None,
-    ) -> None:
-        super().__init__(
-            num_envs=num_envs,
-            length=length,
-            oracle_length=self.variant_oracle_length,
-            goal_reward=goal_reward,
-            penalty=penalty,
-            penalty_rule=penalty_rule,
-            distract_reward=distract_reward,
-            ambiguous_position=ambiguous_position,
-            expose_goal=expose_goal,
-            add_timestep=add_timestep,
-            render_mode=render_mode,
-        )
-
-
-class TMazePassiveVec(Variant):
+class TMazePassiveVec(TMazeVec):
     """The Passive T-Maze: the agent starts at the oracle, and has to remember.
 
     The horizon is ``length + 1``: the goal is in the first observation and needed at the last step.
     """
 
-    variant_oracle_length = 0
+    __init__ = partialmethod(
+        TMazeVec.__init__, oracle_length=0, penalty=None, ambiguous_position=True
+    )
 
 
-class TMazeActiveVec(Variant):
+class TMazeActiveVec(TMazeVec):
     """The Active T-Maze: the oracle is one cell to the left, and looking pays only at the end.
 
     The horizon is ``length + 3``: a step to the oracle, ``length + 1`` to the junction, the arm.
     """
 
-    variant_oracle_length = 1
-
-
-def _check_rewards(goal: float, penalty: float, rule: str, distract: float) -> None:
-    named = {"goal_reward": goal, "penalty": penalty, "distract_reward": distract}
-    for name, value in named.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
-    if penalty > 0:
-        raise ValueError(f"penalty must be at most 0, got {penalty}")
-    if rule not in ("late", "not_right"):
-        raise ValueError(f"penalty_rule must be 'late' or 'not_right', got {rule!r}")
-    if rule == "not_right" and distract != 0:
-        raise ValueError(f"distract_reward must be 0 with penalty_rule 'not_right', got {distract}")
+    __init__ = partialmethod(
+        TMazeVec.__init__, oracle_length=1, penalty=None, ambiguous_position=True
+    )

@@ -1,4 +1,4 @@
-"""Passive Visual Match: a colour is shown first, and has to be found among three at the end.
+"""Passive Visual Match: a colour is shown first, and has to be picked out of three at the end.
 
 It tests memory: the whole distractor phase lies between the colour and its use. The task is that
 of Ni et al. 2023 ("When Do Transformers Shine in RL?"), played by the rules of
@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from memrl.envs.board import EMPTY, SQUARE, B, C, E, Room
-from memrl.envs.gridworld import GridVec, phase_frames
+from memrl.checks import require
+from memrl.envs.gridworld import EMPTY, SQUARE, B, C, E, GridVec, Room, phase_frames
 from memrl.envs.key_to_door import EXPLORE as WALKABLE
 from memrl.envs.lockstep import Images, Ints, Rewards
 
@@ -70,8 +70,8 @@ class VisualMatchVec(GridVec):
         """Build it; see :class:`memrl.envs.gridworld.GridVec` for what is not listed.
 
         Args:
-            length: Steps of the distractor phase; None for what ``frames`` says, or else 60.
-            frames: Steps of the three phases; None for 15, ``length`` and 15.
+            length: Of the distractor phase; None for the second of ``frames``, or else 60.
+            frames: None for 15, ``length`` and 15.
             passive: Wall the player in during the first phase; else it can walk about in
                 Key-to-Door's first room, where any wall cell may be the coloured one.
             colours: Which of red, green, blue are at b, c, e. "per_env": a permutation drawn when
@@ -79,8 +79,7 @@ class VisualMatchVec(GridVec):
                 evaluation have different ones five times out of six (the published program).
                 "shared": red, green, blue, always. "per_episode": a new permutation every time.
         """
-        if colours not in MEANINGS:
-            raise ValueError(f"colours must be one of {', '.join(MEANINGS)}, got {colours!r}")
+        require(colours in MEANINGS, "colours", f"one of {', '.join(MEANINGS)}", repr(colours))
         room = PASSIVE if passive else WALKABLE
         super().__init__(
             (room, REWARD),
@@ -118,19 +117,18 @@ class VisualMatchVec(GridVec):
 
     def read_option(self, name: str, value: Any) -> NDArray[Any]:
         if name == "target":
-            given = self.batched(name, value, (), "U")
-            if not np.isin(given, LETTERS).all():
-                raise ValueError(f"target must be 'b', 'c' or 'e', got {np.asarray(value)}")
-            return np.searchsorted(LETTERS, given)
+            letters = self.batched(name, value, (), "U")
+            ok = bool(np.isin(letters, LETTERS).all())
+            require(ok, "target", "'b', 'c' or 'e'", np.asarray(value))
+            return np.searchsorted(LETTERS, letters)
         if name == "colours":
-            given = self.batched(name, value, (3, 3), "iu")
-            if given.min() < 0 or given.max() > 255:
-                raise ValueError(f"colours must be from 0 to 255, got {np.asarray(value).tolist()}")
-            return given.astype(np.uint8)
+            colours = self.batched(name, value, (3, 3), "iu")
+            ok = bool(colours.min() >= 0 and colours.max() <= 255)
+            require(ok, "colours", "from 0 to 255", np.asarray(value).tolist())
+            return colours.astype(np.uint8)
         return super().read_option(name, value)
 
     def furnish(self, phase: int, rows: Ints) -> None:
-        """Show the target's colour, or lay the three squares."""
         if phase == 0:
             self.codes[rows, self.choices["square"][rows]] = SQUARE
             colours = self.choices["colours"][rows]  # (n, 3, 3)
@@ -140,12 +138,8 @@ class VisualMatchVec(GridVec):
             self.codes[rows[:, None], self._squares] = SQUARES
 
     def visit(self, here: Images) -> Rewards:
-        """Be paid at the target's square; the first square visited makes all vanish."""
         visited = np.isin(here, SQUARES)
         if not visited.any():
             return np.zeros(self.num_envs)
-        right = here == SQUARES[self.choices["target"]]
         self.codes[np.flatnonzero(visited)[:, None], self._squares] = EMPTY
-        self.success = self.success | right
-        paid: Rewards = self.final_reward * right
-        return paid
+        return self.pay(here == SQUARES[self.choices["target"]])

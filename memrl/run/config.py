@@ -37,9 +37,7 @@ OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 def compose_config(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
     """Compose ``conf/config.yaml`` with overrides as they are written on the command line.
 
-    Args:
-        overrides: such as ``seq_model=gpt`` or ``env.length=50``.
-        hydra: keep the node ``hydra``, which has the launcher's keys.
+    With ``hydra`` it has the node ``hydra`` too, in which the launcher's keys are.
     """
     if GlobalHydra.instance().is_initialized():  # keeps the search path of the command line
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
@@ -48,11 +46,9 @@ def compose_config(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
 
 
 def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
-    """Yield a node's keys with their resolved values.
+    """Yield the keys of the node at a dotted path with their resolved values.
 
-    Args:
-        path: the node's own key, dotted.
-        strict: False leaves out what cannot be resolved, such as a table without this length.
+    Unless ``strict``, what cannot be resolved is left out, as a table without this length.
 
     Raises:
         ConfigError: a value that cannot be resolved, with its key.
@@ -86,10 +82,10 @@ def explain(error: Exception) -> str:
     unknown = re.match(r"Could not override '([^']*)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
         key = unknown[1]
-        names = {re.split("[=@]", given.lstrip("+~"))[0]: given for given in reversed(sys.argv[1:])}
+        typed = (text for text in sys.argv[1:] if re.split("[=@]", text.lstrip("+~"))[0] == key)
         if key.startswith("hydra.launcher.additional_parameters"):
-            return f"{names.get(key, key)}: an option that is new needs a + in front"
-        return f"{names.get(key, key)}: no such key; {suggest(key, _known_keys(key))}"
+            return f"{next(typed, key)}: an option that is new needs a + in front"
+        return f"{next(typed, key)}: no such key; {suggest(key, _known_keys(key))}"
     several = re.match(r"Ambiguous value for argument '([^']*)'", text)
     if several:
         return f"{several[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
@@ -99,18 +95,13 @@ def explain(error: Exception) -> str:
 
 def _known_keys(key: str) -> list[str]:
     """Return the keys beside this one, for the groups' options that were chosen."""
+    options = {f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml")}
+    chosen = [argument for argument in sys.argv[1:] if argument in options]
     if key.startswith("hydra.launcher."):
-        given = [a for a in sys.argv[1:] if a.startswith("hydra/launcher=")]
-        launcher = compose_config(given[-1:], hydra=True).hydra.launcher
+        launcher = compose_config(chosen, hydra=True).hydra.launcher
         return [f"hydra.launcher.{name}" for name in launcher if name not in LABELS]
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    chosen = []
-    for argument in sys.argv[1:]:
-        group, _, option = argument.partition("=")
-        if group in groups and (CONF / group / f"{option}.yaml").exists():
-            chosen.append(argument)
     section = key.rpartition(".")[0]
-    names = flatten(dict(compose_config(chosen)))
-    known = [name for name in names if name.rpartition(".")[2] not in LABELS]
+    config: Any = OmegaConf.to_container(compose_config(chosen))
+    known = [name for name in flatten(config) if name.rpartition(".")[2] not in LABELS]
     beside = [name for name in known if name.rpartition(".")[0] == section]
-    return (beside or known) + ([] if section else groups)
+    return (beside or known) + ([] if section else [p.name for p in CONF.iterdir() if p.is_dir()])

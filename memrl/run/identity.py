@@ -52,11 +52,8 @@ def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     """Name a run after what distinguishes it.
 
     ``<env>-<length>,<algo>,<seq_model>[,key=value of what is not default],seed=<n>``; over 150
-    characters the middle becomes 8 hex digits of its sha256.
-
-    Args:
-        config: the resolved config.
-        default: the same env, length, algo, seq_model and named budget with nothing else changed.
+    characters the middle becomes 8 hex digits of its sha256. ``default`` is the config of the same
+    env, length, algo, seq_model and named budget with nothing else changed.
     """
     env = config["env"]
     task = env["name"] + (f"-{env['length']}" if "length" in env else "")

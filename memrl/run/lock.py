@@ -49,9 +49,7 @@ def this_process() -> dict[str, Any]:
 def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
     """Tell whether a process is alive, as ``this_process`` described it.
 
-    Args:
-        process: its description.
-        elsewhere: what to answer for another host, whose processes cannot be seen.
+    ``elsewhere`` is the answer for another host, whose processes cannot be seen.
     """
     here = this_process()
     if process["host"] != here["host"]:
@@ -59,10 +57,9 @@ def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
     if process["boot_id"] != here["boot_id"]:
         return False
     try:
-        candidate = psutil.Process(process["pid"])
-        # If it began at another time, the pid was given to another process.
-        same = bool(abs(_started(candidate.pid) - process["started"]) < 1)
-        return same and candidate.status() != psutil.STATUS_ZOMBIE
+        # If it began at another time, the pid now belongs to another process.
+        same = bool(abs(_started(process["pid"]) - process["started"]) < 1)
+        return same and psutil.Process(process["pid"]).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -161,10 +158,7 @@ def _last_sign_of_life(path: Path) -> float:
 
 def _file_system_time(folder: Path) -> float:
     """Return the time by the clock that dates files, which may be that of a file server."""
-    with (
-        naming(folder),
-        tempfile.TemporaryFile(dir=folder, prefix=".time.") as file,
-    ):
+    with naming(folder), tempfile.TemporaryFile(dir=folder, prefix=".time.") as file:
         return os.fstat(file.fileno()).st_mtime
 
 

@@ -16,10 +16,8 @@ PACKAGES = {"TensorBoard": "tensorboard", "WandB": "wandb"}  # an extra of that 
 class TensorBoard:
     """Scalars over ``env_steps``, in ``<run>/tensorboard``.
 
-    Args:
-        folder: the run's folder.
-        next_step: least ``env_steps`` of rows to come; what an interrupted process wrote from
-            there on is hidden.
+    What an interrupted process wrote from ``next_step`` on, the least ``env_steps`` of rows to
+    come, is hidden.
     """
 
     def __init__(self, folder: Path, next_step: int) -> None:
@@ -46,11 +44,8 @@ class WandB:
     would refuse the rows that a continued run repeats.
 
     Args:
-        folder: the run's folder.
         run_id: letters and digits, the same for the same sweep and run.
-        config: the resolved config.
-        project: W&B project.
-        entity: W&B entity; None is the user's default.
+        entity: None is the user's default.
         mode: "offline" keeps everything on disk, for ``wandb sync``.
 
     Raises:

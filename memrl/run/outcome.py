@@ -78,23 +78,16 @@ def exit_status(do: Callable[[], int | None]) -> int:
 def reader_may_leave() -> Iterator[None]:
     """Print for as long as somebody reads: a pipe may be closed early, as ``head`` does.
 
-    An exit status that is on its way is kept.
+    An exit status is passed on.
     """
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-    except SystemExit:
+        with contextlib.suppress(BrokenPipeError):
+            yield
+    finally:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
-            _discard_output()
-        raise
-
-
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log_to_console() -> None:

@@ -26,6 +26,7 @@ class Progress:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.live = sys.stdout.isatty()
+        self.interval_s = LIVE_S if self.live else PLAIN_S
         self.shown = False
         self.loss: float | None = None  # of the last cycle that had an update
         self.begin()
@@ -36,7 +37,7 @@ class Progress:
         self.start = time.perf_counter()
         self.start_steps, self.start_updates = counters.env_steps, counters.updates
         self.start_progress = self.trainer.progress
-        self.next = self.start + (LIVE_S if self.live else PLAIN_S)
+        self.next = self.start + self.interval_s
 
     def __call__(self) -> bool:
         """Write a line if it is time; return True if one was written."""
@@ -44,19 +45,17 @@ class Progress:
             return False
         if self.live:
             width = shutil.get_terminal_size().columns
-            sys.stdout.write("\r\x1b[2K" + self.line()[: width - 1])
-            sys.stdout.flush()
+            print("\r\x1b[2K" + self.line()[: width - 1], end="", flush=True)
             self.shown = True
         else:
             log.info(self.line())
-        self.next = time.perf_counter() + (LIVE_S if self.live else PLAIN_S)
+        self.next = time.perf_counter() + self.interval_s
         return True
 
     def end(self) -> None:
         """End the live line."""
         if self.shown:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            print(flush=True)
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of ``status.json`` that change as training goes on."""

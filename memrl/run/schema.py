@@ -7,7 +7,7 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -15,7 +15,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
 
 Parameters = dict[str, Any]  # name -> annotation
-
 
 TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "seed": int,
@@ -59,44 +58,48 @@ BUILT = {  # parameters that memrl passes: they are not keys of the section
     "seq_model": {"attention_dropout", "context_len", "dropout", "input_dim"},
     "algo": {"horizon", "memory", "new_memory", "train_steps"},
     "budget": {
-        *("agent", "batch_size", "device", "horizon", "make_env", "num_envs"),
-        *("replay", "seed", "update", "updates_per_step"),
+        *("agent", "agent_update", "batch_size", "device", "horizon", "make_env", "num_envs"),
+        *("replay", "seed", "updates_per_step"),
     },
     "logger": {"config", "folder", "next_step", "run_id"},
 }
 
 
-def check_types(config: Mapping[str, Any], groups: Collection[str] | None = None) -> None:
+def check_types(config: Mapping[str, Any]) -> None:
     """Check every key of a config against the annotation of the parameter that reads it.
 
-    Args:
-        config: plain nested values; strings that begin with "${" are not resolved yet, and are
-            skipped.
-        groups: the sections to check besides the keys of none; None checks all, and imports torch.
+    It imports torch.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
     """
-    top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
-    _check_keys("", top, TOP_LEVEL)
-    for missing in sorted(TOP_LEVEL.keys() - top.keys()):
-        raise ConfigError(f"{missing} is missing")
+    check_top_level(config)
     for path, section in config.items():
-        if not isinstance(section, Mapping) or (groups is not None and path not in groups):
-            continue
-        target = PLAIN_SECTIONS.get(path, section.get("_target_"))
-        if target is None:
-            if section.keys() != {"_target_"}:
-                raise ConfigError(f"{path}: no such group, or no _target_ in it")
-            continue
-        try:
-            parameters = parameters_of(target)
-        except LookupError as error:
-            raise ConfigError(f"{path}._target_={target}: {error}") from None
-        if parameters is not None:
-            values = {k: v for k, v in section.items() if k not in LABELS}
-            known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
-            _check_keys(f"{path}.", values, known)
+        if isinstance(section, Mapping):
+            check_group(path, section)
+
+
+def check_top_level(config: Mapping[str, Any]) -> None:
+    """Check the keys that belong to no group as ``check_types`` does."""
+    top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    _check_keys("", top, TOP_LEVEL, complete=True)
+
+
+def check_group(path: str, section: Mapping[str, Any]) -> None:
+    """Check the keys of one section as ``check_types`` does; ``make`` says which are missing."""
+    target = PLAIN_SECTIONS.get(path, section.get("_target_"))
+    if target is None:
+        if section.keys() != {"_target_"}:
+            raise ConfigError(f"{path}: no such group, or no _target_ in it")
+        return
+    try:
+        parameters = parameters_of(target)
+    except LookupError as error:
+        raise ConfigError(f"{path}._target_={target}: {error}") from None
+    if parameters is not None:
+        values = {k: v for k, v in section.items() if k not in LABELS}
+        known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
+        _check_keys(f"{path}.", values, known)
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -107,26 +110,26 @@ def check_ranges(config: Mapping[str, Any]) -> None:
 
 
 def check_section(prefix: str, values: Mapping[str, Any], cls: type) -> None:
-    """Check values against the parameters of a class, all of which must be given.
+    """Check values against the parameters of a class, which has no defaults.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
     """
     known = parameters_of(f"{cls.__module__}.{cls.__name__}") or {}
-    _check_keys(prefix, values, known)
-    for missing in sorted(known.keys() - values.keys()):
-        raise ConfigError(f"{prefix}{missing} is missing")
+    _check_keys(prefix, values, known, complete=True)
 
 
-def _check_keys(prefix: str, values: Mapping[str, Any], known: Parameters) -> None:
+def _check_keys(
+    prefix: str, values: Mapping[str, Any], known: Parameters, complete: bool = False
+) -> None:
     for key, value in values.items():
         if key not in known:
             hint = suggest(prefix + key, [prefix + name for name in known])
             raise ConfigError(f"{prefix}{key}={show(value)}: no such key; {hint}")
-        if isinstance(value, str) and value.startswith("${"):
-            continue
         if allowed := _refusal(value, known[key]):
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
+    for missing in sorted(known.keys() - values.keys()) if complete else ():
+        raise ConfigError(f"{prefix}{missing} is missing")
 
 
 # --- signatures ----------------------------------------------------------------------------------
@@ -157,55 +160,43 @@ def parameters_of(target: str) -> Parameters | None:
         return None
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return {parameter.name: _hint(parameter, code) for parameter in parameters}
+    return {parameter.name: _evaluated(parameter.annotation, code) for parameter in parameters}
 
 
-def _hint(parameter: inspect.Parameter, code: ModuleType) -> Any:
-    """Return a parameter's annotation; Any if it has none, or one that only type checkers read."""
-    if parameter.annotation is parameter.empty:
-        return Any
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
+def _evaluated(annotation: Any, code: ModuleType) -> Any:
+    """Return an annotation that may be text; Any if only type checkers can read it."""
+    if not isinstance(annotation, str):
+        return annotation
     try:
-        return eval(parameter.annotation, vars(code))
+        return eval(annotation, vars(code))
     except Exception:
         return Any
 
 
 def _refusal(value: Any, hint: Any) -> str | None:
     """Return what is allowed if the value does not fit the annotation, else None."""
-    texts = []
-    for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]:
-        fits, text = _fits(value, option)
-        if fits:
-            return None
-        texts.append(text)
-    return " or ".join(texts)
-
-
-def _fits(value: Any, hint: Any) -> tuple[bool, str]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     origin, arguments = get_origin(hint) or hint, get_args(hint)
-    if hint in (None, NoneType):
-        return value is None, "null"
-    if hint is bool:
-        return isinstance(value, bool), "true or false"
-    if hint is int:
-        return number and isinstance(value, int), "an integer"
-    if hint is float:
-        return number and math.isfinite(value), f"a finite number{_decimal(value)}"
-    if hint is str:
-        return isinstance(value, str), "text"
+    if origin in (Union, UnionType):
+        refusals = [_refusal(value, option) for option in arguments]
+        return None if None in refusals else " or ".join(map(str, refusals))
     if origin is Literal:
-        return value in arguments, "one of " + ", ".join(map(show, arguments))
-    if origin in (Sequence, list):
-        if not isinstance(value, list):
-            return False, "a list"
+        return None if value in arguments else "one of " + ", ".join(map(show, arguments))
+    if origin in (Sequence, list) and isinstance(value, list):
         wrong = [r for r in (_refusal(v, *arguments) for v in value) if r] if arguments else []
-        return not wrong, f"a list, each {wrong[0]}" if wrong else ""
-    if origin in (Mapping, dict):
-        return isinstance(value, Mapping), "a mapping, {key: value}"
-    return True, ""  # any other annotation: the constructor will tell
+        return f"a list, each {wrong[0]}" if wrong else None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits, text = {
+        NoneType: (value is None, "null"),
+        bool: (isinstance(value, bool), "true or false"),
+        int: (number and isinstance(value, int), "an integer"),
+        float: (number and math.isfinite(value), f"a finite number{_decimal(value)}"),
+        str: (isinstance(value, str), "text"),
+        list: (False, "a list"),
+        Sequence: (False, "a list"),
+        dict: (isinstance(value, Mapping), "a mapping, {key: value}"),
+        Mapping: (isinstance(value, Mapping), "a mapping, {key: value}"),
+    }.get(origin, (True, ""))  # of any other annotation the constructor will tell
+    return None if fits else text
 
 
 def _decimal(value: Any) -> str:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from memrl.run.lock import locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
 from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import Status, heartbeat, state_of
+from memrl.run.status import Status, heartbeat, read_status
 from memrl.run.tables import CsvTables, read_table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
-LoggerOpener = Callable[[int], Logger | None]  # given the least env steps of rows to come
+LoggerOpener = Callable[[int], Logger | None]  # takes the least env steps of rows to come
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -40,7 +41,7 @@ def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
         ConfigError: it holds another run.
     """
     refuse_other_config(folder, config)
-    done = state_of(folder) == "done"
+    done = read_status(folder).get("state") == "done"
     if done and any((folder / name).exists() for name in ("lock", *checkpoint.UNFINISHED)):
         with contextlib.suppress(Busy), locked(folder):  # busy: its process is about to do this
             checkpoint.remove(folder)
@@ -80,7 +81,7 @@ def train_in_folder(
     with locked(folder), log_file(folder / "run.log"):
         try:
             refuse_other_config(folder, config)
-            if state_of(folder) == "done":  # by another process, in the meantime
+            if read_status(folder).get("state") == "done":  # by another process, in the meantime
                 log.info(f"already done: {folder}")
                 return
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
@@ -88,8 +89,8 @@ def train_in_folder(
             status = Status(folder, versions)
             status.write()
             with heartbeat(status.write), Signals() as signals:
-                minutes = config["checkpoint_minutes"]
-                Session(folder, trainer, status, signals, minutes).train(open_logger)
+                interval_s = config["checkpoint_minutes"] * 60
+                Session(folder, trainer, status, signals, interval_s).train(open_logger)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException:
@@ -119,24 +120,19 @@ def log_file(path: Path) -> Iterator[None]:
             handler.close()
 
 
+@dataclass
 class Session:
     """One process's training of a run: what happens around the trainer and at its boundaries."""
 
-    def __init__(
-        self,
-        folder: Path,
-        trainer: Trainer,
-        status: Status,
-        signals: Signals,
-        checkpoint_minutes: float,
-    ) -> None:
-        self.folder = folder
-        self.trainer = trainer
-        self.status = status
-        self.signals = signals
-        self.interval_s = checkpoint_minutes * 60
-        self.progress = Progress(trainer)
-        self.extra: Logger | None = None  # besides the csv files
+    folder: Path
+    trainer: Trainer
+    status: Status
+    signals: Signals
+    interval_s: float  # between checkpoints
+    extra: Logger | None = None  # besides the csv files
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.trainer)
         self.next_save = time.monotonic() + self.interval_s
 
     def restore(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+HANDLED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP}
 NOTICE = b"\nstopping at the next update, to save first; Ctrl-C again ends at once, unsaved\n"
 DELAY_S, EARLY_S = 120.0, 90.0  # `--signal=USR2@120`, and how much earlier it may arrive
 CONTINUE_ME = 75  # exit status after SIGUSR2, if it had no other handler
@@ -50,7 +50,9 @@ class Signals:
         self.caught: int | None = None
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.previous = {s: signal.signal(s, self._record) for s in HANDLED if not _nohup(s)}
+            nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            handled = HANDLED - {signal.SIGHUP} if nohup else HANDLED
+            self.previous = {signum: signal.signal(signum, self._record) for signum in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,7 +87,3 @@ def _reason(signum: int) -> str:
     if time.time() >= float(near):
         return " (time limit)"
     return " (preempted)" if signum == signal.SIGUSR2 else ""
-
-
-def _nohup(signum: int) -> bool:
-    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN

@@ -102,9 +102,8 @@ class Status:
 
     def write(self, **fields: Any) -> None:
         """Change fields and write them now."""
-        self.update(**fields)
+        self.update(**fields, updated=time.time())
         with self._lock:
-            self.fields.updated = time.time()
             _write(self.path, vars(self.fields))
 
 
@@ -121,7 +120,7 @@ def _write(path: Path, fields: Mapping[str, Any]) -> None:
 
 def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
     """Mark a run as failed; not if it is done, or another process works on it."""
-    if state_of(folder) == "done":
+    if read_status(folder).get("state") == "done":
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,11 +141,6 @@ def execute(train: Callable[[], object], folder: Path) -> int:
     if code != BUSY:
         note_failure(folder, cause)
     return code
-
-
-def state_of(folder: Path) -> str | None:
-    """Return the ``state`` of a run's folder, or None if it has none."""
-    return read_status(folder).get("state")
 
 
 def get_number(status: Mapping[str, Any], key: str) -> float | None:

@@ -27,7 +27,6 @@ class CsvTables:
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         self.paths = {table: folder / f"{table}.csv" for table in TABLES}
         self.sizes = {table: sizes.get(table, 0) for table in TABLES}
-        self.headers: dict[str, str] = {}
         for table, path in self.paths.items():
             size, have = self.sizes[table], path.stat().st_size if path.exists() else 0
             if have < size:
@@ -35,25 +34,19 @@ class CsvTables:
                     f"{path} has {have} bytes, the checkpoint counts {size}; {START_OVER}"
                 )
         for table, path in self.paths.items():
-            with naming(path), open(path, "a+b") as file:
+            with naming(path), open(path, "ab") as file:
                 file.truncate(self.sizes[table])
-                file.seek(0)
-                self.headers[table] = file.readline().decode()
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
         """Append one row, the header first if the file is empty."""
         path, header = self.paths[table], ",".join(row) + "\n"
-        if self.headers[table] not in ("", header):  # of another version of the program
-            raise CannotContinue(f"{path} has other columns than {header.strip()}")
-        text = "" if self.headers[table] else header
-        data = (
-            text
-            + ",".join(repr(v if isinstance(v, int) else float(v)) for v in row.values())
-            + "\n"
-        ).encode()
-        with naming(path), open(path, "ab") as file:
+        cells = (repr(v if isinstance(v, int) else float(v)) for v in row.values())
+        with naming(path), open(path, "a+b") as file:
+            file.seek(0)
+            if self.sizes[table] and file.readline().decode() != header:  # of another version
+                raise CannotContinue(f"{path} has other columns than {header.strip()}")
+            data = f"{'' if self.sizes[table] else header}{','.join(cells)}\n".encode()
             file.write(data)
-        self.headers[table] = header
         self.sizes[table] += len(data)
 
     def sync(self) -> None:
@@ -88,8 +81,8 @@ def read_table(path: Path) -> Table:
         OSError: there is no such file.
         TornTable: the message says what is wrong where; it holds the rows before.
     """
-    lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
-    lines = [line.rstrip("\r") for line in lines]
+    text = path.read_bytes().decode(errors="replace")
+    lines = [line.rstrip("\r") for line in text.split("\n")[:-1]]
     names = lines[0].split(",") if lines else []
     rows: list[list[float]] = []
     problem = None

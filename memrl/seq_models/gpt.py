@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memrl.checks import require, require_at_least
 from memrl.interfaces import State
 from memrl.networks import Dropout
 
@@ -34,7 +35,6 @@ class Gelu(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map any tensor to one of the same shape and dtype."""
         return F.gelu(x, approximate="none" if x.dtype == torch.bfloat16 else "tanh")
 
 
@@ -125,25 +125,20 @@ class GPT(nn.Module):
         attention_dropout: float,
     ) -> None:
         super().__init__()
-        if n_layer < 1:
-            raise ValueError(f"n_layer must be at least 1, got {n_layer}")
+        require_at_least(1, n_layer=n_layer, context_len=context_len)
         if n_head < 1 or input_dim % n_head:
             raise ValueError(f"n_head must divide the width {input_dim}, got {n_head}")
-        if context_len < 1:
-            raise ValueError(f"context_len must be at least 1, got {context_len}")
-        for name, p in (("dropout", dropout), ("attention_dropout", attention_dropout)):
-            if not 0 <= p < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {p}")
+        require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
+        require(0 <= attention_dropout < 1, "attention_dropout", "in [0, 1)", attention_dropout)
+        require(position in ("sine", "learned"), "position", "one of sine, learned", position)
         self.output_dim = input_dim
         self.n_head = n_head
         self.window = context_len + 1
         rows = context_len + 3  # as the published program; two rows are never read
         if position == "learned":
             self.position = nn.Parameter(torch.randn(rows, input_dim))
-        elif position == "sine":
-            self.register_buffer("position", sine_table(rows, input_dim), persistent=False)
         else:
-            raise ValueError(f"position must be one of sine, learned, got {position}")
+            self.register_buffer("position", sine_table(rows, input_dim), persistent=False)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(input_dim, n_head, dropout, attention_dropout) for _ in range(n_layer)

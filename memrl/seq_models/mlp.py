@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from memrl.checks import require_at_least
 from memrl.interfaces import State
 
 
 class MLP(nn.Module):
     """Linear layers with ReLU, step by step: the Markov baseline.
 
-    Args:
-        input_dim: width of the inputs.
-        hidden_dim: width of every layer and of the output, at least 1.
-        n_layer: number of layers, at least 1.
+    ``hidden_dim`` is the width of every layer and of the output.
     """
 
     def __init__(self, input_dim: int, hidden_dim: int, n_layer: int) -> None:
         super().__init__()
-        for name, value in (("hidden_dim", hidden_dim), ("n_layer", n_layer)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        require_at_least(1, hidden_dim=hidden_dim, n_layer=n_layer)
         self.output_dim = hidden_dim
         layers: list[nn.Module] = []
         for width in [input_dim] + [hidden_dim] * (n_layer - 1):

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from memrl.checks import require, require_at_least
 from memrl.interfaces import State
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -19,21 +20,15 @@ class Recurrent(nn.Module):
     gate's too (Ni et al. 2023).
 
     Args:
-        input_dim: width of the inputs.
-        cell: kind of recurrence.
-        hidden_dim: width of every layer and of the output, at least 1.
-        n_layer: number of layers, at least 1.
+        hidden_dim: width of every layer and of the output.
     """
 
     def __init__(
         self, input_dim: int, cell: Literal["rnn", "gru", "lstm"], hidden_dim: int, n_layer: int
     ) -> None:
         super().__init__()
-        for name, value in (("hidden_dim", hidden_dim), ("n_layer", n_layer)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell}")
+        require_at_least(1, hidden_dim=hidden_dim, n_layer=n_layer)
+        require(cell in CELLS, "cell", f"one of {', '.join(CELLS)}", cell)
         self.output_dim = hidden_dim
         self.layers = CELLS[cell](input_dim, hidden_dim, n_layer)
         for name, parameter in self.layers.named_parameters():

@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import build_agent, check_replay, folder_of, resolve
+from memrl.experiment import build_agent, folder_of, replay_capacity, resolve
 from memrl.run.config import explain
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
@@ -135,7 +135,7 @@ def _check_agent(config: Config, checked: dict[str, ConfigError | None]) -> None
     if key not in checked:
         try:
             _, spec, _ = build_agent(config | {"device": "cpu"})
-            check_replay(config, spec)
+            replay_capacity(config, spec)
             checked[key] = None
         except ConfigError as error:
             checked[key] = error

@@ -1,0 +1,15 @@
+"""Checks of constructors' arguments; each error begins with the argument's name."""
+
+from __future__ import annotations
+
+
+def require(ok: bool, name: str, allowed: str, value: object) -> None:
+    """Raise ValueError unless ``ok``: the argument must be what is ``allowed``."""
+    if not ok:
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def require_at_least(least: int, **arguments: float) -> None:
+    """Raise ValueError if one of the arguments is below ``least``."""
+    for name, value in arguments.items():
+        require(value >= least, name, f"at least {least}", value)
