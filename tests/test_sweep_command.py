@@ -222,7 +222,7 @@ def test_a_submission_of_another_version_is_named_and_is_not_issued_again(
     path.write_text(json.dumps(content))
     process = command("status", MIXED)
     assert process.wait() == 0
-    assert path.parent.name in process.out and "no created" in process.out
+    assert path.parent.name in process.out and "created is missing" in process.out
     process = command("retry", MIXED)
     assert process.wait() in (1, 2)
     assert process.out == ""

@@ -89,7 +89,6 @@ class TMazeVec(Lockstep):
             oracle_length: Cells from the oracle to the start.
             episode_length: The horizon; None for ``length + 2 * oracle_length + 1``, just enough.
             penalty: What a penalised step is paid, at most 0; None for ``-1 / length``.
-            penalty_rule: Which steps are penalised.
             distract_reward: Reward of standing at the oracle; must be 0 with the rule "not_right".
             ambiguous_position: Hide where in the corridor the agent is.
             expose_goal: Keep showing the goal once seen; only without ``ambiguous_position``.
