@@ -103,13 +103,12 @@ class TMazeVec(Lockstep):
             penalty = -1 / length
         check_finite(goal_reward=goal_reward, penalty=penalty, distract_reward=distract_reward)
         require(penalty <= 0, "penalty", "at most 0", penalty)
-        known = penalty_rule in ("late", "not_right")
-        require(known, "penalty_rule", "'late' or 'not_right'", repr(penalty_rule))
+        ok = penalty_rule in ("late", "not_right")
+        require(ok, "penalty_rule", "'late' or 'not_right'", repr(penalty_rule))
         ok = penalty_rule == "late" or distract_reward == 0
         require(ok, "distract_reward", "0 with penalty_rule 'not_right'", distract_reward)
         ok = not (expose_goal and ambiguous_position)
         require(ok, "expose_goal", "False with ambiguous_position", expose_goal)
-
         self.length = length
         self.oracle_length = oracle_length
         self.goal_reward = goal_reward
