@@ -273,7 +273,7 @@ def run(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError: nothing was created.
-        Busy: another process works on this run.
+        Busy: another process is working on this run.
         Stopped: by a signal; everything is saved.
     """
     with contextlib.suppress(ConfigError, CannotContinue, KeyError, TypeError, OSError):

@@ -239,7 +239,7 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
     [
         (["nowhere"], 1, "error: No such file or directory: nowhere"),
         (["empty"], 2, "error: empty: no run"),
-        (["foreign"], 2, "error: foreign: no run (notes: holds no run)"),
+        (["foreign"], 2, "error: foreign: no run (notes: not a run)"),
         (
             ["outputs", "--metric", "eval/regret"],
             2,
@@ -249,8 +249,8 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
         (["outputs", "--width", "0"], 2, "argument --width: must be 1 to 50, got 0"),
         (["outputs", "--dpi", "1e9"], 2, "argument --dpi: invalid int value: '1e9'"),
         (["outputs", "--font-size", "nan"], 2, "argument --font-size: must be 2 to 50, got nan"),
-        (["outputs", "--format", "png,jpg"], 2, "must be some of png,pdf,svg, got png,jpg"),
-        (["outputs", "--figures", ""], 2, "must be some of lengths,curves,profiles, got "),
+        (["outputs", "--format", "png,jpg"], 2, "must be one or more of png,pdf,svg, got png,jpg"),
+        (["outputs", "--figures", ""], 2, "must be one or more of lengths,curves,profiles, got "),
         (["outputs", "--protocol", "best"], 2, "invalid choice: 'best'"),
         ([], 2, "the following arguments are required: folder"),
     ],

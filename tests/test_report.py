@@ -113,7 +113,7 @@ def test_it_has_every_run_with_its_state_and_its_cause(sweep: Path, text: str) -
     assert failed[head.index("cause")] == CAUSE
     assert f"1 failed: {CAUSE}" in read.text
     assert "seed=8/run.log" in read.text
-    assert "1 foreign: holds no run" in read.text
+    assert "1 foreign: not a run" in read.text
     assert "1 folder holds no run whose config is known." in read.text
     assert "13 of 14 runs counted (1 failed)." in read.text
 

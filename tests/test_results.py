@@ -135,7 +135,7 @@ def test_every_folder_is_listed_with_its_state(mixed: Path) -> None:
     assert said["6"] == ("done", "")
     assert said["7"] == ("unreadable", "no status.json that can be read")
     assert said["8"][0] == "missing" or said["8"][0] == "queued"
-    assert said["notes"] == ("foreign", "holds no run")
+    assert said["notes"] == ("foreign", "not a run")
     assert len(said) == 10
 
 
@@ -457,7 +457,7 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
         main(["export", str(folder), "--output", str(path)])
     assert ended.value.code == 2
     install = "pip install -c constraints.txt -e '.[export]'"
-    assert capsys.readouterr().err == f"error: a table of all runs needs {package}; {install}\n"
+    assert capsys.readouterr().err == f"error: {package} is not installed; {install}\n"
     assert not path.exists()
 
 

@@ -182,7 +182,7 @@ def test_what_is_no_sweeps_folder_is_refused(
     process = command(what, folder, *(["0"] if what == "logs" else []))
     assert process.wait() == 2
     assert process.out == ""
-    assert process.err == f"error: {folder}: no sweep's folder, outputs/<sweep>\n"
+    assert process.err == f"error: {folder}: not a sweep's folder, outputs/<sweep>\n"
     assert not (mixed / "outputs" / "none").exists()
 
 

@@ -232,7 +232,7 @@ def test_each_kind_of_error_is_one_line_with_the_runs_it_concerns(master: DictCo
     """Type, range, table, and what only building an agent shows."""
     arguments = ["env.length=10,7", "seq_model=gpt", "seq_model.n_layer=1,3,x", "seed=0,1"]
     assert refusal(master, *arguments) == [
-        "10 of 12 runs are refused, and nothing was started:",
+        "10 of 12 runs were refused; nothing was started:",
         "seq_model.n_head must divide the width 128, got 3"
         " (env.length=10 seq_model=gpt seq_model.n_layer=3 seed=0 and 1 more)",
         "seq_model.n_layer=x: must be an integer"
@@ -245,7 +245,7 @@ def test_each_kind_of_error_is_one_line_with_the_runs_it_concerns(master: DictCo
 
 def test_many_kinds_of_errors_are_counted(master: DictConfig) -> None:
     lines = refusal(master, "seed=-1,-2,-3,-4,-5,-6,-7,0")
-    assert lines[0] == "7 of 8 runs are refused, and nothing was started:"
+    assert lines[0] == "7 of 8 runs were refused; nothing was started:"
     assert lines[1] == "seed must be at least 0 and below 2**32, got -1 (seed=-1)"
     assert lines[-1] == "and 2 other errors"
     assert len(lines) == 7

@@ -196,7 +196,7 @@ def test_a_bad_value_in_one_run_of_many_is_named_on_the_command_line(
     process = launch("-m", "budget=smoke", "env.length=5,-3", "seed=range(3)")
     assert process.wait() == 2
     assert process.err == (
-        "error: 3 of 6 runs are refused, and nothing was started:\n"
+        "error: 3 of 6 runs were refused; nothing was started:\n"
         "  env.length must be at least 1, got -3 (budget=smoke env.length=-3 seed=0 and 2 more)\n"
     )
     assert process.out == ""

@@ -58,7 +58,7 @@ TABLE = [  # with what the cause has to contain
     (on_slurm(), State.LOST, "never started"),
     (on_slurm(cancelled=True), State.CANCELLED, "before it started"),
     (here(submitting=True), State.QUEUED, ""),
-    (here(), State.STOPPED, "before it began"),
+    (here(), State.STOPPED, "not started"),
     (here(cancelled=True), State.CANCELLED, "before it started"),
     # at work
     (Facts(status("running"), alive=True), State.RUNNING, ""),

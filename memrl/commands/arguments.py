@@ -60,7 +60,9 @@ def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(text.split(",")))
         if not set(names) <= set(known):
-            raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {text}")
+            raise argparse.ArgumentTypeError(
+                f"must be one or more of {','.join(known)}, got {text}"
+            )
         return names
 
     return parse

@@ -35,7 +35,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     """Print how a command's runs ended, and write the table and figure of the whole sweep.
 
     Returns:
-        The exit status: 1 if a run ended but is not done, 3 if another process works on a run.
+        The exit status: 1 if a run ended but is not done, 3 if another process is working on a run.
     """
     names = {run.name for run in requested}
     ours = replace(sweep, runs=[run for run in sweep.runs if run.name in names])

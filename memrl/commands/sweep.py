@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         added.set_defaults(do=do)
         return added
 
-    status = command("status", show, "show what every run is doing")
+    status = command("status", show, "show what each run is doing")
     status.add_argument("--watch", action="store_true", help="refresh every few seconds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
     command("retry", retry, "start failed and missing runs")
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """
     folder = Path(args.folder).absolute()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
-        raise ConfigError(f"{args.folder}: no sweep's folder, {OUTPUTS}/<sweep>")
+        raise ConfigError(f"{args.folder}: not a sweep's folder, {OUTPUTS}/<sweep>")
     os.chdir(folder.parents[1])
     return int(args.do(OUTPUTS / folder.name, args))
 

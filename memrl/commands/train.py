@@ -116,7 +116,9 @@ def _one_run(cfg: DictConfig) -> None:
     launcher = hydra_config.runtime.choices["hydra/launcher"]
     # Hydra would silently run it in this process, perhaps on the login node.
     if hydra_config.mode == RunMode.RUN and launcher != "basic":
-        raise ConfigError(f"hydra/launcher={launcher} starts sweeps, of one run too; add -m")
+        raise ConfigError(
+            f"hydra/launcher={launcher} is for sweeps: add -m (a sweep may have one run)"
+        )
     from memrl import experiment  # --help and --cfg answer without it
 
     experiment.run(cfg)

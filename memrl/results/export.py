@@ -76,4 +76,4 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         install = "pip install -c constraints.txt -e '.[export]'"
-        raise ConfigError(f"a table of all runs needs {name}; {install}") from None
+        raise ConfigError(f"{name} is not installed; {install}") from None

@@ -163,8 +163,8 @@ def _draw_curves(cells: Sequence[Cell], options: FigureOptions, form: str) -> by
     if not panels:
         return None
     caption = (
-        f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}, as far as all runs go. "
-        f"Thin lines: single runs, dotted if not counted. {how_many(cells)}"
+        f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}, up to the end of the "
+        f"shortest run. Thin lines: single runs, dotted if not counted. {how_many(cells)}"
     )
     drawn = [cell for panel in panels for cell in panel.cells]
     points = sum(len(m.run.eval[c.metric]) for c in drawn for m in (*c.counted, *c.uncounted))

@@ -89,7 +89,7 @@ def _read_config(folder: Path) -> Config:
     try:
         config = read_config(folder)
     except FileNotFoundError:
-        raise ConfigError(f"{folder}: no run there (it has no config.yaml)") from None
+        raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {in_one_line(error)}") from error
     if not all(isinstance(config.get(section), dict) for section in sections):
@@ -109,7 +109,8 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
 
     env = make_env(config, episodes, render_mode="rgb_array")
     if getattr(env, "render_mode", None) != "rgb_array":
-        raise ConfigError(f"env={config['env']['name']}: it has no render_mode rgb_array to watch")
+        task = f"env={config['env']['name']}"
+        raise ConfigError(f"{task} cannot be watched: it does not support render_mode=rgb_array")
     camera = Camera(env)
     camera.reset(seed=seed)
     device = next(agent.memory.parameters()).device
@@ -214,18 +215,18 @@ def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> byt
     """Return a PNG with a row for each film: these steps of it, or six evenly spaced ones.
 
     Raises:
-        ConfigError: no film has one of these steps.
+        ConfigError: no film has all of these steps.
     """
+    longest = max(len(film.reward) for film in films)
+    if steps and max(steps) > longest:
+        shown = ",".join(map(str, steps))
+        raise ConfigError(f"--steps must be at most {longest}, got {shown}")
     cells = {}
     for i, film in enumerate(films):
         n = len(film.reward)
         chosen = np.linspace(0, n, min(6, n + 1)).round().astype(int) if steps is None else steps
         for j, t in enumerate(t for t in chosen if t <= n):
             cells[i, j] = frame(film, int(t), f"{title}, episode {i + 1}")
-    if not cells:
-        longest = max(len(film.reward) for film in films)
-        shown = ",".join(map(str, steps or ()))
-        raise ConfigError(f"--steps must be at most {longest}, got {shown}")
     width, height = cells[min(cells)].size
     columns, rows = max(j for _, j in cells) + 1, len(films)
     image = Image.new("RGB", (width * columns, height * rows), "white")

@@ -138,7 +138,7 @@ def _walk(folder: Path, seen: set[Path]) -> list[Run]:
         if child.name not in known and child.resolve() not in seen:  # a link may lead back
             below = _walk(child, seen)
             if all(run.state == FOREIGN for run in below):
-                below = [Run({}, child, state=FOREIGN, cause="holds no run")]
+                below = [Run({}, child, state=FOREIGN, cause="not a run")]
             runs += below
     return runs
 

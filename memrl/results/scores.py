@@ -51,7 +51,7 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return ``curve``; if an evaluation ended the run, that one is not averaged.
+    """Return ``curve``; if an evaluation stopped the run early, that one is not averaged.
 
     The nine evaluations before it are of policies that had not solved the task.
     """
@@ -126,9 +126,9 @@ PROTOCOLS = {
         _not_done,
         stats.iqm,
         "IQM",
-        f"mean of a run's last {LAST} evaluations, or the evaluation that ended it",
+        f"mean of a run's last {LAST} evaluations, or the evaluation that stopped it early",
         curve_to_its_stop,
-        f"Trailing averages of {LAST} evaluations; one that ended its run is not averaged.",
+        f"Trailing averages of {LAST} evaluations; one that stopped its run is shown as it is.",
         False,
     ),
     "paper": Protocol(

@@ -33,8 +33,8 @@ class Estimate(NamedTuple):
         if not self.n:
             return "-"
         if np.isnan(self.low):
-            return f"{self.value:.2f}"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+            return f"{self.value:z.2f}"
+        return f"{self.value:z.2f} [{self.low:z.2f}, {self.high:z.2f}]"
 
 
 def iqm(*strata: Scores, axis: int = -1) -> Any:

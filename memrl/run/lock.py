@@ -143,8 +143,8 @@ def _living_owner(path: Path, content: bytes, now: float) -> str | None:
         job = f", job {owner['job_id']}" if owner["job_id"] else ""
     except (ValueError, KeyError, TypeError):  # torn, or about to be written
         return "another process is about to work on this run" if recent else None
-    who = f"another process works on this run (host {owner['host']}, process {owner['pid']}{job})"
-    return who if alive else None
+    who = f"host {owner['host']}, process {owner['pid']}{job}"
+    return f"another process is working on this run ({who})" if alive else None
 
 
 def _last_sign_of_life(path: Path) -> float:

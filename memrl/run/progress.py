@@ -10,6 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from memrl.trainer import Trainer
 
 LIVE_S, PLAIN_S = 0.2, 10.0  # between lines on a terminal, and elsewhere
@@ -28,7 +30,7 @@ class Progress:
         self.live = sys.stdout.isatty()
         self.interval_s = LIVE_S if self.live else PLAIN_S
         self.shown = False
-        self.loss: float | None = None  # of the last cycle that had an update
+        self.loss: tuple[Tensor, int] | None = None  # of the last updates: their sum and number
         self.begin()
 
     def begin(self) -> None:
@@ -41,6 +43,9 @@ class Progress:
 
     def __call__(self) -> bool:
         """Write a line if it is time; return True if one was written."""
+        c = self.trainer.counters
+        if "loss" in c.cycle_metrics:  # the last cycle may have ended when a line is due
+            self.loss = c.cycle_metrics["loss"], c.cycle_updates
         if time.perf_counter() < self.next:
             return False
         if self.live:
@@ -76,14 +81,13 @@ class Progress:
         """Return episode, speed, loss, last return and remaining time."""
         c, fields = self.trainer.counters, self.fields()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        if "loss" in c.cycle_metrics:
-            self.loss = c.cycle_metrics["loss"].item() / c.cycle_updates
+        loss = "-" if self.loss is None else f"{self.loss[0].item() / self.loss[1]:.2g}"
         success = "" if math.isnan(c.last_success) else f"success {c.last_success:.2f} | "
         return (
             f"{fields['progress']:4.0%} | episode {c.episodes:,} | "
             f"{fields['env_steps_per_s']:,.0f} env steps/s | "
             f"{(c.updates - self.start_updates) / seconds:,.1f} updates/s | "
-            f"loss {'-' if self.loss is None else format(self.loss, '.2g')} | "
+            f"loss {loss} | "
             f"return {'-' if c.last_return is None else format(c.last_return, '.2f')} | {success}"
             f"ETA {'-' if fields['eta_s'] is None else clock(fields['eta_s'])}"
         )

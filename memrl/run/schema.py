@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
     "sweep": (
         lambda v: Path(v).name == v and v and v[0] != "." and len(v) <= 150,
-        "the name of one folder, not a hidden one",
+        "a folder's name of at most 150 characters, without slash or leading dot",
     ),
 }
 

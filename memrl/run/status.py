@@ -119,7 +119,7 @@ def _write(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
-    """Mark a run as failed; not if it is done, or another process works on it."""
+    """Mark a run as failed; not if it is done, or another process is working on it."""
     if read_status(folder).get("state") == "done":
         return
     with contextlib.suppress(Busy, OSError):

@@ -119,7 +119,7 @@ def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
     count = sum(map(len, refused.values()))
     if len(refused) == 1 and count == total:
         return list(refused)
-    lines = [f"{count} of {total} runs are refused, and nothing was started:"]
+    lines = [f"{count} of {total} runs were refused; nothing was started:"]
     for text, overrides in list(refused.items())[:MAX_ERRORS]:
         more = f" and {len(overrides) - 1} more" if len(overrides) > 1 else ""
         lines.append(f"{text} ({overrides[0]}{more})")

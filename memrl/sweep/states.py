@@ -28,7 +28,7 @@ class State(StrEnum):
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
-    LOST = "lost"  # died without notice, or was never started
+    LOST = "lost"  # died unexpectedly, or was never started
 
 
 ONGOING = (State.QUEUED, State.RUNNING)
@@ -83,12 +83,12 @@ def judge(facts: Facts) -> tuple[State, str]:
         if state is None and facts.slurm:
             return State.LOST, "never started"
         if state is None:
-            return State.STOPPED, "its sweep ended before it began"
+            return State.STOPPED, "not started: its sweep ended first"
     if state is None:
         return State.MISSING, ""
     if state == "running":
         host = facts.status.get("host")
-        return State.LOST, f"died without notice on {host}: node failure, or kill -9"
+        return State.LOST, f"died unexpectedly on {host}: node failure, or kill -9"
     return _ended(str(state), cause, in_job=bool(facts.status.get("job_id")))
 
 
