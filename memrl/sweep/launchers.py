@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memrl.checks import require
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
@@ -31,7 +33,7 @@ class Local(Launcher):
     snapshot: bool  # run a copy of the code, taken when the sweep is started
 
     def __post_init__(self) -> None:
-        _check("n_jobs", self.n_jobs >= 1, "at least 1", self.n_jobs)
+        require(self.n_jobs >= 1, "n_jobs", "at least 1", self.n_jobs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +61,15 @@ class Slurm(Launcher):
     def __post_init__(self) -> None:
         for key in ("timeout_min", "runs_per_job", "array_parallelism", "signal_delay_s"):
             value = getattr(self, key)
-            _check(key, value >= 1, "at least 1", value)
+            require(value >= 1, key, "at least 1", value)
         for key in ("cpus_per_task", "mem_gb"):
             value = getattr(self, key)
-            _check(key, value is None or value > 0, "null or above 0", value)
-        _check("max_num_timeout", self.max_num_timeout >= 0, "at least 0", self.max_num_timeout)
+            require(value is None or value > 0, key, "null or above 0", value)
+        require(self.max_num_timeout >= 0, "max_num_timeout", "at least 0", self.max_num_timeout)
         # SLURM may send the signal up to a minute early: a sound limit is far above.
         limit_s = self.timeout_min * 60
         room = f"below timeout_min in seconds, {limit_s}"
-        _check("signal_delay_s", self.signal_delay_s < limit_s, room, self.signal_delay_s)
+        require(self.signal_delay_s < limit_s, "signal_delay_s", room, self.signal_delay_s)
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {cls.name: cls for cls in (Basic, Local, Slurm)}
-
-
-def _check(key: str, allowed: bool, text: str, value: Any) -> None:
-    if not allowed:
-        raise ValueError(f"{key} must be {text}, got {value}")
