@@ -78,7 +78,8 @@ class MLPEncoder(Encoder):
 class CNNEncoder(Encoder):
     """Convolutions of 2 x 2 with ReLU over an image, then one linear layer without.
 
-    ``channels`` are the outputs of each convolution, which takes one row and one column off.
+    Observations are (C, height, width). ``channels`` are the outputs of each convolution, which
+    takes one row and one column off.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class CNNEncoder(Encoder):
         reward_dim: int,
     ) -> None:
         super().__init__(spec, action_width, obs_dim, action_dim, reward_dim)
-        ok, shape = len(self.obs_shape) == 3, f"shape {self.obs_shape}"
-        require(ok, "observations", "images (C, H, W)", shape)
+        if len(self.obs_shape) != 3:
+            raise ValueError(f"observations must be images (C, H, W), got shape {self.obs_shape}")
         width, *sides = self.obs_shape
         ok = all(count >= 1 for count in channels) and len(channels) < min(sides)
         allowed = f"fewer than {min(sides)} numbers, each at least 1"

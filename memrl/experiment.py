@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
 from memrl.run import identity, schema, session
 from memrl.run.config import compose_config, leaves
-from memrl.run.identity import OUTPUTS, Config
+from memrl.run.identity import NAMED_GROUPS, OUTPUTS, Config
 from memrl.run.logger import PACKAGES
 from memrl.run.outcome import CannotContinue, ConfigError, show
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
-# Their names are in the names of runs.
-NAMED_GROUPS = [key.removesuffix(".name") for key in identity.NAMED if key.endswith(".name")]
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -44,22 +42,20 @@ def resolve(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
     """
+    plain: Config = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    schema.check_types(plain)
     for group in (*NAMED_GROUPS, "encoder", "budget", "logger"):
-        if not isinstance(cfg.get(group), DictConfig):
-            raise ConfigError(f"{group}={show(cfg.get(group))}: must be a group's option")
-        if group in NAMED_GROUPS and not isinstance(cfg[group].get("name"), str):
+        if not isinstance(plain.get(group), dict):
+            raise ConfigError(f"{group}={show(plain.get(group))}: must be a group's option")
+        if group in NAMED_GROUPS and not isinstance(plain[group].get("name"), str):
             raise ConfigError(f"{group}.name is missing")
-    for path, section in leaves(cfg, "", strict=False):
-        if isinstance(section, dict):
-            schema.check_group(path, section)
-    # The task first: a table has no entry for a length that is out of range.
-    env = dict(leaves(cfg.env, "env"))
-    if env.get("length", 0) is None:  # a run is named after it
+    if plain["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
-    with closing(make_env({"env": env}, 1)):
+    # The task's own ranges first: a table has no entry for a length that is out of range.
+    with closing(make_env({"env": dict(leaves(cfg.env, "env"))}, 1)):
         pass
     config = dict(leaves(cfg, ""))
-    schema.check_top_level(config)
+    schema.check_types(config)
     schema.check_ranges(config)
     package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
     if package and getattr(importlib.util.find_spec(package), "origin", None) is None:

@@ -68,9 +68,13 @@ class Actor(Protocol):
     def act(
         self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
     ) -> tuple[Tensor, State]:
-        """Choose actions (B,) for observations (B, *obs_shape); return the next state too.
+        """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,).
 
-        ``prev_reward`` (B,) is 0 at an episode's start, and ``explore`` True while collecting.
+        Args:
+            obs: what the environments show.
+            prev_reward: of the step before; 0 at an episode's start.
+            state: what ``initial_state`` or the last call returned.
+            explore: True while collecting, False while evaluating.
         """
 
 

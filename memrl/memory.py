@@ -55,9 +55,16 @@ class Memory(nn.Module):
         return self.seq_model.initial_state(batch_size)  # type: ignore[operator]
 
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Map whole windows, as in ``Episodes``, to (T + 1, B, output_dim) of type ``precision``.
+        """Return the summaries of whole windows.
 
-        Entry t depends on nothing after ``obs[t]``.
+        Args:
+            obs: (T + 1, B, *obs_shape).
+            action: (T, B), int64; entry t was taken after seeing ``obs[t]``.
+            reward: (T, B), float32; entry t followed it.
+
+        Returns:
+            (T + 1, B, output_dim) in the format ``precision``; entry t depends on nothing after
+            ``obs[t]``.
         """
         x = self.embed(obs, action, reward).to(self.precision)
         with products_in(self.precision, obs.device):
@@ -74,9 +81,16 @@ class Memory(nn.Module):
     def step(
         self, obs: Tensor, prev_action: Tensor, prev_reward: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Continue B histories by one step; return outputs (B, output_dim) and the next state.
+        """Continue B histories by one step.
 
-        At an episode's start ``prev_action`` (B,), int64, is -1, and ``prev_reward`` (B,) is 0.
+        Args:
+            obs: (B, *obs_shape).
+            prev_action: (B,), int64; -1 at an episode's start.
+            prev_reward: (B,), float32; 0 at an episode's start.
+            state: what ``initial_state`` or the last step returned.
+
+        Returns:
+            Outputs (B, output_dim) and the next state.
         """
         x = self.encoder(obs, self.one_hot(prev_action), prev_reward)
         y, state = self.seq_model(x.unsqueeze(0), state)

@@ -26,7 +26,7 @@ class Head(nn.Sequential):
     def __init__(
         self, input_dim: int, hidden_dims: Sequence[int], output_dim: int, last_init: float
     ) -> None:
-        ok = bool(hidden_dims) and min(hidden_dims) >= 1
+        ok = min(hidden_dims, default=0) >= 1
         require(ok, "hidden_dims", "widths of at least 1", list(hidden_dims))
         layers: list[nn.Module] = []
         for width in hidden_dims:

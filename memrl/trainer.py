@@ -42,7 +42,7 @@ class Counters:
     last_success: float = math.nan  # of tasks that report it
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Trainer:
     """Trains an agent in cycles: collect, update, log a row, evaluate if due.
 
@@ -59,16 +59,16 @@ class Trainer:
     device: torch.device  # where acting happens, and where agent and replay are
     horizon: int  # longest episode of the task, in steps
     seed: int  # of the environments
-    num_envs: int  # episodes collected in lock-step
+    num_envs: int  # episodes collected in lock-step; counts are at least 1
     batch_size: int  # windows per update
     updates_per_step: float  # gradient updates per environment step, above 0
     train_episodes: int  # budget, in episodes of ``horizon`` steps, warm-up aside
-    warmup_episodes: int  # random episodes before the first update, at least 1
+    warmup_episodes: int  # random episodes before the first update
     eval_every: int  # episodes' worth of steps between evaluations
     eval_episodes: int  # episodes of one evaluation, played as one batch
     stop_at_return: float | None  # least mean return of an evaluation
     stop_at_success: float | None  # least fraction of its episodes that succeed
-    agent_update: Update | None = None  # in another form, such as a CUDA graph
+    agent_update: Update | None = None  # another form of the agent's, such as a CUDA graph
 
     def __post_init__(self) -> None:
         counts = "num_envs batch_size train_episodes warmup_episodes eval_every eval_episodes"

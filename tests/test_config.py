@@ -270,6 +270,7 @@ REFUSED = {
     "leading dot, got ",
     "batch_size=${env.length} env.length=-1": "env.length must be at least 1, got -1",
     "seed=${oc.env:NOWHERE}": "seed: ",
+    "env.name=${nowhere}": "env.name: Interpolation key 'nowhere' not found; give it as env.name=",
     "dropout=${algo.lr} algo.lr=3": "dropout must be in [0, 1), got 3",
     "seq_model.name=other": "env=tmaze_passive, algo=dqn, seq_model=other: a group's name must be",
     "env=visual_match env.length=7": "budget.train_episodes: no entry for visual_match 7, only ",

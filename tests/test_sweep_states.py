@@ -18,6 +18,7 @@ from memrl.run.lock import SILENT_S, this_process
 from memrl.run.outcome import CannotContinue
 from memrl.run.status import Status
 from memrl.sweep import submissions
+from memrl.sweep.pool import visible_gpus
 from memrl.sweep.queue import Job, query_queue
 from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, read_sweep
 from memrl.sweep.submissions import Run, Submission
@@ -351,7 +352,10 @@ def test_what_is_torn_costs_no_other_submission(squeue: Path) -> None:
     path = lines.folder / "runs.jsonl"
     path.write_text(path.read_text().replace('{"run": "b"', '["run'))
     (number.folder / "submission.json").write_text("7")
-    (torn.folder / "submission.json").write_text('{"launcher": "sl')
+    (torn.folder / "submission.json").write_bytes(b'{"launcher": "sl\xff')
+    for content in ("null", "5", "{", '["b"]'):
+        (whole.folder / "cancelled.json").write_text(content)
+        assert whole.cancelled == []
     (SWEEP / "e").mkdir()
     (SWEEP / "e" / "status.json").write_text('{"state": "failed", "updated": null}')
     sweep = read_sweep(SWEEP)
@@ -369,6 +373,7 @@ def test_what_is_torn_costs_no_other_submission(squeue: Path) -> None:
     [
         ("submission.json", '"command": null', '"command": 7', "command=7: must be text or null"),
         ("submission.json", '"per_job": ', '"per_jobs": ', "per_job is missing"),
+        ("submission.json", '"per_job": 1', '"per_job": 0', "per_job and created must be above 0"),
         ("runs.jsonl", '"run": "a"', '"run": ".."', "line 1 holds no run"),
         ("runs.jsonl", '"run": "a"', '"run": "../../a"', "line 1 holds no run"),
         ("runs.jsonl", '"config": {', '"config": [], "no": {', "line 1 holds no run"),
@@ -390,3 +395,30 @@ def test_names_of_submissions_differ_and_suit_a_shell() -> None:
     names = {submissions.draft(runs, "slurm", {}, {}, []).name for _ in range(20)}
     assert len(names) == 20
     assert all(name.startswith("a-b-c-") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("variable", "printed", "gpus"),
+    [
+        ("2,3", "", ["2", "3"]),
+        ("GPU-1f, GPU-2e", "", ["GPU-1f", "GPU-2e"]),
+        ("", "0\n", []),
+        (None, "0\n1\nWARNING: infoROM is corrupted at gpu 0000:3B:00.0\n", ["0", "1"]),
+        (None, "No devices were found\n", []),
+    ],
+)
+def test_gpus_are_those_of_the_variable_or_of_the_driver(
+    variable: str | None,
+    printed: str,
+    gpus: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_gpus() == gpus

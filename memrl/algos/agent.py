@@ -47,7 +47,7 @@ class MemoryAgent:
     in a checkpoint.
 
     Args:
-        actor: its memory is already on its device.
+        actor: the acting network, its memory already on its device.
         gamma: discount, in [0, 1].
         tau: fraction of the online weights that enters the target each update, in (0, 1].
         lr: Adam's learning rate, above 0.

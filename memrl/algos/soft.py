@@ -91,8 +91,11 @@ class SoftActor(MemoryAgent):
     ) -> tuple[Tensor, Tensor]:
         """Return the policy's loss and its entropy, masked means over a micro-batch.
 
-        ``logits`` and the smaller of the critic's estimates, ``q``, are those at h_0 .. h_(T-1),
-        (T, B, A) each; ``mask`` is (T, B).
+        Args:
+            logits: at h_0 .. h_(T-1), (T, B, A).
+            q: the smaller of the critic's two estimates, (T, B, A).
+            mask: real transitions, (T, B).
+            n: real transitions of the whole batch.
         """
         p, log_p = probabilities(logits)
         loss = masked_mean((p * (self.alpha * log_p - q)).sum(-1), mask, n)
@@ -125,7 +128,11 @@ def twin_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the squared errors of both heads, summed, and metrics: masked means.
 
-    ``estimates`` are (T, B, A) each, and ``target`` is that of the action taken, (T, B).
+    Args:
+        estimates: of either head, (T, B, A) each.
+        batch: a micro-batch of B windows.
+        target: of the action taken, (T, B).
+        n: real transitions of the whole batch.
     """
     action = batch.action.unsqueeze(-1)
     q1, q2 = (values.gather(-1, action).squeeze(-1) for values in estimates)  # (T, B)

@@ -14,7 +14,9 @@ from memrl.sweep.progress import SHOWN
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select the runs and how they are scored."""
-    parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
+    parser.add_argument(
+        "folder", nargs="+", type=Path, help="outputs/<sweep>, or several, joined in one figure"
+    )
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,

@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", nargs="+", type=Path, help="outputs/<sweep>, or several")
     output = file_ending(".csv", ".parquet")
-    parser.add_argument("--output", type=output, required=True, help="a .csv or .parquet file")
+    parser.add_argument(
+        "--output", type=output, required=True, metavar="FILE", help="a .csv or .parquet file"
+    )
     parser.add_argument("--table", choices=TABLES, default="eval", help="default: %(default)s")
 
 

@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = "default: the sweep's folder; with several, the current folder"
     parser.add_argument("--output", type=Path, metavar="DIR", help=output)
     figures, every = some_of(FIGURES), ",".join(FIGURES)
-    parser.add_argument("--figures", type=figures, default=every, help="default: %(default)s")
-    formats, known = some_of(FORMATS), f"some of {','.join(FORMATS)} (default: %(default)s)"
-    parser.add_argument("--format", type=formats, default="png,pdf", help=known)
+    text = "which figures, separated by commas (default: %(default)s)"
+    parser.add_argument("--figures", type=figures, default=every, metavar="A,B", help=text)
+    formats, text = some_of(FORMATS), f"some of {','.join(FORMATS)} (default: %(default)s)"
+    parser.add_argument("--format", type=formats, default="png,pdf", metavar="A,B", help=text)
     parser.set_defaults(**DEFAULTS._asdict())
     inches, points = number_between(float, 1, 50), number_between(float, 2, 50)
     parser.add_argument("--width", type=inches, help="inches (default: %(default)s)")

@@ -189,7 +189,7 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     sweep = read_sweep(folder)
     named = [run for text in args.run for run in _find(sweep, text)] if args.run else sweep.runs
     chosen = {run.name: run for run in named if run.state in ONGOING}
-    # A job with other runs continues: it checks now and then which runs were cancelled.
+    # A job with other runs continues: it checks every two seconds which runs were cancelled.
     shared = {r.job.id for r in sweep.runs if r.job and r.state in ONGOING and r.name not in chosen}
     jobs = sorted({run.job.id for run in chosen.values() if run.job} - shared)
     if jobs:
@@ -202,7 +202,9 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(f"cancelled {plural(len(chosen), 'run')}; to continue: the sweep's own command again")
+    print(
+        f"cancelled {plural(len(chosen), 'run')}; the sweep's own command, given again, continues"
+    )
     return 0
 
 
@@ -218,7 +220,7 @@ def _stop_here(run: Run) -> str | None:
         return None  # it has not begun, or it has just ended
     submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
-        return None  # it checks now and then which runs were cancelled
+        return None  # it checks every two seconds which runs were cancelled
     return f"{run.name} runs on host {owner['host']}; cancel it there"
 
 

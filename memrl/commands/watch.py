@@ -19,8 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = "a .gif or .png file (default: watch.gif in the run's folder)"
     parser.add_argument("--output", type=file_ending(".gif", ".png"), metavar="FILE", help=output)
     episodes, seed = number_between(int, 1, 1000), number_between(int, 0, 2**63)
-    parser.add_argument("--episodes", type=episodes, default=3, help="default: %(default)s")
-    parser.add_argument("--seed", type=seed, help="default: that of the run's evaluation")
+    parser.add_argument(
+        "--episodes", type=episodes, default=3, help="how many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=seed, help="of the task (default: that of the run's evaluation)"
+    )
     fps = number_between(float, 0.01, 100)
     parser.add_argument(
         "--fps", type=fps, default=6, help="steps per second (default: %(default)s)"

@@ -82,11 +82,12 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
 
         Raises:
             gymnasium.error.ResetNeeded: an environment's episode is over, or never began.
+            ValueError: they are something else.
         """
         action = np.asarray(actions)
-        ok = action.shape == (self.num_envs,) and action.dtype.kind in "iu"
-        kind = f"{action.dtype} of shape {action.shape}"
-        require(ok, "actions", f"integers of shape ({self.num_envs},)", kind)
+        if action.shape != (self.num_envs,) or action.dtype.kind not in "iu":
+            kind = f"{action.dtype} of shape {action.shape}"
+            raise ValueError(f"actions must be integers of shape ({self.num_envs},), got {kind}")
         if action.min() < 0 or action.max() >= self.n_action:
             *most, last = range(self.n_action)
             raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")

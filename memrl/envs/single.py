@@ -40,7 +40,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Start an episode; options are the vector environment's without the batch dimension."""
+        """Start an episode; options are the vector environment's, without their batch dimension."""
         batched = {key: np.asarray(value)[None] for key, value in (options or {}).items()}
         obs, info = self.vec.reset(seed=seed, options=batched)
         return obs[0], _first(info)

@@ -140,13 +140,14 @@ class TMazeVec(Lockstep):
         """Start episodes; the option ``goal`` is the goal's side, -1 or +1, one number or (B,)."""
         options, shape = options or {}, (self.num_envs,)
         mask = self.read_mask(options, ["goal"])
-        side = np.asarray(options.get("goal", 1))
-        ok = side.dtype.kind in "iuf" and side.shape in ((), shape)
-        ok = ok and bool(np.isin(side, (-1, 1)).all())
-        require(ok, "goal", f"-1 or 1, one or an array of shape {shape}", side)
+        goal = np.asarray(options.get("goal", ()))
+        if "goal" in options:
+            ok = goal.dtype.kind in "iuf" and goal.shape in ((), shape)
+            ok = ok and bool(np.isin(goal, (-1, 1)).all())
+            require(ok, "goal", f"-1 or 1, one or an array of shape {shape}", goal)
         super().reset(seed=seed)
         drawn = 2 * self.np_random.integers(2, size=shape) - 1
-        goal = side.astype(np.int64) if "goal" in options else drawn
+        goal = goal.astype(np.int64) if "goal" in options else drawn
         self.goal = np.where(mask, goal, self.goal)
         self.x = np.where(mask, self.oracle_length, self.x)
         self.y = np.where(mask, 0, self.y)
@@ -221,6 +222,7 @@ class TMazePassiveVec(TMazeVec):
     The horizon is ``length + 1``: the goal is in the first observation and needed at the last step.
     """
 
+    # By partialmethod, so that the signature is still the schema of the keys.
     __init__ = partialmethod(
         TMazeVec.__init__, oracle_length=0, penalty=None, ambiguous_position=True
     )

@@ -26,17 +26,21 @@ class Aggregate(NamedTuple):
     better: dict[tuple[str, str], Estimate]  # probability that a run of the first beats the second
     profile: dict[str, Estimate]  # the share of runs above each of the levels
     levels: npt.NDArray[np.float64]  # (L,)
-    left_out: dict[str, list[float | None]]  # series that share no length, and their lengths
+    left_out: dict[str, list[float | None]]  # series that are not compared, and their lengths
 
 
 def aggregates(cells: Sequence[Cell]) -> list[Aggregate]:
     """Return one aggregate for each task, over the lengths that its series have in common."""
-    counted = [cell for cell in cells if cell.counted]
-    return [_aggregate(tuple(own)) for _, own in groupby(counted, lambda cell: cell.task)]
+    return _aggregates(tuple(cells))
 
 
-@lru_cache(8)  # the table, and the figure in each format, need the same
-def _aggregate(cells_of_task: tuple[Cell, ...]) -> Aggregate:
+@lru_cache(1)  # the table, and the figure in each format, need the same
+def _aggregates(cells: tuple[Cell, ...]) -> list[Aggregate]:
+    counted = sorted((cell for cell in cells if cell.counted), key=lambda cell: cell.task)
+    return [_aggregate([*own]) for _, own in groupby(counted, lambda cell: cell.task)]
+
+
+def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
     by_label: dict[str, dict[float | None, Cell]] = {}
     for cell in cells_of_task:
         by_label.setdefault(cell.label, {})[cell.length] = cell
@@ -68,7 +72,7 @@ def _aggregate(cells_of_task: tuple[Cell, ...]) -> Aggregate:
 def _common_lengths(
     by_label: Mapping[str, Mapping[float | None, Cell]],
 ) -> tuple[list[float | None], list[str]]:
-    """Return the lengths that series have in common, and these series, as many as share one."""
+    """Return the lengths that the largest group of series has in common, and these series."""
     at: dict[float | None, list[str]] = {}
     for label, own in by_label.items():
         for length in own:

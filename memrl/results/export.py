@@ -49,7 +49,7 @@ def frame(runs: Sequence[Run], table: str = "eval") -> pandas.DataFrame:
 
 
 def export(runs: Sequence[Run], path: Path, table: str = "eval") -> None:
-    """Write the tidy table, as parquet if the path ends so, else as csv.
+    """Write the tidy table as csv, or as parquet if the path ends with ``.parquet``.
 
     Raises:
         ConfigError: a package is not installed.

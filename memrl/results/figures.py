@@ -71,7 +71,7 @@ def _name(task: str) -> str:
 
 
 def _draw_level(axes: Any, panel: Panel) -> dict[str, Any]:
-    """Draw the paper's reference level if there is one; show the whole range of a success."""
+    """Draw the paper's reference level, if any; show the whole range of a success rate."""
     cell, handles = panel.cells[0], {}
     reference = REFERENCE_LEVELS.get((cell.task, cell.metric))
     if reference:

@@ -88,7 +88,7 @@ def _read_config(folder: Path) -> Config:
     path, sections = folder / "config.yaml", ("env", "algo", "seq_model", "encoder", "budget")
     try:
         config = read_config(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {in_one_line(error)}") from error

@@ -31,14 +31,14 @@ MODEL = "config_seq.model.seq_model_config"
 HEADS = "config_rl.config_critic.hidden_dims config_rl.config_actor.hidden_dims"
 
 # memrl's key; the original's, which must agree if several; its type
-KEYS: dict[str, tuple[str, Any]] = {
+KEYS: dict[str, tuple[str, type]] = {
     "env.name": ("config_env.env_type", str),
     "env.length": ("config_env.env_name", int),
-    "env.distract_reward": ("config_env.distract_reward", int | float),
+    "env.distract_reward": ("config_env.distract_reward", float),
     "algo.name": ("config_rl.algo", str),
-    "algo.gamma": ("config_rl.discount", int | float),
-    "algo.tau": ("config_rl.tau", int | float),
-    "algo.lr": ("config_rl.critic_lr config_rl.actor_lr", int | float),
+    "algo.gamma": ("config_rl.discount", float),
+    "algo.tau": ("config_rl.tau", float),
+    "algo.lr": ("config_rl.critic_lr config_rl.actor_lr", float),
     "algo.hidden_dims": (HEADS, list),
     "algo.freeze_critic": ("freeze_critic", bool),
     "seq_model.name": (f"{MODEL}.name", str),
@@ -46,10 +46,10 @@ KEYS: dict[str, tuple[str, Any]] = {
     "seq_model.n_head": (f"{MODEL}.n_head", int),
     "seq_model.position": (f"{MODEL}.position_encoding", str),
     "seq_model.hidden_dim": (f"{MODEL}.hidden_size", int),
-    "dropout": (f"{MODEL}.pdrop", int | float),
+    "dropout": (f"{MODEL}.pdrop", float),
     "seed": ("seed", int),
     "batch_size": ("batch_size", int),
-    "updates_per_step": ("updates_per_step", int | float),
+    "updates_per_step": ("updates_per_step", float),
     "budget.train_episodes": ("train_episodes", int),
     "budget.warmup_episodes": ("start_training", int),
     "budget.eval_every": ("config_env.eval_interval", int),
@@ -181,7 +181,8 @@ def _config(settings: dict[str, Any]) -> Config:
     config: Config = {}
     for key, (paths, kind) in KEYS.items():
         values = [rest[path] for path in paths.split() if path in rest]
-        agree = all(isinstance(value, kind) and value == values[0] for value in values)
+        kinds = (int, float) if kind is float else (kind,)  # a bool is no int here
+        agree = all(type(value) in kinds and value == values[0] for value in values)
         if values and agree and any(name in ONLY_FOR.get(key, names) for name in names):
             group, _, end = key.rpartition(".")
             (config.setdefault(group, {}) if group else config)[end] = values[0]

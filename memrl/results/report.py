@@ -57,7 +57,7 @@ def _versions(run: Run) -> dict[str, Any]:
 
 
 def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
-    """Return a line for each run and each folder in the place of one."""
+    """Return a line for each run and each folder that holds none."""
     columns = {"run": None, "state": None, "score": ".2f", "progress": ".0%", "env steps": ",.0f"}
     table = TextTable(columns | {"minutes": ",.1f", "host": None, "job": None, "cause": None}, [])
     scored = [(member.run, member.score) for cell in cells for member in cell.members]
@@ -71,7 +71,7 @@ def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
 
 
 def failures(runs: Sequence[Run]) -> list[tuple[str, list[Run], str | None]]:
-    """Return the runs that neither are done nor go on: state and cause, runs, path of a log."""
+    """Return the runs that are neither done nor active: state and cause, runs, path of a log."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.problem or run.state not in (State.DONE, DUPLICATE, *ONGOING):

@@ -23,7 +23,7 @@ from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
 from memrl.sweep.states import ONGOING, State, read_sweep
 
-RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # any of them makes a folder a run's
+RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # a folder with any of these is a run's
 
 FOREIGN = "foreign"  # a folder without a run
 UNREADABLE = "unreadable"  # a run's folder that does not say what ran

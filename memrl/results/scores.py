@@ -51,7 +51,7 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
-    """Return ``curve``; if an evaluation stopped the run early, that one is not averaged.
+    """Return ``curve``; if an evaluation stopped a done run early, it is not averaged.
 
     The nine evaluations before it are of policies that had not solved the task.
     """

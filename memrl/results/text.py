@@ -17,7 +17,7 @@ class TextTable(NamedTuple):
     """A table to be shown."""
 
     columns: dict[str, str | None]  # the format of each one's numbers; None: a column of text
-    values: list[list[Any]]  # a list for each row; None or NaN where there is no value
+    values: list[list[Any]]  # one list per row; None or NaN where there is no value
 
     @property
     def rows(self) -> list[list[str]]:

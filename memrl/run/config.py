@@ -37,7 +37,7 @@ OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 def compose_config(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
     """Compose ``conf/config.yaml`` with overrides as they are written on the command line.
 
-    With ``hydra`` it has the node ``hydra`` too, in which the launcher's keys are.
+    With ``hydra`` it keeps the node ``hydra``, which holds the launcher's keys.
     """
     if GlobalHydra.instance().is_initialized():  # keeps the search path of the command line
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
@@ -48,7 +48,7 @@ def compose_config(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
 def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
     """Yield the keys of the node at a dotted path with their resolved values.
 
-    Unless ``strict``, what cannot be resolved is left out, as a table without this length.
+    Unless ``strict``, what cannot be resolved is left out, such as an entry that a table lacks.
 
     Raises:
         ConfigError: a value that cannot be resolved, with its key.

@@ -25,7 +25,9 @@ ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 OUTPUTS = Path("outputs")
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
-NAMED = ("env.name", "env.length", "algo.name", "seq_model.name", "seed")  # in every run's name
+NAMED_GROUPS = ("env", "algo", "seq_model")
+# In every run's name.
+NAMED = (*(f"{group}.name" for group in NAMED_GROUPS), "env.length", "seed")
 LONGEST_NAME = 150
 
 # --- identity ------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ PACKAGES = {"TensorBoard": "tensorboard", "WandB": "wandb"}  # an extra of that 
 class TensorBoard:
     """Scalars over ``env_steps``, in ``<run>/tensorboard``.
 
-    What an interrupted process wrote from ``next_step`` on, the least ``env_steps`` of rows to
-    come, is hidden.
+    Rows that an interrupted process wrote at or after ``next_step`` are hidden.
     """
 
     def __init__(self, folder: Path, next_step: int) -> None:

@@ -17,7 +17,13 @@ LARGEST_REUSED = (2**30, 2**25)  # bytes; older versions of glibc refuse the fir
 
 
 def prepare(threads: int, precision: str, device: str, update: str) -> torch.device:
-    """Set up the machine for one run's settings, and return the device it computes on.
+    """Set up the machine for one run, and return the device it computes on.
+
+    Args:
+        threads: CPU threads of the tensor library.
+        precision: "auto", "float32", "tf32" or "bf16"; see ``window_format``.
+        device: "auto", "cpu" or "cuda".
+        update: "eager", "compiled" or "graphed".
 
     Raises:
         ValueError: the machine lacks what a setting requires.

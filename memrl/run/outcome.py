@@ -21,7 +21,7 @@ log = logging.getLogger("memrl")
 
 
 class ConfigError(Exception):
-    """A key, its value, and what is allowed, in one line."""
+    """An error in the config: the key, its value and what is allowed, in one line."""
 
 
 class Failure(Exception):
@@ -91,7 +91,7 @@ def reader_may_leave() -> Iterator[None]:
 
 
 def log_to_console() -> None:
-    """Send what memrl logs to standard output, and nowhere else for now."""
+    """Send what memrl logs to standard output, and nowhere else."""
     log.setLevel(logging.DEBUG)
     log.propagate = False
     logging.raiseExceptions = False  # a full disk must not bury its own message

@@ -68,7 +68,7 @@ BUILT = {  # parameters that memrl passes: they are not keys of the section
 def check_types(config: Mapping[str, Any]) -> None:
     """Check every key of a config against the annotation of the parameter that reads it.
 
-    It imports torch.
+    It imports torch. Text that begins with "${" is not resolved yet, and is skipped.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
@@ -126,6 +126,8 @@ def _check_keys(
         if key not in known:
             hint = suggest(prefix + key, [prefix + name for name in known])
             raise ConfigError(f"{prefix}{key}={show(value)}: no such key; {hint}")
+        if isinstance(value, str) and value.startswith("${"):
+            continue
         if allowed := _refusal(value, known[key]):
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
     for missing in sorted(known.keys() - values.keys()) if complete else ():
@@ -185,17 +187,22 @@ def _refusal(value: Any, hint: Any) -> str | None:
         wrong = [r for r in (_refusal(v, *arguments) for v in value) if r] if arguments else []
         return f"a list, each {wrong[0]}" if wrong else None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits, text = {
-        NoneType: (value is None, "null"),
-        bool: (isinstance(value, bool), "true or false"),
-        int: (number and isinstance(value, int), "an integer"),
-        float: (number and math.isfinite(value), f"a finite number{_decimal(value)}"),
-        str: (isinstance(value, str), "text"),
-        list: (False, "a list"),
-        Sequence: (False, "a list"),
-        dict: (isinstance(value, Mapping), "a mapping, {key: value}"),
-        Mapping: (isinstance(value, Mapping), "a mapping, {key: value}"),
-    }.get(origin, (True, ""))  # of any other annotation the constructor will tell
+    if hint in (None, NoneType):
+        fits, text = value is None, "null"
+    elif hint is bool:
+        fits, text = isinstance(value, bool), "true or false"
+    elif hint is int:
+        fits, text = number and isinstance(value, int), "an integer"
+    elif hint is float:
+        fits, text = number and math.isfinite(value), f"a finite number{_decimal(value)}"
+    elif hint is str:
+        fits, text = isinstance(value, str), "text"
+    elif origin in (Sequence, list):
+        fits, text = False, "a list"
+    elif origin in (Mapping, dict):
+        fits, text = isinstance(value, Mapping), "a mapping, {key: value}"
+    else:  # the constructor will tell
+        return None
     return None if fits else text
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
-LoggerOpener = Callable[[int], Logger | None]  # takes the least env steps of rows to come
+LoggerOpener = Callable[[int], Logger | None]  # takes the env step from which rows follow
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -120,7 +120,7 @@ def log_file(path: Path) -> Iterator[None]:
             handler.close()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Session:
     """One process's training of a run: what happens around the trainer and at its boundaries."""
 

@@ -129,7 +129,7 @@ def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
 
 
 def execute(train: Callable[[], object], folder: Path) -> int:
-    """Train the run of a sweep that this folder is for; return the exit status ``run.py`` has.
+    """Train the run of a sweep that this folder is for; return the exit status of ``run.py``.
 
     A failure is one line on standard error, and is noted in the run's status.
     """

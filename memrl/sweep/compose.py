@@ -41,7 +41,7 @@ class Composer:
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
         self.parse = functools.cache(self.parser.parse_override)
-        self.options = functools.cache(loader.get_group_options)  # looks at the disk
+        self.options = functools.cache(loader.get_group_options)  # reads the disk
         self.compose = functools.cache(self._compose)
 
     def product(self, arguments: Sequence[str]) -> list[list[str]]:

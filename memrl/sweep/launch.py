@@ -18,7 +18,7 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, below_cwd, plural
+from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, below_cwd, plural
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import execute, heartbeat
 from memrl.run.tables import align
@@ -171,7 +171,11 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     records, parallel = _arrays(due, launcher, *_code(launcher))
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
-        job_id = slurm.start(record, slurm.executor(record, parallel))
+        try:
+            job_id = slurm.start(record, slurm.executor(record, parallel))
+        except Failure as error:
+            advice = "the same command submits later what is not submitted yet"
+            raise Failure(f"{error}; {advice}") from None
         size = f"{plural(len(record.runs), 'run')} as {plural(record.jobs, 'job')}"
         print(f"submitted {size}: {job_id} ({record.name})", flush=True)
 
@@ -190,7 +194,7 @@ def _arrays(
 
 
 def _wait(folder: Path, runs: Sequence[Run]) -> None:
-    print("waiting until all have ended; Ctrl-C ends the waiting, not the jobs", flush=True)
+    print("waiting for all runs to end; Ctrl-C stops waiting, the jobs continue", flush=True)
     try:
         with Bar() as bar:
             while (sweep := read_sweep(folder, runs)).is_active:

@@ -23,7 +23,7 @@ from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
 POLL_S = 0.1
-CANCELLED_POLL_S = 2.0  # between looks for cancelled runs, each of which opens a shared file
+CANCELLED_POLL_S = 2.0  # between checks for cancelled runs, each of which opens a shared file
 TAIL_LINES = 60  # of a failed run's output, repeated in the job's own log
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # Exit statuses of a run that was told to stop: it saved first, or had nothing to save yet.
@@ -171,12 +171,11 @@ def _cause(code: int) -> str:
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, without importing torch."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices is None:
-        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        try:
-            devices = subprocess.check_output(
-                command, text=True, stderr=subprocess.DEVNULL, timeout=30
-            )
-        except (OSError, subprocess.SubprocessError):
-            return []
-    return devices.replace(",", " ").split()
+    if devices is not None:
+        return devices.replace(",", " ").split()
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line for line in done.stdout.split("\n") if line.isdecimal()]  # not its warnings

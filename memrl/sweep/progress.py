@@ -15,7 +15,7 @@ from memrl.sweep.states import Sweep
 from memrl.sweep.submissions import Run
 
 SHOWN = 10  # how many runs a message names, of possibly hundreds
-EVERY_S = 1.0  # between looks at the files of runs
+EVERY_S = 1.0  # between readings of the runs' files
 
 
 def counts(sweep: Sweep) -> str:

@@ -102,11 +102,13 @@ def executor(submission: Submission, parallel: int) -> Executor:
 def start(submission: Submission, executor: Executor) -> str:
     """Submit all jobs of a submission as one array; return the id of that job.
 
+    If this process is in a job itself, it loses that job's variables.
+
     Raises:
         Failure: the cluster refused it. Its record is removed, unless one of its jobs is in the
             queue nevertheless, or the queue is unknown.
     """
-    # If this process is in a job itself, the jobs would inherit its variables.
+    # The submitted jobs would inherit them.
     for name in os.environ.keys() - {"SLURM_CONF", "SLURM_CLUSTERS"}:
         if name.startswith(("SLURM_", "SUBMITIT_")):
             del os.environ[name]
@@ -116,7 +118,7 @@ def start(submission: Submission, executor: Executor) -> str:
             first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
     except (FailedJobError, FailedSubmissionError) as error:
         if query_queue([submission.name]) == {}:
-            (submission.folder / "submission.json").unlink()  # first: it makes the folder count
+            (submission.folder / "submission.json").unlink(missing_ok=True)  # it counts: first
             shutil.rmtree(submission.folder, ignore_errors=True)
         lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or str(error).split("\n")
         raise Failure(f"sbatch: {'; '.join(dict.fromkeys(lines))}") from None
@@ -127,7 +129,10 @@ def start(submission: Submission, executor: Executor) -> str:
 
 def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs by their ids, such as 17 or 17_3; raise Failure if ``scancel`` fails."""
-    done = subprocess.run(["scancel", *jobs], capture_output=True, text=True)
+    try:
+        done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(f"scancel: {error}") from None
     if done.returncode:
         raise Failure(" ".join(done.stderr.split()))
 

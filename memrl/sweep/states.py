@@ -147,7 +147,7 @@ class Sweep:
 def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
     """Return the state of the requested runs of ``outputs/<sweep>``, or of all there are.
 
-    With ``others`` all others are read as well.
+    With ``others``, runs that were not requested are read too.
     """
     submissions, torn = load_all(folder)
     latest = {run.name: run for submission in submissions for run in submission.runs}

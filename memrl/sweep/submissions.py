@@ -134,10 +134,10 @@ class Submission:
     def cancelled(self) -> list[int]:
         """Indices of the runs that were cancelled."""
         try:
-            content: list[int] = json.loads((self.folder / "cancelled.json").read_text())
-        except (OSError, ValueError):  # none was
+            content = json.loads((self.folder / "cancelled.json").read_text())
+            return [n for n in content if type(n) is int]
+        except (OSError, ValueError, TypeError):  # none was
             return []
-        return content
 
 
 # The keys of submission.json.
@@ -178,18 +178,20 @@ def load(folder: Path) -> Submission:
     """
     folder = folder.absolute()
     path = folder / "submission.json"
-    text = path.read_text()
+    content = path.read_bytes()
     try:
-        record: dict[str, Any] = {"command": None, **json.loads(text)}  # older ones had none
+        record: dict[str, Any] = {"command": None, **json.loads(content)}  # older ones had none
         record = {key: record[key] for key in RECORDED if key in record}
         record |= {"folder": folder, "runs": []}
         check_section("", record, Submission)
+        if not (record["per_job"] > 0 < record["created"]):
+            raise ValueError("per_job and created must be above 0")
         submission = Submission(**record)
         path = folder / "runs.jsonl"
         sweep = folder.parents[1].relative_to(submission.cwd)
         for n, line in enumerate(path.read_text().splitlines()):
-            content = json.loads(line)
-            config, name = content["config"], content["run"]
+            entry = json.loads(line)
+            config, name = entry["config"], entry["run"]
             if not isinstance(config, dict) or Path(name).name != name or name in ("", ".."):
                 raise ValueError(f"line {n + 1} holds no run")
             submission.runs.append(Run(config, sweep / name, submission, n))
