@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -215,6 +215,31 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for log in find_logs(GOLDEN / "original_log"):
         import_log(log, output)
     return output
+
+
+# --- configs -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _composer() -> Any:
+    """Every further config takes a tenth of the time in which Hydra composes one from files."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    from memrl.run.config import CONF
+    from memrl.sweep.compose import Composer
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert running is not None
+        master = running.compose_config("config", [], run_mode=RunMode.MULTIRUN)
+        return Composer(GlobalHydra.instance().config_loader(), master)
+
+
+def compose_quickly(overrides: Sequence[str]) -> Any:
+    """What ``compose_config`` gives: tests/test_sweep_compose.py compares the two."""
+    return _composer()(list(overrides))
 
 
 # --- moments of a run, exact ones ----------------------------------------------------------------

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import yaml
+from conftest import compose_quickly
 
 from memrl.experiment import folder_of, resolve
-from memrl.run.config import compose_config
 from memrl.run.identity import Config
 
 TOTAL = 6710  # environment steps of a run that is done
@@ -20,7 +20,7 @@ TOTAL = 6710  # environment steps of a run that is done
 
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> Config:
-    return resolve(compose_config(list(overrides)))
+    return resolve(compose_quickly(overrides))
 
 
 def make_config(*overrides: str) -> Config:

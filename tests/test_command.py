@@ -57,7 +57,6 @@ def configs(cwd: Path) -> dict[str, str]:
     "arguments, n_runs",
     [
         ((*TINY, "seed=3", "sweep='a b'"), 1),
-        (("-m", *TINY, "seed=range(2)", "sweep=first"), 2),
         (("-cd", "sweeps", "-cn", "figure", *TINY), 2),
     ],
 )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, compose_quickly
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ from memrl.run.schema import check_types
 
 
 def config(*overrides):
-    return resolve(compose_config(overrides))
+    return resolve(compose_quickly(overrides))
 
 
 def options(group):
@@ -52,7 +52,7 @@ IMAGE_TASKS = ("visual_match", "key_to_door")
 
 @pytest.mark.parametrize("env", PAPER)
 def test_paper_budget(env):
-    cfg = compose_config([f"env={env}"])
+    cfg = compose_config([f"env={env}"])  # by Hydra itself, and so are those of a command line
     for length, train_episodes in PAPER[env].items():
         cfg.env.length = length
         assert resolve(cfg)["budget"] == {
@@ -160,9 +160,9 @@ def test_every_model_builds_for_vectors_and_for_images_and_one_for_every_task(en
     build(c)
 
 
-@pytest.mark.parametrize("env", options("env"))
+@pytest.mark.parametrize("env", ["tmaze_active", "key_to_door"])  # vectors and images
 @pytest.mark.parametrize("algo", options("algo"))
-def test_every_task_takes_every_algorithm(env, algo):
+def test_every_kind_of_task_takes_every_algorithm(env, algo):
     tiny = ["env.length=2", "batch_size=2", "budget=smoke", "updates_per_step=1"]
     tiny += ["budget.warmup_episodes=1"]
     trainer = build(config(f"env={env}", f"algo={algo}", *tiny))
@@ -398,7 +398,7 @@ def test_help_names_every_group_option_and_only_commands_that_compose(tmp_path):
     for line in commands:
         words = line.split("   ")[0].split()[2:]
         if not {"-m", "-cd"} & {*words} and not any(word.startswith("--") for word in words):
-            resolve(compose_config(words))
+            config(*words)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--version"]])

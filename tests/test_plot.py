@@ -166,7 +166,7 @@ from memrl.results.runs import load
 from memrl.results.scores import PROTOCOLS, score
 cells, folder = score(load(sys.argv[1]), PROTOCOLS["last"]), Path(sys.argv[2])
 write(cells, folder, FIGURES, ["svg"], FigureOptions())
-write(cells, folder, ["lengths"], FORMATS, FigureOptions())
+write(cells, folder, ["lengths"], [form for form in FORMATS if form != "svg"], FigureOptions())
 """
 
 
@@ -177,7 +177,8 @@ def test_the_same_data_give_the_same_bytes_in_another_process(
     here.mkdir()
     there.mkdir()
     write(cells, here, FIGURES, ["svg"], FigureOptions())
-    write(cells, here, ["lengths"], FORMATS, FigureOptions())
+    others = [form for form in FORMATS if form != "svg"]
+    write(cells, here, ["lengths"], others, FigureOptions())
     subprocess.run(
         [sys.executable, "-c", CODE, sweep, there],
         check=True,

@@ -9,11 +9,10 @@ from functools import partial
 import gymnasium
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, compose_quickly
 from omegaconf import OmegaConf
 
 from memrl.experiment import resolve
-from memrl.run.config import compose_config
 from memrl.sweep.states import State
 
 README = (ROOT / "README.md").read_text()
@@ -36,7 +35,7 @@ def test_every_command_composes(command):
     if words[:1] == ["-m"]:
         words = [re.sub(r"range\(\d+\)", "0", word.split(",")[0]) for word in words[1:]]
     words = [word.replace("seed=S", "seed=1") for word in words]
-    resolve(compose_config([word for word in words if word not in ("--cfg", "job")]))
+    resolve(compose_quickly([word for word in words if word not in ("--cfg", "job")]))
 
 
 def test_there_are_commands():

@@ -32,7 +32,7 @@ def strata(scores: Scores) -> list[Scores]:
     return list(scores.T)
 
 
-def theirs(data: dict, function, reps: int = 6_000) -> tuple[np.ndarray, np.ndarray]:
+def theirs(data: dict, function, reps: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
     points, intervals = library.get_interval_estimates(
         data, function, reps=reps, random_state=np.random.RandomState(0)
     )
@@ -53,9 +53,7 @@ def test_an_estimate_over_lengths_is_that_of_rliable(ours, rliable, scores) -> N
 
 def test_the_probability_of_improvement_is_that_of_rliable(scores) -> None:
     first, second = scores
-    point, interval = theirs(
-        {"a,b": (first, second)}, metrics.probability_of_improvement, reps=1_000
-    )
+    point, interval = theirs({"a,b": (first, second)}, metrics.probability_of_improvement, reps=300)
     estimate = stats.estimate([*strata(first), *strata(second)], stats.improvement)
     assert estimate.value == pytest.approx(float(point), abs=1e-12)
     assert [estimate.low, estimate.high] == pytest.approx(interval.ravel(), abs=2 * CLOSE)
@@ -75,7 +73,7 @@ def test_the_probability_of_improvement_needs_little_memory_and_counts_pairs() -
 
 def test_a_performance_profile_is_that_of_rliable(scores) -> None:
     levels = np.linspace(-0.5, 1, 16)
-    points, intervals = library.create_performance_profile({"a": scores[0]}, levels, reps=4_000)
+    points, intervals = library.create_performance_profile({"a": scores[0]}, levels, reps=2_000)
     estimate = stats.profile(strata(scores[0]), levels)
     assert estimate.value == pytest.approx(points["a"], abs=1e-12)
     # Shares are multiples of 1/40, and so are most ends of intervals.
