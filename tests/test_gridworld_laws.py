@@ -180,7 +180,7 @@ def purposeful(slow: list[Slow], action: np.ndarray, rng: np.random.Generator) -
     return chosen
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(settings_of(), st.integers(1, 4), seeds)
 def test_the_engine_is_the_rules(chosen: tuple[str, dict[str, Any]], B: int, seed: int) -> None:
     env = build(*chosen, num_envs=B)

@@ -145,7 +145,7 @@ one_override = st.one_of(
 
 
 @settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # six overrides can be read as they are; shrinking takes minutes
