@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, do: Any, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+        sentence = f"{text[0].upper()}{text[1:]}."
+        added = commands.add_parser(name, help=text, description=sentence)
         added.add_argument("folder", help="outputs/<sweep>")
         added.set_defaults(do=do)
         return added
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--watch", action="store_true", help="refresh every few seconds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
     command("retry", retry, "start failed and missing runs")
-    what = "RUN is a run's number in the table of status, or a part of its name"
+    what = "RUN is a run's number in the status table, or a part of its name"
     cancelling = command("cancel", cancel, f"cancel runs; they can be continued later. {what}")
     cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all runs")
     logs = command("logs", show_log, f"show what a run printed. {what}")

@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=file_ending(".gif", ".png"), metavar="FILE", help=output)
     episodes, seed = number_between(int, 1, 1000), number_between(int, 0, 2**63)
     parser.add_argument(
-        "--episodes", type=episodes, default=3, help="how many (default: %(default)s)"
+        "--episodes", type=episodes, default=3, help="number of them (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=seed, help="of the task (default: that of the run's evaluation)"
+        "--seed", type=seed, help="the task's (default: that of the run's evaluation)"
     )
     fps = number_between(float, 0.01, 100)
     parser.add_argument(
