@@ -353,7 +353,7 @@ def test_a_driver_that_is_killed_after_sbatch_or_while_it_waits_changes_nothing(
     ] * 2
 
     waiting = launch(*SLURM, *arguments, "hydra.launcher.wait=true")
-    until(lambda: "waiting until all have ended" in waiting.out)
+    until(lambda: "waiting for all runs to end" in waiting.out)
     assert waiting.kill() == -signal.SIGKILL
     assert "2 runs (2 running); to start: 0" in waiting.out
     assert states() == [State.RUNNING] * 2
