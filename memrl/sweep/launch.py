@@ -174,8 +174,9 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
         try:
             job_id = slurm.start(record, slurm.executor(record, parallel))
         except Failure as error:
-            advice = "the same command submits later what is not submitted yet"
-            raise Failure(f"{error}; {advice}") from None
+            if record is records[0]:
+                raise
+            raise Failure(f"{error}; the same command submits the other runs later") from None
         size = f"{plural(len(record.runs), 'run')} as {plural(record.jobs, 'job')}"
         print(f"submitted {size}: {job_id} ({record.name})", flush=True)
 
