@@ -203,9 +203,7 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(
-        f"cancelled {plural(len(chosen), 'run')}; the sweep's own command, given again, continues"
-    )
+    print(f"cancelled {plural(len(chosen), 'run')}; run the sweep's own command again to continue")
     return 0
 
 

@@ -215,7 +215,7 @@ def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> byt
     """Return a PNG with a row for each film: these steps of it, or six evenly spaced ones.
 
     Raises:
-        ConfigError: no film has all of these steps.
+        ConfigError: a step is past the end of the longest episode.
     """
     longest = max(len(film.reward) for film in films)
     if steps and max(steps) > longest:
