@@ -138,15 +138,27 @@ def test_data_that_lies_in_the_code_is_not_copied(project: Path) -> None:
     assert "memrl/data.yaml" not in files(take())
 
 
-def test_without_git_only_memrl_is_copied(without_git: Path) -> None:
-    """Where memrl is installed, all other packages lie beside it."""
-    for name in ("torch/nn.py", "setup.py", "memrl/__pycache__/trainer.cpython-311.pyc"):
+@pytest.mark.parametrize("repository", ["none", "tracks all", "ignores memrl"])
+def test_of_an_installed_memrl_only_its_own_files_are_copied(
+    repository: str, without_git: Path
+) -> None:
+    """All other packages lie beside it; the folder may be in a repository that is not memrl's."""
+    own = {name for name in files(without_git) if name.split("/")[0] in COPIED}
+    others = ["torch/nn.py", "setup.py", "memrl/__pycache__/trainer.cpython-311.pyc"]
+    for name in [*others, "hydra_plugins/other/launcher.py"]:
         (without_git / name).parent.mkdir(exist_ok=True)
         (without_git / name).write_text("")
-    taken = files(take())
-    assert "memrl/trainer.py" in taken
-    assert {name.split("/")[0] for name in taken} == set(COPIED)
-    assert not any("__pycache__" in name for name in taken)
+    if repository == "ignores memrl":
+        (without_git / ".gitignore").write_text("/memrl/\n")
+    else:  # as pip leaves it
+        (without_git / "memrl-0.1.0.dist-info").mkdir()
+    if repository != "none":
+        git(without_git, "init", "--quiet")
+        git(without_git, "add", ".")
+        git(without_git, "commit", "--quiet", "-m", "environment")
+    assert files(take()) == own
+    if repository == "tracks all":
+        assert describe()["commit"] is None
 
 
 def test_what_git_is_told_to_ignore_is_not_copied(with_git: Path) -> None:

@@ -16,17 +16,24 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ".snapshots"
 MAX_BYTES = 10 * 2**20  # of a file; a larger one is data, not code
 NOT_CODE = ("outputs", "tests", "docs", "benchmarks")
-# What is copied where git does not say what the code is. An installed memrl has site-packages as
-# its ROOT, so this names memrl's own files.
-WITHOUT_GIT = ("memrl", "hydra_plugins", "conf", "sweeps", "run.py", "pyproject.toml")
+# What is copied where git does not say what the code is. Beside an installed memrl lie all other
+# packages, whose plugins are in hydra_plugins too.
+WITHOUT_GIT = (
+    "memrl",
+    "hydra_plugins/memrl_plugins.py",
+    "conf",
+    "sweeps",
+    "run.py",
+    "pyproject.toml",
+)
 
 
 def take() -> Path:
     """Copy the code to ``outputs/.snapshots/<hash>`` and return that folder, absolute.
 
     The code is what git tracks or would track, without tests and documents; where there is no git,
-    memrl's own packages and configs. The same code has one copy. Files that are missing from it are
-    written again, as some clusters delete old files one by one.
+    or memrl is installed, memrl's own packages and configs. The same code has one copy. Files that
+    are missing from it are written again, as some clusters delete old files one by one.
     """
     files = {name: (ROOT / name).read_bytes() for name in _files()}
     digest = hashlib.sha256()
@@ -42,10 +49,9 @@ def take() -> Path:
 
 def _files() -> list[str]:
     """Return the code's files as names relative to ROOT, sorted."""
-    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    if listed is not None:
-        paths = [Path(name) for name in listed.split("\0") if name]
-    else:
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
+    paths = [Path(name) for name in listed.split("\0") if name]
+    if Path("memrl/__init__.py") not in paths:  # no git, or it ignores memrl
         own = [ROOT / name for name in WITHOUT_GIT]
         paths = [path.relative_to(ROOT) for top in own for path in (top, *top.rglob("*"))]
     return sorted({str(path) for path in paths if _is_code(path)})
@@ -81,7 +87,9 @@ def label(code: dict[str, Any]) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return git's output, or None if ROOT is not the top of a working tree or git fails."""
+    """Return git's output, or None if ROOT is not the top of memrl's working tree or git fails."""
+    if any(ROOT.glob("memrl-*.dist-info")):  # installed: a repository here is another project's
+        return None
     # Naming the repository keeps git from looking for one in the folders above.
     command = ["git", "--git-dir=.git", "--work-tree=.", *arguments]
     try:
