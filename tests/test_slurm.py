@@ -295,6 +295,35 @@ def test_what_the_cluster_refuses_is_said_in_one_line_and_leaves_nothing(launch:
     assert rows() == []
 
 
+def test_an_sbatch_that_fails_leaves_nothing_unless_it_is_unknown_what_it_submitted(
+    launch: Launch, cluster: Path, here: Path
+) -> None:
+    arguments = (*SHORT, "seed=0,1")
+    config = (cluster / "etc" / "slurm.conf").read_text()
+    config = re.sub("SlurmctldPort=.*", "SlurmctldPort=1", config)
+    (here / "slurm.conf").write_text(re.sub("MessageTimeout=.*", "MessageTimeout=3", config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(here / "slurm.conf"))
+        assert "(connect failure)\n" in issue(launch, *arguments, code=1)
+    assert [path.name for path in Path("outputs").iterdir()] == [".snapshots"]
+
+    late = "Socket timed out on send/recv operation"
+    with pytest.MonkeyPatch.context() as patch:
+        line = f"{shutil.which('sbatch')} \"$@\" >&2; echo 'sbatch: error: {late}' >&2; exit 1"
+        first_on_path(here, patch, "sbatch", line)
+        assert f"error: sbatch: {late}\n" in issue(launch, *arguments, HELD, code=1)
+        assert slurm("squeue", "--noheader") == ""  # its jobs could not have trained
+        (here / "bin" / "squeue").symlink_to("/bin/false")
+        refused = issue(launch, *arguments, HELD, code=1)
+        assert f"{late}; it may have been submitted all the same: squeue --name=runs-" in refused
+    assert states() == [State.QUEUED] * 2
+    assert command("cancel", "outputs/runs").startswith("cancelled 2 runs")
+    wait_for_all()
+    assert "to start: 2" in issue(launch, *arguments)
+    wait_for_all()
+    assert states() == [State.DONE] * 2
+
+
 def test_a_queue_that_does_not_answer_is_said_and_nothing_is_submitted_meanwhile(
     launch: Launch, here: Path
 ) -> None:
@@ -321,12 +350,19 @@ def test_what_stands_in_the_environment_of_the_driver_confuses_nobody(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SQUEUE_PARTITION", "low")  # a user's filter, which would hide the job
-    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    defaults = {"JOB_NAME": "x", "TIMELIMIT": "1", "NO_REQUEUE": "1", "EXPORT": "NONE"}
+    for name, value in (defaults | {"SIGNAL": "KILL@9", "PARTITION": "low"}).items():
+        monkeypatch.setenv(f"SBATCH_{name}", value)
     for name, value in {"ARRAY_JOB_ID": "1", "ARRAY_TASK_ID": "7", "RESTART_COUNT": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)  # the driver is in a job itself
     issue(launch, *SHORT, HELD)
     (row,) = rows()
     assert row.state == State.QUEUED
+    known = job(row.job_id)
+    assert (known["Partition"], known["TimeLimit"], known["Requeue"]) == ("low", "00:20:00", "1")
+    assert known["JobName"] == row.submission.name  # type: ignore[union-attr]
+    slurm("scontrol", "update", f"jobid={row.job_id}", "name=x")
+    assert "1 run (1 queued); to start: 0" in issue(launch, *SHORT, HELD)
     slurm("scontrol", "release", row.job_id)
     monkeypatch.delenv("SQUEUE_PARTITION")
     wait_for_all()

@@ -158,6 +158,14 @@ REFUSED = {  # what stands after -m, and how the one line begins
     f"{SLURM} hydra.launcher.additional_parameters=x": "hydra.launcher.additional_parameters=x: ",
     f"{SLURM} hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=120": "hydra.launcher."
     "signal_delay_s must be below timeout_min in seconds, 120, got 120",
+    f"{SLURM} +hydra.launcher.additional_parameters.job_name=x": "hydra.launcher."
+    "additional_parameters.job_name=x: memrl decides this option",
+    f"{SLURM} +hydra.launcher.additional_parameters.mem=4G": "hydra.launcher.additional_parameters."
+    "mem=4G: set hydra.launcher.mem_gb instead",
+    f"{SLURM} sweep=50% hydra.launcher.dry_run=true": "sweep=50%: with hydra/launcher=slurm it must"
+    " have no % and no \\, which SLURM replaces in the names of log files",
+    f"sweep='{'統' * 86}' hydra.launcher.dry_run=true": "sweep must be a folder's name of at most "
+    "150 characters and 255 bytes, ",
     "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from basic, local",
     "hydra/launcher=submitit_slurm": "hydra/launcher",  # no such option, or not one of ours
     "hydra/sweeper=basic": "hydra/launcher=basic needs hydra/sweeper=memrl",
@@ -229,9 +237,19 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_shows_the_script_of_jobs(launch: Launch, tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_script_of_jobs(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No SLURM is needed for that."""
     pytest.importorskip("submitit", reason="submitit is not installed")
+    # Only where jobs run, and on whose account, is up to the environment, and keys come first.
+    for name, value in {
+        "ACCOUNT": "us",
+        "PARTITION": "low",
+        "WCKEY": "w",
+        "TIMELIMIT": "1",
+    }.items():
+        monkeypatch.setenv(f"SBATCH_{name}", value)
     keys = {"timeout_min": 90, "partition": "gpu", "mem_gb": 1.5, "runs_per_job": 4}
     keys |= {"array_parallelism": 2, "signal_delay_s": 30, "setup": '["module load x"]'}
     keys |= {"gpus_per_node": 1}
@@ -243,6 +261,7 @@ def test_a_dry_run_shows_the_script_of_jobs(launch: Launch, tmp_path: Path) -> N
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", process.out, re.M))
     expected = {"time": "90", "partition": "gpu", "mem": "1536MB", "cpus-per-task": "8"}
     expected |= {"gpus-per-node": "1", "array": "0-2%2", "mail-type": "FAIL"}
+    expected |= {"account": "us", "wckey": "w"}
     assert expected.items() <= options.items()
     assert options["signal"].endswith("USR2@30")
     assert re.fullmatch(r"my-runs-\w+", options["job-name"])

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,8 +45,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
     "sweep": (
-        lambda v: Path(v).name == v and v and v[0] != "." and len(v) <= 150,
-        "a folder's name of at most 150 characters, without slash or leading dot",
+        lambda v: (
+            (Path(v).name == v and v and v[0] != "." and len(v) <= 150)
+            and len(os.fsencode(v)) <= 255
+        ),  # the limit of file systems
+        "a folder's name of at most 150 characters and 255 bytes, without slash or leading dot",
     ),
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     for run in runs:
         session.refuse_other_config(run.folder, run.config)
     if isinstance(launcher, Slurm):
-        _require_slurm(launcher)
+        _require_slurm(launcher, folder)
+        launcher = _with_defaults_for_sbatch(launcher)
     if launcher.dry_run:
         _dry_run(read_sweep(folder, runs), launcher)
         return None
@@ -140,6 +142,11 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
                 _submit(due, launcher)
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
+    except Failure:
+        with contextlib.suppress(OSError):  # not empty: the sweep has runs
+            records.rmdir()
+            folder.rmdir()
+        raise
     if not due and not sweep.is_active:
         return 0
     if launcher.wait:
@@ -149,8 +156,12 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
     return None
 
 
-def _require_slurm(launcher: Slurm) -> None:
+def _require_slurm(launcher: Slurm, folder: Path) -> None:
     """Raise ConfigError unless jobs can be submitted from here, or, in a dry run, described."""
+    for path, key in ((folder.name, "sweep="), (Path.cwd(), "the current folder, ")):
+        if {"%", "\\"} & {*str(path)}:
+            reason = "with hydra/launcher=slurm it must have no % and no \\, which SLURM replaces"
+            raise ConfigError(f"{key}{path}: {reason} in the names of log files")
     try:
         import submitit  # noqa: F401
     except ImportError as error:
@@ -158,6 +169,22 @@ def _require_slurm(launcher: Slurm) -> None:
         raise ConfigError(f"hydra/launcher=slurm: {error}; {install}") from None
     if not launcher.dry_run and shutil.which("sbatch") is None:
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; local and basic work")
+
+
+def _with_defaults_for_sbatch(launcher: Slurm) -> Slurm:
+    """Fill in what the environment says for ``sbatch``: where jobs run, and on whose account.
+
+    All else in ``SBATCH_*`` would override what memrl tells SLURM, and is ignored.
+    """
+    keys = ("partition", "account", "qos", "constraint", "reservation", "wckey")
+    values: dict[str, Any] = {
+        key: value for key in keys if (value := os.environ.get(f"SBATCH_{key.upper()}"))
+    }
+    own = {key: value for key, value in values.items() if hasattr(launcher, key)}
+    others = {key: value for key, value in values.items() if key not in own}
+    unset = {key: value for key, value in own.items() if getattr(launcher, key) is None}
+    others |= launcher.additional_parameters
+    return replace(launcher, **unset, additional_parameters=others)
 
 
 def _submit(due: Sequence[Run], launcher: Slurm) -> None:

@@ -7,6 +7,25 @@ from typing import Any, ClassVar
 
 from memrl.checks import require
 
+# Options of sbatch that memrl sets, with the launcher's key for them, if there is one. Others lose
+# the id of the job, which is read from what sbatch prints.
+SBATCH_OPTIONS = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "time": "timeout_min",
+    "cpus-per-task": "cpus_per_task",
+    "gpus-per-node": "gpus_per_node",
+    "mem": "mem_gb",
+    "array": "array_parallelism",
+    "signal": "signal_delay_s",
+    "wait": "wait",
+    **dict.fromkeys(("job-name", "output", "error", "open-mode", "chdir", "nodes", "ntasks")),
+    **dict.fromkeys(("ntasks-per-node", "tasks-per-node", "requeue", "no-requeue", "clusters")),
+    **dict.fromkeys(("parsable", "quiet", "test-only", "wrap", "help", "usage", "version")),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
@@ -66,10 +85,20 @@ class Slurm(Launcher):
             value = getattr(self, key)
             require(value is None or value > 0, key, "null or above 0", value)
         require(self.max_num_timeout >= 0, "max_num_timeout", "at least 0", self.max_num_timeout)
+        for option, value in self.additional_parameters.items():
+            _refuse_own_option(str(option), value)
         # SLURM may send the signal up to a minute early: a sound limit is far above.
         limit_s = self.timeout_min * 60
         room = f"below timeout_min in seconds, {limit_s}"
         require(self.signal_delay_s < limit_s, "signal_delay_s", room, self.signal_delay_s)
+
+
+def _refuse_own_option(option: str, value: object) -> None:
+    text = option.replace("_", "-")
+    for own, key in SBATCH_OPTIONS.items():
+        if own.startswith(text) and text != "gpus":  # sbatch takes abbreviations
+            instead = f"set hydra.launcher.{key} instead" if key else "memrl decides this option"
+            raise ValueError(f"additional_parameters.{option}={value}: {instead}")
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {cls.name: cls for cls in (Basic, Local, Slurm)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import NamedTuple
 
 SQUEUE_S = 60.0  # a busy controller answers late
@@ -31,10 +31,15 @@ class Job(NamedTuple):
 Queue = dict[tuple[str, int], Job]  # by the submission's name and the index in its array
 
 
+def environment_without(prefix: str) -> dict[str, str]:
+    """Return this process's environment without a user's defaults for one of SLURM's commands."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(prefix)}
+
+
 def squeue(*options: str) -> list[str] | None:
     """Return the lines that ``squeue`` prints, hidden partitions included; None if it fails."""
     command = ["squeue", "--noheader", "--all", *options]
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}  # a user's filters
+    plain = environment_without("SQUEUE_")
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_S, env=plain)
     except (OSError, subprocess.TimeoutExpired):
@@ -42,17 +47,29 @@ def squeue(*options: str) -> list[str] | None:
     return done.stdout.splitlines() if done.returncode == 0 else None
 
 
-def query_queue(names: Collection[str]) -> Queue | None:
-    """Return the jobs with these names, of any array; None if SLURM does not answer."""
-    if not names:
+def query_queue(submissions: Mapping[str, str | None]) -> Queue | None:
+    """Return the jobs of these submissions; None if SLURM does not answer.
+
+    Args:
+        submissions: the job id of each submission by its name, or None if the process that
+            submitted it could not record one. Jobs are then recognized by their name, which they
+            share with the submission unless the cluster or its user renamed them.
+    """
+    if not submissions:
         return {}
-    options = ["--array", "--user", str(os.getuid()), "--name", ",".join(sorted(names))]
-    lines = squeue(*options, "--format", "%j|%K|%T|%i|%N|%r")
+    names = {job_id: name for name, job_id in submissions.items() if job_id}
+    options = ["--array", "--user", str(os.getuid())]
+    lines = squeue(*options, "--format", "%F|%K|%T|%i|%N|%j|%r")
     if lines is None:
         return None
     queue: Queue = {}
     for line in lines:
-        name, index, state, job, node, reason = (part.strip() for part in line.split("|", 5))
-        key = (name, int(index) if index.isdecimal() else 0)  # N/A: no array
-        queue[key] = Job(job, state, node, reason)
+        parts = [part.strip() for part in line.split("|", 6)]
+        if len(parts) < 7:  # "CLUSTER: ..." where there are several
+            continue
+        array, index, state, job, node, name, reason = parts
+        name = names.get(array, name)
+        if name in submissions:
+            key = (name, int(index) if index.isdecimal() else 0)  # N/A: no array
+            queue[key] = Job(job, state, node, reason)
     return queue

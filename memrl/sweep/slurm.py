@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import shlex
@@ -20,11 +21,11 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from memrl.run.lock import job_id
-from memrl.run.outcome import CannotContinue, Failure
+from memrl.run.outcome import CannotContinue, Failure, in_one_line
 from memrl.run.signals import EARLY_S, Signals, Stopped
 from memrl.run.status import read_status
 from memrl.sweep.pool import Pool, visible_gpus
-from memrl.sweep.queue import query_queue, squeue
+from memrl.sweep.queue import environment_without, query_queue, squeue
 from memrl.sweep.snapshot import ROOT, label
 from memrl.sweep.submissions import Submission, load
 
@@ -74,7 +75,7 @@ def executor(submission: Submission, parallel: int) -> Executor:
     keys = ("partition", "account", "qos", "constraint", "gpus_per_node")
     options = {key: settings[key] for key in keys if settings[key] is not None}
     if settings["mem_gb"] is not None:
-        options["mem"] = f"{round(settings['mem_gb'] * 1024)}MB"
+        options["mem"] = f"{math.ceil(settings['mem_gb'] * 1024)}MB"  # 0 would be all
     threads = max(run.config["threads"] for run in submission.runs) * submission.per_job
     result.update_parameters(
         job_name=submission.name,
@@ -93,7 +94,13 @@ def executor(submission: Submission, parallel: int) -> Executor:
             'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
             *settings["setup"],
         ],
-        additional_parameters={"chdir": tree, "requeue": True, **settings["additional_parameters"]},
+        additional_parameters={
+            "chdir": tree,
+            "requeue": True,
+            # The one that runs handle, whatever signal submitit is told to use.
+            "signal": f"USR2@{settings['signal_delay_s']}",
+            **{k: v for k, v in settings["additional_parameters"].items() if v is not None},
+        },
         **options,
     )
     return result
@@ -102,35 +109,57 @@ def executor(submission: Submission, parallel: int) -> Executor:
 def start(submission: Submission, executor: Executor) -> str:
     """Submit all jobs of a submission as one array; return the id of that job.
 
-    If this process is in a job itself, it loses that job's variables.
+    If this process is in a job itself, it loses that job's variables, and the user's defaults for
+    ``sbatch``, which would override what the script says.
 
     Raises:
-        Failure: the cluster refused it. Its record is removed, unless one of its jobs is in the
-            queue nevertheless, or the queue is unknown.
+        Failure: it was not submitted, and its record is removed; or it is unknown whether it was,
+            which the message says.
     """
     # The submitted jobs would inherit them.
     for name in os.environ.keys() - {"SLURM_CONF", "SLURM_CLUSTERS"}:
-        if name.startswith(("SLURM_", "SUBMITIT_")):
+        if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_")):
             del os.environ[name]
     try:
         # submitit prints sbatch's message, which the error holds as well.
         with contextlib.redirect_stderr(io.StringIO()):
             first, *_ = executor.map_array(Task(str(submission.folder)), range(submission.jobs))
-    except (FailedJobError, FailedSubmissionError) as error:
-        if query_queue([submission.name]) == {}:
-            (submission.folder / "submission.json").unlink(missing_ok=True)  # it counts: first
-            shutil.rmtree(submission.folder, ignore_errors=True)
-        lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or str(error).split("\n")
-        raise Failure(f"sbatch: {'; '.join(dict.fromkeys(lines))}") from None
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or [in_one_line(error)]
+        message = f"sbatch: {'; '.join(dict.fromkeys(lines))}"
+        # After this one nothing was sent; after others, such as a time-out, SLURM may have the job.
+        if "connect failure" not in message and not _withdrawn(submission):
+            doubt = f"it may have been submitted all the same: squeue --name={submission.name}"
+            raise Failure(f"{message}; {doubt}") from None
+        (submission.folder / "submission.json").unlink(missing_ok=True)  # it counts: first
+        shutil.rmtree(submission.folder, ignore_errors=True)
+        raise Failure(message) from None
     array = str(first.job_id).split("_")[0]
     submission.save(array)
     return array
 
 
+def _withdrawn(submission: Submission) -> bool:
+    """Cancel what a failed ``sbatch`` submitted all the same; tell whether nothing is left of it.
+
+    Such a job could not train: submitit writes what a job executes once ``sbatch`` has succeeded.
+    """
+    queue = query_queue({submission.name: None})
+    try:
+        if queue:
+            cancel(sorted({job.id for job in queue.values()}))
+    except Failure:
+        return False
+    return queue is not None
+
+
 def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs by their ids, such as 17 or 17_3; raise Failure if ``scancel`` fails."""
+    plain = environment_without("SCANCEL_")
     try:
-        done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            ["scancel", *jobs], capture_output=True, text=True, timeout=300, env=plain
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(f"scancel: {error}") from None
     if done.returncode:

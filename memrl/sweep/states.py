@@ -166,7 +166,7 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
     unfinished = [run for run in runs.values() if run.status.get("state") != "done"]
     submitted = [run.submission for run in unfinished if run.submission]
     # The queue before the files: a job that ends in between has written them by then.
-    queue = query_queue({s.name for s in submitted if s.launcher == "slurm"})
+    queue = query_queue({s.name: s.job_id for s in submitted if s.launcher == "slurm"})
     submitting = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
     cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:
