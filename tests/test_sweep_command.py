@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -103,7 +104,9 @@ def test_status_for_programs(mixed: Path, command: Command) -> None:
     assert len({run["code"] for run in said["runs"]}) == 1
 
 
-def test_the_place_where_it_is_asked_does_not_matter(mixed: Path, command: Command) -> None:
+def test_the_place_where_it_is_asked_does_not_matter(
+    mixed: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = command("status", MIXED).out
     elsewhere = mixed / "else" / "where"
     elsewhere.mkdir(parents=True)
@@ -111,6 +114,11 @@ def test_the_place_where_it_is_asked_does_not_matter(mixed: Path, command: Comma
     assert command("status", ".", cwd=mixed / MIXED).out == here
     assert command("status", f"{MIXED}/").out == here
     assert list(elsewhere.iterdir()) == []
+    assert command("status", "../outputs/../outputs/mixed", cwd=mixed / "else").out == here
+    (mixed / "outputs").rename(mixed / "disk")  # a larger one
+    (mixed / "outputs").symlink_to("disk")
+    monkeypatch.setenv("PWD", str(mixed / "outputs"))  # as a shell sets it
+    assert command("status", "mixed", cwd=mixed / "outputs").out == here
 
 
 def test_a_run_that_was_started_without_a_sweep_is_shown_too(
@@ -123,8 +131,15 @@ def test_a_run_that_was_started_without_a_sweep_is_shown_too(
     assert (said["runs"][-1]["submission"], said["runs"][-1]["log"]) == (None, None)
 
 
-def test_watching_ends_with_the_sweep(mixed: Path, command: Command) -> None:
+def test_watching_ends_with_the_sweep_or_with_ctrl_c(
+    mixed: Path, command: Command, launch: Launch
+) -> None:
     assert command("status", "--watch", MIXED).out == command("status", MIXED).out
+    (mixed / MIXED / name_of(mixed, 2) / "lock").write_text(json.dumps(this_process()))
+    process = launch(first=lambda: main(["sweep", "status", "--watch", str(MIXED)]))
+    wait_until(lambda: "1 running" in process.out, process)
+    process.send(signal.SIGINT)
+    assert (process.wait(), process.err) == (130, "")
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -209,8 +224,10 @@ def test_what_was_never_issued_as_a_sweep_is_not_retried(tmp_path: Path, command
     process = command("retry", "outputs/empty")
     assert process.wait() == 2
     assert process.err.startswith("error: outputs/empty: no sweep was started here")
-    shown = command("status", "outputs/empty")
-    assert (shown.wait(), shown.out.splitlines()[-1].split(" (")[0]) == (0, "outputs/empty: 0 runs")
+    for what in (["status"], ["status", "--json"], ["cancel"], ["logs", "--lines", "5", "0"]):
+        shown = command(what[0], "outputs/empty", *what[1:])
+        assert (shown.wait(), shown.out) == (2, "")
+        assert shown.err == "error: outputs/empty: no run\n"
 
 
 def test_a_submission_of_another_version_is_named_and_is_not_issued_again(
@@ -228,6 +245,25 @@ def test_a_submission_of_another_version_is_named_and_is_not_issued_again(
     assert process.out == ""
     assert process.err.startswith("error: ") and process.err.count("\n") == 1
     assert path.parent.name in process.err and "created" in process.err
+
+
+def test_a_submission_that_lost_its_runs_is_named_and_nothing_is_started(
+    mixed: Path, command: Command, launch: Launch
+) -> None:
+    path = max(mixed.glob("outputs/*/.submissions/*/submission.json"), key=created)
+    (path.parent / "runs.jsonl").write_text("")
+    message = f"{path.parent / 'runs.jsonl'}: it holds 0 of 2 runs; some were lost"
+    told = json.loads(command("status", "--json", MIXED).out)
+    assert (told["torn"], len(told["runs"])) == ([message], 3)
+    sweep = ("-m", *TINY, "seed=4,5,6", "sweep=mixed")
+    for process in (
+        command("retry", MIXED),
+        command("cancel", MIXED),
+        launch(*sweep),
+        launch(*sweep, "hydra.launcher.dry_run=true"),
+    ):
+        assert process.wait() == 1, process.output
+        assert process.err.startswith(f"error: {message}") and process.err.count("\n") == 1
 
 
 def test_a_config_that_names_a_class_which_has_moved_is_not_retried(
@@ -271,8 +307,9 @@ def test_a_folder_with_another_config_is_refused_before_anything_starts(
 
 
 def test_a_retry_starts_all_that_is_not_done_as_it_was_started_last(
-    mixed: Path, command: Command
+    mixed: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", "lib")  # relative to where it is typed
     done = status(mixed / MIXED / name_of(mixed, 0))
     elsewhere = mixed / "elsewhere"
     elsewhere.mkdir()
@@ -286,6 +323,8 @@ def test_a_retry_starts_all_that_is_not_done_as_it_was_started_last(
     assert "1 of 4 runs are not done:" in process.err
     assert list(elsewhere.iterdir()) == []
     assert (mixed / MIXED / "lengths.png").exists()
+    last = max(mixed.glob("outputs/*/.submissions/*/submission.json"), key=created)
+    assert str(elsewhere / "lib") in json.loads(last.read_text())["python_path"]
 
 
 def test_retry_failed_is_a_key_of_the_sweeps_own_command(mixed: Path, launch: Launch) -> None:

@@ -301,6 +301,21 @@ def test_a_driver_that_is_at_work_keeps_its_runs(squeue: Path) -> None:
     assert states() == {"a": State.QUEUED}
 
 
+def test_a_run_that_never_started_is_explained_by_the_log_of_its_job(squeue: Path) -> None:
+    squeue.write_text("")
+    record = submit("a", "b", "c")
+    record.save("7")
+    ends = ["slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some ...", "Killed"]
+    for task, end in enumerate(ends):
+        (record.folder / f"7_{task}").mkdir()
+        (record.folder / f"7_{task}" / f"7_{task}_0_log.out").write_text(f"{end}\n")
+    assert [(row.state, row.cause) for row in read_sweep(SWEEP).runs] == [
+        (State.LOST, "its job ran out of memory before the run started"),
+        (State.LOST, "its job ended before the run started; see sweep logs"),
+        (State.LOST, "never started"),
+    ]
+
+
 def test_once_the_job_is_noted_its_driver_does_not_matter(squeue: Path) -> None:
     squeue.write_text("")
     submit("a", driver=this_process()).save("7")
@@ -340,7 +355,7 @@ def test_a_record_is_read_as_it_was_written(
     assert (last.job_id, last.cancelled) == ("77", [0, 2])
 
 
-def test_a_record_of_an_older_version_has_no_command(
+def test_a_record_of_an_older_version_has_no_command_and_no_number_of_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -349,9 +364,12 @@ def test_a_record_of_an_older_version_has_no_command(
     record.write()
     path = record.folder / "submission.json"
     content = json.loads(path.read_text())
-    del content["command"]
+    del content["command"], content["n_runs"]
     path.write_text(json.dumps(content))
-    assert submissions.load(record.folder) == replace(record, command=None)
+    assert submissions.load(record.folder) == replace(record, command=None, n_runs=None)
+    (record.folder / "runs.jsonl").write_text("")
+    with pytest.raises(CannotContinue, match="it holds 0 runs; some were lost"):
+        submissions.load(record.folder)
 
 
 def test_what_is_torn_costs_no_other_submission(squeue: Path) -> None:
@@ -385,6 +403,7 @@ def test_what_is_torn_costs_no_other_submission(squeue: Path) -> None:
         ("runs.jsonl", '"run": "a"', '"run": ".."', "line 1 holds no run"),
         ("runs.jsonl", '"run": "a"', '"run": "../../a"', "line 1 holds no run"),
         ("runs.jsonl", '"config": {', '"config": [], "no": {', "line 1 holds no run"),
+        ("runs.jsonl", '{"run": "a", "config": {"threads": 1}}\n', "", "it holds 0 of 1 runs"),
     ],
 )
 def test_a_record_of_another_kind_is_refused_in_one_line(

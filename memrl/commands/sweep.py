@@ -15,7 +15,7 @@ from typing import Any
 
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive
-from memrl.run.outcome import CannotContinue, ConfigError, below_cwd, plural
+from memrl.run.outcome import INTERRUPTED, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.progress import clock
 from memrl.run.schema import check_types
 from memrl.run.tables import align
@@ -60,11 +60,27 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: there is no such sweep, or the request cannot be carried out.
         Failure: the sweep's records cannot be read, or SLURM refused.
     """
-    folder = Path(args.folder).absolute()
+    folder = Path(os.path.normpath(_current_folder() / args.folder))
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
         raise ConfigError(f"{args.folder}: not a sweep's folder, {OUTPUTS}/<sweep>")
+    if paths := python_path():  # relative to where it was typed
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     os.chdir(folder.parents[1])
     return int(args.do(OUTPUTS / folder.name, args))
+
+
+def _current_folder() -> Path:
+    """Return the current folder as a shell names it, in which links are not resolved."""
+    typed = Path(os.environ.get("PWD", ""))
+    same = typed.is_absolute() and typed.exists() and typed.samefile(".")
+    return typed if same else Path.cwd()
+
+
+def _read(folder: Path) -> Sweep:
+    sweep = read_sweep(folder)
+    if not sweep.runs and not sweep.torn:
+        raise ConfigError(f"{folder}: no run")
+    return sweep
 
 
 def _find(sweep: Sweep, text: str) -> list[Run]:
@@ -104,9 +120,18 @@ def _table(runs: Sequence[Run]) -> str:
 
 
 def show(folder: Path, args: argparse.Namespace) -> int:
-    """Print the table of runs."""
+    """Print the table of runs; with ``--watch`` until no run is active, or Ctrl-C."""
+    try:
+        return _show(folder, args)
+    except KeyboardInterrupt:
+        if not args.watch:
+            raise
+        return INTERRUPTED
+
+
+def _show(folder: Path, args: argparse.Namespace) -> int:
     while True:
-        sweep = read_sweep(folder)
+        sweep = _read(folder)
         text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
         if args.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
@@ -145,6 +170,7 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
         "sweep": str(sweep.folder),
         "counts": sweep.count(),
         "squeue": sweep.queue_known,
+        "torn": sweep.torn,
         "runs": runs,
     }
 
@@ -157,27 +183,29 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     from memrl.commands.start import start
 
     sweep = read_sweep(folder)
+    if sweep.torn:
+        raise CannotContinue(sweep.torn[0])
     runs = [run for run in sweep.runs if run.submission]
     if not runs:
         raise ConfigError(f"{folder}: no sweep was started here; give the run's own command again")
-    if sweep.torn:
-        raise CannotContinue(sweep.torn[0])
     last = sweep.submissions[-1]
     # What the sweep's own command could import, and what is started from here can.
     paths = dict.fromkeys([*python_path(), *last.python_path[1:]])
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.path += [path for path in paths if path not in sys.path]
     settings = last.settings | {"retry_failed": True, "dry_run": False}
+    again = "give the sweep's own command again"
     try:
         launcher = LAUNCHERS[last.launcher](**settings)
     except (KeyError, TypeError):
-        advice = "written by another version; give the sweep's own command again"
+        advice = f"written by another version; {again}"
         raise CannotContinue(f"{last.folder / 'submission.json'}: {advice}") from None
+    except ValueError as error:
+        raise ConfigError(f"hydra.launcher.{error}; {again}") from None
     for run in runs:  # their configs may name classes that have moved since
         try:
             check_types(run.config)
         except ConfigError as error:
-            again = "give the sweep's own command again"
             raise ConfigError(f"{run.name}: {error}; {again}") from None
     return start(runs, launcher)
 
@@ -187,7 +215,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
 
 def cancel(folder: Path, args: argparse.Namespace) -> int:
     """Cancel runs that are queued or running."""
-    sweep = read_sweep(folder)
+    sweep = _read(folder)
     named = [run for text in args.run for run in _find(sweep, text)] if args.run else sweep.runs
     chosen = {run.name: run for run in named if run.state in ONGOING}
     # A job with other runs continues: it checks every two seconds which runs were cancelled.
@@ -204,6 +232,8 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
     print(f"cancelled {plural(len(chosen), 'run')}; run the sweep's own command again to continue")
+    if sweep.torn and not args.run:
+        raise CannotContinue(f"{sweep.torn[0]}; its runs were not cancelled")
     return 0
 
 
@@ -230,7 +260,7 @@ def show_log(folder: Path, args: argparse.Namespace) -> int:
     """Print the paths of a run's logs, and the end of the last one."""
     if args.lines < 1:
         raise ConfigError(f"--lines must be at least 1, got {args.lines}")
-    run, *others = matches = _find(read_sweep(folder), args.run)
+    run, *others = matches = _find(_read(folder), args.run)
     if others:
         names = "\n  ".join(run.name for run in matches[:SHOWN])
         raise ConfigError(f"{args.run}: {len(matches)} runs have this in their names:\n  {names}")
@@ -253,9 +283,7 @@ def _logs(run: Run) -> list[Path]:
     """Return the log files of a run, its own output last."""
     paths = [run.folder / "run.log"]
     if run.submission:
-        job = run.index // run.submission.per_job
-        pattern = f"*_{job}/*_log.out" if run.submission.jobs > 1 else "*/*_log.out"
-        paths += sorted(run.submission.folder.glob(pattern))
+        paths += run.submission.job_logs(run.index)
         if run.submission.launcher != "basic":
             paths.append(run.submission.log(run.index))
     return paths

@@ -60,12 +60,16 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
 def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
     """Return the state of these runs; raise CannotContinue if some may be queued unnoticed."""
     sweep = read_sweep(folder, runs)
-    if sweep.torn:
-        raise CannotContinue(sweep.torn[0])
+    _refuse_torn(sweep)
     if not sweep.queue_known:
         advice = f"try again later; if no job is left, delete {folder / submissions.FOLDER}"
         raise CannotContinue(f"squeue does not answer, so it is unknown what is queued; {advice}")
     return sweep
+
+
+def _refuse_torn(sweep: Sweep) -> None:
+    if sweep.torn:
+        raise CannotContinue(sweep.torn[0])
 
 
 def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
@@ -237,6 +241,7 @@ def _wait(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
+    _refuse_torn(sweep)
     rows = [["#", "run", "state", "now"]]
     for n, run in enumerate(sweep.runs):
         now = "start" if is_due(run.state, launcher.retry_failed) else "leave"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ class State(StrEnum):
 
 
 ONGOING = (State.QUEUED, State.RUNNING)
+NEVER_STARTED = "never started"
+LOG_END = 2**16  # bytes of a job's log that may say how it ended
 
 
 def is_due(state: str, retry_failed: bool) -> bool:
@@ -81,7 +84,7 @@ def judge(facts: Facts) -> tuple[State, str]:
         if facts.slurm and not facts.queue_known:
             return State.QUEUED, "unless it is lost: squeue does not answer"
         if state is None and facts.slurm:
-            return State.LOST, "never started"
+            return State.LOST, NEVER_STARTED
         if state is None:
             return State.STOPPED, "not started: its sweep ended first"
     if state is None:
@@ -184,7 +187,21 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
                 cancelled=run.index in cancelled[s.name],
             )
         run.state, run.cause = judge(facts)
+        if run.cause == NEVER_STARTED and run.submission:
+            run.cause = _end_of_job(run.submission, run.index) or NEVER_STARTED
     return Sweep(folder, list(runs.values()), submissions, torn, queue is not None)
+
+
+def _end_of_job(submission: Submission, index: int) -> str | None:
+    """Return how the job of a run ended that never started, by the job's log; None without one."""
+    for path in submission.job_logs(index)[-1:]:
+        with open(path, "rb") as file:
+            file.seek(max(path.stat().st_size - LOG_END, 0))
+            text = file.read(LOG_END).decode(errors="replace")
+        if re.search("oom.kill|out.of.memory", text, re.IGNORECASE):
+            return "its job ran out of memory before the run started"
+        return "its job ended before the run started; see sweep logs"
+    return None
 
 
 def _has_holder(folder: Path) -> bool:

@@ -75,6 +75,7 @@ class Submission:
     driver: dict[str, Any]  # the process that submitted it
     per_job: int  # how many consecutive runs form one job
     command: str | None  # what was typed; None of a retry, whose runs were submitted before
+    n_runs: int | None  # how many runs it has; None if an older version wrote it
     job_id: str | None = None  # SLURM's, once sbatch has returned
 
     @property
@@ -101,6 +102,11 @@ class Submission:
     def log(self, index: int) -> Path:
         """Return where the output of a run's processes goes, all attempts of this submission."""
         return self.folder / "log" / f"{index}.txt"
+
+    def job_logs(self, index: int) -> list[Path]:
+        """Return the log files of a run's job, those that exist."""
+        task = f"_{index // self.per_job}" if self.jobs > 1 else ""
+        return sorted(self.folder.glob(f"{self.job_id or '*'}{task}/*_log.out"))
 
     def write(self) -> None:
         """Write it down, its runs first: the last file makes it count."""
@@ -166,6 +172,7 @@ def draft(
         driver=this_process(),
         per_job=per_job,
         command=typed_command(),
+        n_runs=len(runs),
     )
 
 
@@ -180,7 +187,7 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     content = path.read_bytes()
     try:
-        record: dict[str, Any] = {"command": None, **json.loads(content)}  # older ones had none
+        record: dict[str, Any] = {"command": None, "n_runs": None, **json.loads(content)}
         record = {key: record[key] for key in RECORDED if key in record}
         record |= {"folder": folder, "runs": []}
         check_section("", record, Submission)
@@ -195,6 +202,9 @@ def load(folder: Path) -> Submission:
             if not isinstance(config, dict) or Path(name).name != name or name in ("", ".."):
                 raise ValueError(f"line {n + 1} holds no run")
             submission.runs.append(Run(config, sweep / name, submission, n))
+        if not submission.runs or submission.n_runs not in (None, len(submission.runs)):
+            expected = f" of {submission.n_runs}" if submission.n_runs else ""
+            raise ValueError(f"it holds {len(submission.runs)}{expected} runs; some were lost")
     except ConfigError as error:
         message = f"{path}: {error}; was it written by another version?"
         raise CannotContinue(message) from None
