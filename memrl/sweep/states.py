@@ -198,7 +198,7 @@ def _end_of_job(submission: Submission, index: int) -> str | None:
         with open(path, "rb") as file:
             file.seek(max(path.stat().st_size - LOG_END, 0))
             text = file.read(LOG_END).decode(errors="replace")
-        if re.search("oom.kill|out.of.memory", text, re.IGNORECASE):
+        if re.search(r"^(slurmstepd|srun)\S* .*(oom.kill|out of memory)", text, re.M | re.I):
             return "its job ran out of memory before the run started"
         return "its job ended before the run started; see sweep logs"
     return None
