@@ -246,8 +246,8 @@ REFUSED = {
     "dropout=1": "dropout must be in [0, 1), got 1",
     "attention_dropout=-1": "attention_dropout must be in [0, 1), got -1",
     "checkpoint_minutes=0": "checkpoint_minutes must be above 0, got 0",
-    "sweep=../up": "sweep must be a folder's name of at most 150 characters, without slash or "
-    "leading dot, got ../up",
+    "sweep=../up": "sweep must be a folder's name of at most 150 characters and 255 bytes, "
+    "without slash or leading dot, got ../up",
     "replay_capacity=100 num_envs=9": "replay_capacity must be at least the num_envs=9 episodes "
     "of a round, 108 slots, got 100",
     "replay_capacity=5": "replay_capacity must be at least one episode, 12 slots, got 5",
@@ -266,8 +266,8 @@ REFUSED = {
     "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
     "~algo.gamma": "algo: missing a required argument: 'gamma'",
     "~seed": "seed is missing",
-    "sweep=": "sweep must be a folder's name of at most 150 characters, without slash or "
-    "leading dot, got ",
+    "sweep=": "sweep must be a folder's name of at most 150 characters and 255 bytes, "
+    "without slash or leading dot, got ",
     "batch_size=${env.length} env.length=-1": "env.length must be at least 1, got -1",
     "seed=${oc.env:NOWHERE}": "seed: ",
     "env.name=${nowhere}": "env.name: Interpolation key 'nowhere' not found; give it as env.name=",
