@@ -290,10 +290,11 @@ def test_killed_before_the_first_checkpoint_begins_anew(
 
 SHORT = tiny("lstm", "budget.train_episodes=2")
 MOMENTS = [  # just before the n-th such operation of an attempt
+    ("link lock", 1),  # which must not be in the way, empty
     ("open run.log", 1),
     ("rename config.yaml", 1),
     ("rename checkpoint.pt", 1),
-    ("open .claim.tmp", 1),  # while it takes over the lock of the one before
+    ("link .claim.tmp", 1),  # while it takes over the lock of the one before
     ("rename lock", 1),
     ("rename .claim.tmp", 1),  # takes the right of a process that was killed just there
     ("rename lock", 1),  # with that right
@@ -379,7 +380,7 @@ def test_a_signal_stops_the_run_once_it_has_saved(
 
 
 def test_ctrl_c_before_the_run_begins_is_no_traceback(launch: Launch, tmp_path: Path) -> None:
-    process = launch(*TINY, first=at("open lock", signal.SIGSTOP))
+    process = launch(*TINY, first=at("open .lock.tmp", signal.SIGSTOP))
     process.wait_paused()
     process.send(signal.SIGINT, signal.SIGCONT)
     assert process.wait() == 130
@@ -557,7 +558,8 @@ def clock_a_day_ahead() -> None:
 
 
 def test_the_lock_tells_whose_it_is(killed: Path) -> None:
-    assert list(lock_of(killed)) == ["host", "boot_id", "pid", "started", "job_id"]
+    place = ["host", "boot_id", "pid_namespace"]
+    assert list(lock_of(killed)) == [*place, "pid", "started", "job_id", "token"]
 
 
 def test_a_second_process_on_the_same_run_is_sent_away(
@@ -586,6 +588,13 @@ def other_process(folder: Path) -> None:
 def other_boot(folder: Path) -> None:
     own = lock.this_process()
     change_lock(folder, pid=own["pid"], started=own["started"], boot_id="another")
+    change_ages(folder, lock=1000, updated=1000)
+
+
+def other_container(folder: Path) -> None:
+    own = lock.this_process()
+    change_lock(folder, pid=own["pid"], started=own["started"], pid_namespace="pid:[1]")
+    change_ages(folder, lock=1000, updated=1000)
 
 
 def silent_elsewhere(folder: Path) -> None:
@@ -613,6 +622,7 @@ def empty_since_long_ago(folder: Path) -> None:
 GONE = [
     other_process,
     other_boot,
+    other_container,
     silent_elsewhere,
     silent_elsewhere_by_a_clock_ahead,
     torn_long_ago,
@@ -627,22 +637,39 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     """What a run does with it then, those tests show in which a process was killed."""
     change(killed)
     with locked(killed):
-        assert lock_of(killed) == this_process()
+        assert lock_of(killed).items() > this_process().items()
+
+
+def test_the_lock_of_an_older_version_is_judged_like_others(killed: Path) -> None:
+    content = lock_of(killed) | {"pid": os.getpid(), "started": this_process()["started"]}
+    older = {k: v for k, v in content.items() if k not in ("token", "pid_namespace")}
+    (killed / "lock").write_text(json.dumps(older))
+    change_times(killed, lock=1000, status=1000)
+    with pytest.raises(Busy, match=f"process {os.getpid()}"), locked(killed):
+        pass
+    (killed / "lock").write_text(json.dumps(older | {"started": 0.0}))
+    with locked(killed):
+        assert lock_of(killed)["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("ahead", [0, 86400])
 @pytest.mark.parametrize("ages", [{"lock": 1000, "status": 100}, {"lock": 100, "status": 1000}])
-def test_the_lock_of_another_host_is_respected_for_three_minutes(
-    ages: dict[str, float], ahead: float, killed: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["host", "boot_id", "pid_namespace"])
+def test_the_lock_of_a_process_that_cannot_be_seen_is_respected_for_three_minutes(
+    place: str,
+    ages: dict[str, float],
+    ahead: float,
+    killed: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the clocks of the two hosts say."""
-    change_lock(killed, host="elsewhere", job_id="7_1")
+    """On another host or in another container, whatever the clocks of the two hosts say."""
+    change_lock(killed, **{"job_id": "7_1", place: "elsewhere"})
     change_ages(killed, lock=1000, updated=1000)
     change_times(killed, **ages)
     before = contents(killed)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + ahead)
-    who = rf"elsewhere, process {lock_of(killed)['pid']}, job 7_1"
+    who = rf"host \S+, process {lock_of(killed)['pid']}, job 7_1"
     with pytest.raises(Busy, match=who), locked(killed):
         pass
     assert contents(killed) == before
@@ -671,7 +698,7 @@ def test_a_lock_that_is_just_being_written_is_respected(killed: Path) -> None:
 def test_a_process_that_finds_a_stale_lock_gives_way_to_one_that_took_it(
     killed: Path, launch: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("open .claim.tmp", signal.SIGSTOP))  # it has found it stale
+    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))  # it has found it stale
     slow.wait_paused()
     quick = launch(*TINY, first=at("open .agent.pt.tmp", signal.SIGSTOP))
     quick.wait_paused()
@@ -762,7 +789,7 @@ def test_of_many_processes_at_once_one_holds_the_lock_whoever_is_killed(tmp_path
 def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
     killed: Path, launch: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("open .claim.tmp", signal.SIGSTOP))
+    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))
     slow.wait_paused()
     assert launch(*TINY).wait() == 0
     slow.send(signal.SIGCONT)
@@ -774,7 +801,9 @@ def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
 def test_a_run_that_another_process_has_just_done_is_not_done_again(
     launch: Launch, tmp_path: Path
 ) -> None:
-    slow = launch(*SHORT, first=at("open lock", signal.SIGSTOP))  # it was not done a moment ago
+    slow = launch(
+        *SHORT, first=at("open .lock.tmp", signal.SIGSTOP)
+    )  # it was not done a moment ago
     slow.wait_paused()
     assert launch(*SHORT).wait() == 0
     result = ("train.csv", "eval.csv", "agent.pt", "status.json")
