@@ -14,9 +14,12 @@ import random
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +31,10 @@ from omegaconf import OmegaConf
 
 from memrl.experiment import build
 from memrl.rollout import rollout
-from memrl.run import lock
+from memrl.run import checkpoint, lock
 from memrl.run import status as status_file
 from memrl.run.lock import SILENT_S, locked, this_process
-from memrl.run.outcome import Busy
+from memrl.run.outcome import Busy, CannotContinue
 from memrl.run.signals import NOTICE
 
 FILES = {
@@ -419,7 +422,18 @@ def zero(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("damage", [halve, zero, Path.unlink])
+def flip(path: Path) -> None:
+    """Flip a bit of the largest tensor: torch would not notice."""
+    with zipfile.ZipFile(path) as archive:
+        tensors = [member for member in archive.infolist() if "/data/" in member.filename]
+    header = max(tensors, key=lambda member: member.file_size).header_offset
+    content = bytearray(path.read_bytes())
+    name, extra = struct.unpack_from("<HH", content, header + 26)
+    content[header + 30 + name + extra] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [halve, flip, Path.unlink])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damage: Callable[[Path], None], killed: Path, launch: Launch, reference: Reference
 ) -> None:
@@ -431,7 +445,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 
 def damage_both(folder: Path) -> None:
-    halve(folder / "checkpoint.pt")
+    flip(folder / "checkpoint.pt")
     zero(folder / "checkpoint.prev.pt")
 
 
@@ -440,7 +454,7 @@ def lose_rows(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"), [(damage_both, "checkpoint.prev.pt"), (lose_rows, "train.csv")]
+    ("damage", "named"), [(damage_both, "checkpoint.pt: archive/data/"), (lose_rows, "train.csv")]
 )
 def test_a_run_that_cannot_be_continued_says_why_and_is_left_as_it_is(
     damage: Callable[[Path], None], named: str, killed: Path, launch: Launch
@@ -468,12 +482,114 @@ def test_a_damaged_checkpoint_never_replaces_a_sound_one(
     assert_ended_like(killed, reference(TINY))
 
 
+def test_every_bit_that_flips_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    """In an archive of an older version a bit of its padding may flip unnoticed."""
+    state, config = {"weight": torch.arange(7.0), "bias": torch.arange(3)}, {"seed": 0, "x": None}
+    path, dice = tmp_path / "agent.pt", random.Random(0)
+    with locked(tmp_path) as held:
+        checkpoint.save_weights(held, config, state)
+    new = path.read_bytes()
+    torch.save(state, path)
+    for content in (new, path.read_bytes()):
+        size = 8 * len(content)
+        flips = [(bit // 8, bytes([content[bit // 8] ^ 1 << bit % 8])) for bit in range(size)]
+        pages = [(start, bytes(n)) for n in (16, 512) for start in range(0, len(content) - n, 128)]
+        unnoticed = 0
+        for start, other in (*dice.sample(flips, 400), *pages):
+            damaged = content[:start] + other + content[start + len(other) :]
+            path.write_bytes(damaged)
+            try:
+                loaded = checkpoint.load_weights(tmp_path, config)
+            except CannotContinue as error:
+                assert "agent.pt" in str(error)
+                continue
+            unnoticed += damaged != content
+            assert all(torch.equal(loaded[name], state[name]) for name in state)
+        assert (unnoticed == 0) == (content is new)
+
+
+def test_a_checkpoint_that_does_not_fit_the_run_is_refused_in_one_line(
+    killed: Path, launch: Launch, reference: Reference
+) -> None:
+    newest, other = killed / "checkpoint.pt", killed.with_name(f"{killed.name[:-1]}1")
+    shutil.copytree(killed, other)
+    edit(other / "config.yaml", "seed: 0\n", "seed: 1\n")
+    process = launch(*TINY, "seed=1")
+    assert process.wait() == 1
+    assert_one_line(process, f"{other.name}/checkpoint.pt is of another run", "seed: 0 -> 1")
+
+    def replace(*keys: str, value: object) -> None:
+        part = state = torch.load(killed / "checkpoint.prev.pt", weights_only=True)
+        for key in keys[:-1]:
+            part = part[key]
+        part.pop(keys[-1])
+        part |= {} if value is None else {keys[-1]: value}
+        torch.save(state, newest)
+
+    before = (killed / "train.csv").read_bytes()
+    for keys, value in (
+        (("csv_sizes", "eval"), None),
+        (("trainer", "agent"), None),
+        (("trainer", "replay", "reward"), torch.zeros(1)),
+    ):
+        replace(*keys, value=value)
+        process = launch(*TINY)
+        assert process.wait() == 1, keys
+        assert_one_line(process, "checkpoint.pt: it does not hold what this version expects")
+        assert (killed / "train.csv").read_bytes() == before
+
+    torch.save(torch.load(killed / "checkpoint.prev.pt", weights_only=True), newest)
+    last = launch(*TINY)  # from an archive as older versions wrote it
+    assert last.wait() == 0, last.output
+    assert "continuing at env step" in last.out and "damaged" not in last.out
+    assert_ended_like(killed, reference(TINY))
+
+
 def test_broken_weights_are_never_saved(launch: Launch, tmp_path: Path) -> None:
     process = launch(*TINY, ALWAYS, "algo.lr=1e38")  # the first update gives a finite loss
     assert process.wait() == 1
     assert_one_line(process, "the weights ", "are not finite at env step 60, by update 1")
     saved = torch.load(run_in(tmp_path) / "checkpoint.pt", weights_only=True)
     assert saved["trainer"]["updates"] == 0
+
+
+# --- done, whatever its status says --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["", '{"state": "stopped", "cause": "killed by SIGSEGV"}'])
+def test_a_run_whose_weights_are_whole_is_done_and_its_status_is_corrected(
+    said: str, reference: Reference, launch: Launch, tmp_path: Path
+) -> None:
+    shutil.copytree(reference(TINY).parents[2], tmp_path, dirs_exist_ok=True)
+    folder = run_in(tmp_path)
+    before, known = contents(folder), status(folder)
+    (folder / "status.json").write_text(said)
+    process = launch(*TINY)
+    assert (process.wait(), process.err) == (0, "")
+    assert process.out.startswith("already done: ")
+    keys = ("state", "cause", "progress", "env_steps", "episodes", "updates", "last_return")
+    assert {key: status(folder)[key] for key in keys} == {key: known[key] for key in keys}
+    assert status(folder).keys() == known.keys()
+    after = contents(folder)
+    assert after.pop("status.json") != before.pop("status.json")
+    assert after == before
+
+
+def test_a_run_that_is_done_and_has_lost_its_weights_says_so_and_is_left_as_it_is(
+    reference: Reference, launch: Launch, tmp_path: Path
+) -> None:
+    shutil.copytree(reference(TINY).parents[2], tmp_path, dirs_exist_ok=True)
+    folder = run_in(tmp_path)
+    for damage, what in ((flip, "is damaged"), (Path.unlink, "is missing")):
+        damage(folder / "agent.pt")
+        before = contents(folder)
+        process = launch(*TINY)
+        assert process.wait() == 1
+        assert_one_line(process, f"{folder.name}: the run is done, but agent.pt {what}")
+        assert contents(folder) == before
+    sweep = launch("-m", *TINY)
+    assert sweep.wait() == 0, sweep.output
+    assert "1 run (1 done); to start: 0" in sweep.out
 
 
 # --- another config ------------------------------------------------------------------------------
@@ -814,6 +930,53 @@ def test_a_run_that_another_process_has_just_done_is_not_done_again(
     assert names(run_in(tmp_path)) == FILES
 
 
+def on_another_host() -> None:
+    socket.gethostname = lambda: "elsewhere"
+
+
+def test_a_process_that_was_silent_for_too_long_writes_nothing_once_another_took_over(
+    launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    first = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
+    first.wait_paused()
+    folder = run_in(tmp_path)
+    change_times(folder, lock=SILENT_S + 1, status=SILENT_S + 1)
+
+    def pause() -> None:
+        on_another_host()
+        at("open train.csv", signal.SIGSTOP, 6)()
+
+    second = launch(*TINY, first=pause)
+    second.wait_paused()
+    before = contents(folder)
+    first.send(signal.SIGCONT)
+    assert first.wait() == 3, first.output
+    assert_one_line(first, folder.name, "lost the run's lock: another process took it over")
+    assert contents(folder) == before
+    second.send(signal.SIGCONT)
+    assert second.wait() == 0, second.output
+    assert_ended_like(folder, reference(TINY))
+
+
+@pytest.mark.parametrize("event", ["open train.csv", "open .checkpoint.pt.tmp"])
+def test_a_process_whose_folder_was_deleted_writes_nothing(
+    event: str, launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    for again in (False, True):
+        first = launch(*TINY, ALWAYS, first=at(event, signal.SIGSTOP, 4))
+        first.wait_paused()
+        folder = run_in(tmp_path)
+        shutil.rmtree(folder)
+        if again:
+            second = launch(*TINY)
+            assert second.wait() == 0, second.output
+        first.send(signal.SIGCONT)
+        assert first.wait() == 3, first.output
+        assert_one_line(first, folder.name, "lost the run's lock: it was deleted")
+        assert folder.exists() == again
+    assert_ended_like(folder, reference(TINY))
+
+
 def test_the_status_is_touched_while_the_run_goes_on(launch: Launch, tmp_path: Path) -> None:
     def first() -> None:
         status_file.HEARTBEAT_S = 0.02
@@ -910,8 +1073,8 @@ def test_a_full_disk_is_named_and_loses_nothing(
     )
     folder = run_in(tmp_path)
     assert not [name for name in names(folder) if name == "lock" or name.endswith(".tmp")]
-    for checkpoint in folder.glob("checkpoint*.pt"):
-        torch.load(checkpoint, weights_only=True)
+    for path in folder.glob("checkpoint*.pt"):
+        torch.load(path, weights_only=True)
 
     filler.unlink()
     last = launch(*SHORT, interval)

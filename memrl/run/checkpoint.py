@@ -38,8 +38,8 @@ def save(
 ) -> None:
     """Save a checkpoint in the locked folder; the one before it is kept."""
     content = _to_bytes({"trainer": trainer, "csv_sizes": csv_sizes}, config)
-    lock.require_held()  # to make the content may have taken long
-    write_whole(lock.folder / NEWEST, content, keep_as=lock.folder / PREVIOUS)
+    path, previous = lock.folder / NEWEST, lock.folder / PREVIOUS
+    write_whole(path, content, keep_as=previous, check=lock.require_held)
 
 
 def load(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
@@ -64,8 +64,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] 
 def save_weights(lock: Lock, config: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Save what acting needs, and nothing else, in the locked folder: the run is done."""
     content = _to_bytes(weights, config)
-    lock.require_held()
-    write_whole(lock.folder / WEIGHTS, content)
+    write_whole(lock.folder / WEIGHTS, content, check=lock.require_held)
 
 
 def load_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
