@@ -42,7 +42,7 @@ def open_tables(folder, sizes):
 
 def test_both_files_are_there_from_the_start(tmp_path):
     open_tables(tmp_path, {})
-    assert {path.name for path in tmp_path.iterdir()} == {"train.csv", "eval.csv"}
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"train.csv", "eval.csv"}
     assert (tmp_path / "train.csv").read_bytes() == b""
 
 
