@@ -278,7 +278,7 @@ def run(cfg: DictConfig) -> Path:
         schema.check_group("logger", config["logger"])
         schema.check_ranges(config)
         folder = folder_of(config)
-        if session.is_done(folder, config):  # before torch is imported
+        if session.already_done(folder, config):  # before torch is imported
             log.info(f"already done: {folder}")
             return folder
     config = resolve(cfg)
@@ -289,7 +289,7 @@ def run(cfg: DictConfig) -> Path:
 
 def train(config: Config, folder: Path) -> None:
     """Train a resolved config in its folder, to the end; raises what ``run`` does."""
-    if session.is_done(folder, config):
+    if session.already_done(folder, config):
         log.info(f"already done: {folder}")
         return
     try:

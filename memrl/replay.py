@@ -124,7 +124,15 @@ class Replay:
         return state | {"is_start": is_start, "top": self.top, "size": self.size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned, of a ring of the same capacity."""
+        """Restore what ``state_dict`` returned, of a ring of the same capacity.
+
+        Raises:
+            ValueError: it is of another ring.
+        """
+        for name in RINGS:  # a smaller tensor would be repeated to fill the ring
+            have, want = state[name].shape, getattr(self, name)[: state["size"]].shape
+            if have != want or len(state["is_start"]) != state["size"]:
+                raise ValueError(f"{name} has the shape {(*have,)}, the replay {(*want,)}")
         self.top, self.size = state["top"], state["size"]
         for name in RINGS:
             getattr(self, name)[: self.size] = state[name].to(self.device)

@@ -249,10 +249,10 @@ def file_events(do: Callable[[str], object]) -> Callable[[], None]:
     """Return a ``first`` that has ``do`` called just before each operation on a run's files.
 
     Operations are named like "open train.csv", "rename checkpoint.prev.pt" (the new name),
-    "remove lock", "mkdir runs"; a temporary file is named without its number.
+    "remove lock", "link lock", "mkdir runs"; a temporary file is named without its number.
     """
     # After the prefix: the argument that says which file is meant.
-    kinds = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0}
+    kinds = {"open": 0, "os.rename": 1, "os.link": 1, "os.remove": 0, "os.mkdir": 0}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in kinds and isinstance(path := arguments[kinds[event]], str | os.PathLike):

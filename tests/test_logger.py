@@ -16,6 +16,7 @@ from conftest import at, wait_until
 
 from memrl import experiment
 from memrl.run import config, session
+from memrl.run.lock import Lock
 from memrl.run.logger import TensorBoard, WandB
 from memrl.run.outcome import CannotContinue, ConfigError
 from memrl.run.tables import CsvTables
@@ -33,14 +34,20 @@ def read(path):
 # --- csv -----------------------------------------------------------------------------------------
 
 
+def open_tables(folder, sizes):
+    """The tables of a folder that this process has locked."""
+    (folder / "lock").write_bytes(b"ours")
+    return CsvTables(Lock(folder / "lock", b"ours"), sizes)
+
+
 def test_both_files_are_there_from_the_start(tmp_path):
-    CsvTables(tmp_path, {})
-    assert {path.name for path in tmp_path.iterdir()} == {"train.csv", "eval.csv"}
+    open_tables(tmp_path, {})
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"train.csv", "eval.csv"}
     assert (tmp_path / "train.csv").read_bytes() == b""
 
 
 def test_the_header_stands_once_and_the_tables_apart(tmp_path):
-    tables = CsvTables(tmp_path, {})
+    tables = open_tables(tmp_path, {})
     tables.write("train", {"env_steps": 4, "train/loss": 0.5})
     tables.write("eval", {"env_steps": 4, "eval/return": 1.0})
     tables.write("train", {"env_steps": 8, "train/loss": 0.25})
@@ -50,7 +57,7 @@ def test_the_header_stands_once_and_the_tables_apart(tmp_path):
 
 def test_floats_come_back_exactly(tmp_path):
     values = [0.1, 1 / 3, 1e-300, -2.5e17, 5e-324, math.pi, math.inf, -0.0]
-    tables = CsvTables(tmp_path, {})
+    tables = open_tables(tmp_path, {})
     for value in values:
         tables.write("train", {"x": value})
     again = [row["x"] for row in read(tmp_path / "train.csv")]
@@ -58,12 +65,12 @@ def test_floats_come_back_exactly(tmp_path):
 
 
 def test_integers_stay_integers_and_nan_is_written(tmp_path):
-    CsvTables(tmp_path, {}).write("train", {"env_steps": 10**15, "eval/success": math.nan})
+    open_tables(tmp_path, {}).write("train", {"env_steps": 10**15, "eval/success": math.nan})
     assert (tmp_path / "train.csv").read_text() == "env_steps,eval/success\n1000000000000000,nan\n"
 
 
 def test_a_row_is_on_disk_once_written(tmp_path):
-    tables = CsvTables(tmp_path, {})
+    tables = open_tables(tmp_path, {})
     for n in range(1, 4):
         tables.write("train", {"x": n})
         assert len(read(tmp_path / "train.csv")) == n
@@ -74,14 +81,14 @@ def test_a_row_is_on_disk_once_written(tmp_path):
 
 
 def test_a_continued_run_is_cut_at_its_checkpoint(tmp_path):
-    tables = CsvTables(tmp_path, {})
+    tables = open_tables(tmp_path, {})
     tables.write("train", {"x": 1})
     sizes = dict(tables.sizes)
     tables.write("train", {"x": 2})
     tables.write("eval", {"y": 3})
     with open(tmp_path / "train.csv", "a") as file:
         file.write("4")  # torn
-    again = CsvTables(tmp_path, sizes)
+    again = open_tables(tmp_path, sizes)
     assert (tmp_path / "train.csv").read_text() == "x\n1\n"
     assert (tmp_path / "eval.csv").read_text() == ""
     again.write("train", {"x": 5})
@@ -91,8 +98,8 @@ def test_a_continued_run_is_cut_at_its_checkpoint(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
-    CsvTables(tmp_path, {}).write("train", {"x": 1})
-    CsvTables(tmp_path, {}).write("train", {"x": 2})
+    open_tables(tmp_path, {}).write("train", {"x": 1})
+    open_tables(tmp_path, {}).write("train", {"x": 2})
     assert (tmp_path / "train.csv").read_text() == "x\n2\n"
 
 
@@ -102,7 +109,7 @@ def test_a_file_shorter_than_its_checkpoint_is_an_error_and_is_left_alone(tmp_pa
         (tmp_path / "train.csv").write_text("x\n")
     have = 2 if exists else 0
     with pytest.raises(CannotContinue) as error:
-        CsvTables(tmp_path, {"train": 7})
+        open_tables(tmp_path, {"train": 7})
     path = tmp_path / "train.csv"
     assert str(error.value).startswith(f"{path} has {have} bytes, the checkpoint counts 7; ")
     assert path.exists() == exists
@@ -111,7 +118,7 @@ def test_a_file_shorter_than_its_checkpoint_is_an_error_and_is_left_alone(tmp_pa
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    tables = CsvTables(tmp_path, {})
+    tables = open_tables(tmp_path, {})
     (tmp_path / "train.csv").unlink()
     (tmp_path / "train.csv").symlink_to("/dev/full")
     with pytest.raises(OSError) as error:
@@ -122,7 +129,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
 
 
 def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
-    tables = CsvTables(tmp_path, {})
+    tables = open_tables(tmp_path, {})
     for path in tmp_path.iterdir():
         path.unlink()
     tmp_path.rmdir()
@@ -169,9 +176,9 @@ def scalars(monkeypatch):
 
 
 def test_rows_with_other_columns_are_refused(tmp_path):
-    CsvTables(tmp_path, {}).write("train", {"env_steps": 1, "train/loss": 0.5})
+    open_tables(tmp_path, {}).write("train", {"env_steps": 1, "train/loss": 0.5})
     size = (tmp_path / "train.csv").stat().st_size
-    tables = CsvTables(tmp_path, {"train": size})
+    tables = open_tables(tmp_path, {"train": size})
     with pytest.raises(CannotContinue, match=r"train\.csv has other columns than env_"):
         tables.write("train", {"env_steps": 2, "train/q": 0.5})
     assert (tmp_path / "train.csv").stat().st_size == size

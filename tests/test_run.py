@@ -14,9 +14,12 @@ import random
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +31,10 @@ from omegaconf import OmegaConf
 
 from memrl.experiment import build
 from memrl.rollout import rollout
-from memrl.run import lock
+from memrl.run import checkpoint, lock
 from memrl.run import status as status_file
 from memrl.run.lock import SILENT_S, locked, this_process
-from memrl.run.outcome import Busy
+from memrl.run.outcome import Busy, CannotContinue
 from memrl.run.signals import NOTICE
 
 FILES = {
@@ -290,10 +293,11 @@ def test_killed_before_the_first_checkpoint_begins_anew(
 
 SHORT = tiny("lstm", "budget.train_episodes=2")
 MOMENTS = [  # just before the n-th such operation of an attempt
+    ("link lock", 1),  # which must not be in the way, empty
     ("open run.log", 1),
     ("rename config.yaml", 1),
     ("rename checkpoint.pt", 1),
-    ("open .claim.tmp", 1),  # while it takes over the lock of the one before
+    ("link .claim.tmp", 1),  # while it takes over the lock of the one before
     ("rename lock", 1),
     ("rename .claim.tmp", 1),  # takes the right of a process that was killed just there
     ("rename lock", 1),  # with that right
@@ -379,7 +383,7 @@ def test_a_signal_stops_the_run_once_it_has_saved(
 
 
 def test_ctrl_c_before_the_run_begins_is_no_traceback(launch: Launch, tmp_path: Path) -> None:
-    process = launch(*TINY, first=at("open lock", signal.SIGSTOP))
+    process = launch(*TINY, first=at("open .lock.tmp", signal.SIGSTOP))
     process.wait_paused()
     process.send(signal.SIGINT, signal.SIGCONT)
     assert process.wait() == 130
@@ -418,7 +422,18 @@ def zero(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("damage", [halve, zero, Path.unlink])
+def flip(path: Path) -> None:
+    """Flip a bit of the largest tensor: torch would not notice."""
+    with zipfile.ZipFile(path) as archive:
+        tensors = [member for member in archive.infolist() if "/data/" in member.filename]
+    header = max(tensors, key=lambda member: member.file_size).header_offset
+    content = bytearray(path.read_bytes())
+    name, extra = struct.unpack_from("<HH", content, header + 26)
+    content[header + 30 + name + extra] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [halve, flip, Path.unlink])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damage: Callable[[Path], None], killed: Path, launch: Launch, reference: Reference
 ) -> None:
@@ -430,7 +445,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 
 def damage_both(folder: Path) -> None:
-    halve(folder / "checkpoint.pt")
+    flip(folder / "checkpoint.pt")
     zero(folder / "checkpoint.prev.pt")
 
 
@@ -439,7 +454,7 @@ def lose_rows(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"), [(damage_both, "checkpoint.prev.pt"), (lose_rows, "train.csv")]
+    ("damage", "named"), [(damage_both, "checkpoint.pt: archive/data/"), (lose_rows, "train.csv")]
 )
 def test_a_run_that_cannot_be_continued_says_why_and_is_left_as_it_is(
     damage: Callable[[Path], None], named: str, killed: Path, launch: Launch
@@ -467,12 +482,114 @@ def test_a_damaged_checkpoint_never_replaces_a_sound_one(
     assert_ended_like(killed, reference(TINY))
 
 
+def test_every_bit_that_flips_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    """In an archive of an older version a bit of its padding may flip unnoticed."""
+    state, config = {"weight": torch.arange(7.0), "bias": torch.arange(3)}, {"seed": 0, "x": None}
+    path, dice = tmp_path / "agent.pt", random.Random(0)
+    with locked(tmp_path) as held:
+        checkpoint.save_weights(held, config, state)
+    new = path.read_bytes()
+    torch.save(state, path)
+    for content in (new, path.read_bytes()):
+        size = 8 * len(content)
+        flips = [(bit // 8, bytes([content[bit // 8] ^ 1 << bit % 8])) for bit in range(size)]
+        pages = [(start, bytes(n)) for n in (16, 512) for start in range(0, len(content) - n, 128)]
+        unnoticed = 0
+        for start, other in (*dice.sample(flips, 400), *pages):
+            damaged = content[:start] + other + content[start + len(other) :]
+            path.write_bytes(damaged)
+            try:
+                loaded = checkpoint.load_weights(tmp_path, config)
+            except CannotContinue as error:
+                assert "agent.pt" in str(error)
+                continue
+            unnoticed += damaged != content
+            assert all(torch.equal(loaded[name], state[name]) for name in state)
+        assert (unnoticed == 0) == (content is new)
+
+
+def test_a_checkpoint_that_does_not_fit_the_run_is_refused_in_one_line(
+    killed: Path, launch: Launch, reference: Reference
+) -> None:
+    newest, other = killed / "checkpoint.pt", killed.with_name(f"{killed.name[:-1]}1")
+    shutil.copytree(killed, other)
+    edit(other / "config.yaml", "seed: 0\n", "seed: 1\n")
+    process = launch(*TINY, "seed=1")
+    assert process.wait() == 1
+    assert_one_line(process, f"{other.name}/checkpoint.pt is of another run", "seed: 0 -> 1")
+
+    def replace(*keys: str, value: object) -> None:
+        part = state = torch.load(killed / "checkpoint.prev.pt", weights_only=True)
+        for key in keys[:-1]:
+            part = part[key]
+        part.pop(keys[-1])
+        part |= {} if value is None else {keys[-1]: value}
+        torch.save(state, newest)
+
+    before = (killed / "train.csv").read_bytes()
+    for keys, value in (
+        (("csv_sizes", "eval"), None),
+        (("trainer", "agent"), None),
+        (("trainer", "replay", "reward"), torch.zeros(1)),
+    ):
+        replace(*keys, value=value)
+        process = launch(*TINY)
+        assert process.wait() == 1, keys
+        assert_one_line(process, "checkpoint.pt: it does not hold what this version expects")
+        assert (killed / "train.csv").read_bytes() == before
+
+    torch.save(torch.load(killed / "checkpoint.prev.pt", weights_only=True), newest)
+    last = launch(*TINY)  # from an archive as older versions wrote it
+    assert last.wait() == 0, last.output
+    assert "continuing at env step" in last.out and "damaged" not in last.out
+    assert_ended_like(killed, reference(TINY))
+
+
 def test_broken_weights_are_never_saved(launch: Launch, tmp_path: Path) -> None:
     process = launch(*TINY, ALWAYS, "algo.lr=1e38")  # the first update gives a finite loss
     assert process.wait() == 1
     assert_one_line(process, "the weights ", "are not finite at env step 60, by update 1")
     saved = torch.load(run_in(tmp_path) / "checkpoint.pt", weights_only=True)
     assert saved["trainer"]["updates"] == 0
+
+
+# --- done, whatever its status says --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["", '{"state": "stopped", "cause": "killed by SIGSEGV"}'])
+def test_a_run_whose_weights_are_whole_is_done_and_its_status_is_corrected(
+    said: str, reference: Reference, launch: Launch, tmp_path: Path
+) -> None:
+    shutil.copytree(reference(TINY).parents[2], tmp_path, dirs_exist_ok=True)
+    folder = run_in(tmp_path)
+    before, known = contents(folder), status(folder)
+    (folder / "status.json").write_text(said)
+    process = launch(*TINY)
+    assert (process.wait(), process.err) == (0, "")
+    assert process.out.startswith("already done: ")
+    keys = ("state", "cause", "progress", "env_steps", "episodes", "updates", "last_return")
+    assert {key: status(folder)[key] for key in keys} == {key: known[key] for key in keys}
+    assert status(folder).keys() == known.keys()
+    after = contents(folder)
+    assert after.pop("status.json") != before.pop("status.json")
+    assert after == before
+
+
+def test_a_run_that_is_done_and_has_lost_its_weights_says_so_and_is_left_as_it_is(
+    reference: Reference, launch: Launch, tmp_path: Path
+) -> None:
+    shutil.copytree(reference(TINY).parents[2], tmp_path, dirs_exist_ok=True)
+    folder = run_in(tmp_path)
+    for damage, what in ((flip, "is damaged"), (Path.unlink, "is missing")):
+        damage(folder / "agent.pt")
+        before = contents(folder)
+        process = launch(*TINY)
+        assert process.wait() == 1
+        assert_one_line(process, f"{folder.name}: the run is done, but agent.pt {what}")
+        assert contents(folder) == before
+    sweep = launch("-m", *TINY)
+    assert sweep.wait() == 0, sweep.output
+    assert "1 run (1 done); to start: 0" in sweep.out
 
 
 # --- another config ------------------------------------------------------------------------------
@@ -557,7 +674,8 @@ def clock_a_day_ahead() -> None:
 
 
 def test_the_lock_tells_whose_it_is(killed: Path) -> None:
-    assert list(lock_of(killed)) == ["host", "boot_id", "pid", "started", "job_id"]
+    place = ["host", "boot_id", "pid_namespace"]
+    assert list(lock_of(killed)) == [*place, "pid", "started", "job_id", "token"]
 
 
 def test_a_second_process_on_the_same_run_is_sent_away(
@@ -586,6 +704,13 @@ def other_process(folder: Path) -> None:
 def other_boot(folder: Path) -> None:
     own = lock.this_process()
     change_lock(folder, pid=own["pid"], started=own["started"], boot_id="another")
+    change_ages(folder, lock=1000, updated=1000)
+
+
+def other_container(folder: Path) -> None:
+    own = lock.this_process()
+    change_lock(folder, pid=own["pid"], started=own["started"], pid_namespace="pid:[1]")
+    change_ages(folder, lock=1000, updated=1000)
 
 
 def silent_elsewhere(folder: Path) -> None:
@@ -613,6 +738,7 @@ def empty_since_long_ago(folder: Path) -> None:
 GONE = [
     other_process,
     other_boot,
+    other_container,
     silent_elsewhere,
     silent_elsewhere_by_a_clock_ahead,
     torn_long_ago,
@@ -627,22 +753,39 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     """What a run does with it then, those tests show in which a process was killed."""
     change(killed)
     with locked(killed):
-        assert lock_of(killed) == this_process()
+        assert lock_of(killed).items() > this_process().items()
+
+
+def test_the_lock_of_an_older_version_is_judged_like_others(killed: Path) -> None:
+    content = lock_of(killed) | {"pid": os.getpid(), "started": this_process()["started"]}
+    older = {k: v for k, v in content.items() if k not in ("token", "pid_namespace")}
+    (killed / "lock").write_text(json.dumps(older))
+    change_times(killed, lock=1000, status=1000)
+    with pytest.raises(Busy, match=f"process {os.getpid()}"), locked(killed):
+        pass
+    (killed / "lock").write_text(json.dumps(older | {"started": 0.0}))
+    with locked(killed):
+        assert lock_of(killed)["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("ahead", [0, 86400])
 @pytest.mark.parametrize("ages", [{"lock": 1000, "status": 100}, {"lock": 100, "status": 1000}])
-def test_the_lock_of_another_host_is_respected_for_three_minutes(
-    ages: dict[str, float], ahead: float, killed: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["host", "boot_id", "pid_namespace"])
+def test_the_lock_of_a_process_that_cannot_be_seen_is_respected_for_three_minutes(
+    place: str,
+    ages: dict[str, float],
+    ahead: float,
+    killed: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the clocks of the two hosts say."""
-    change_lock(killed, host="elsewhere", job_id="7_1")
+    """On another host or in another container, whatever the clocks of the two hosts say."""
+    change_lock(killed, **{"job_id": "7_1", place: "elsewhere"})
     change_ages(killed, lock=1000, updated=1000)
     change_times(killed, **ages)
     before = contents(killed)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + ahead)
-    who = rf"elsewhere, process {lock_of(killed)['pid']}, job 7_1"
+    who = rf"host \S+, process {lock_of(killed)['pid']}, job 7_1"
     with pytest.raises(Busy, match=who), locked(killed):
         pass
     assert contents(killed) == before
@@ -671,7 +814,7 @@ def test_a_lock_that_is_just_being_written_is_respected(killed: Path) -> None:
 def test_a_process_that_finds_a_stale_lock_gives_way_to_one_that_took_it(
     killed: Path, launch: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("open .claim.tmp", signal.SIGSTOP))  # it has found it stale
+    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))  # it has found it stale
     slow.wait_paused()
     quick = launch(*TINY, first=at("open .agent.pt.tmp", signal.SIGSTOP))
     quick.wait_paused()
@@ -762,7 +905,7 @@ def test_of_many_processes_at_once_one_holds_the_lock_whoever_is_killed(tmp_path
 def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
     killed: Path, launch: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("open .claim.tmp", signal.SIGSTOP))
+    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))
     slow.wait_paused()
     assert launch(*TINY).wait() == 0
     slow.send(signal.SIGCONT)
@@ -774,7 +917,9 @@ def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
 def test_a_run_that_another_process_has_just_done_is_not_done_again(
     launch: Launch, tmp_path: Path
 ) -> None:
-    slow = launch(*SHORT, first=at("open lock", signal.SIGSTOP))  # it was not done a moment ago
+    slow = launch(
+        *SHORT, first=at("open .lock.tmp", signal.SIGSTOP)
+    )  # it was not done a moment ago
     slow.wait_paused()
     assert launch(*SHORT).wait() == 0
     result = ("train.csv", "eval.csv", "agent.pt", "status.json")
@@ -783,6 +928,53 @@ def test_a_run_that_another_process_has_just_done_is_not_done_again(
     assert slow.wait() == 0, slow.output
     assert {name: contents(run_in(tmp_path))[name] for name in result} == before
     assert names(run_in(tmp_path)) == FILES
+
+
+def on_another_host() -> None:
+    socket.gethostname = lambda: "elsewhere"
+
+
+def test_a_process_that_was_silent_for_too_long_writes_nothing_once_another_took_over(
+    launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    first = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
+    first.wait_paused()
+    folder = run_in(tmp_path)
+    change_times(folder, lock=SILENT_S + 1, status=SILENT_S + 1)
+
+    def pause() -> None:
+        on_another_host()
+        at("open train.csv", signal.SIGSTOP, 6)()
+
+    second = launch(*TINY, first=pause)
+    second.wait_paused()
+    before = contents(folder)
+    first.send(signal.SIGCONT)
+    assert first.wait() == 3, first.output
+    assert_one_line(first, folder.name, "lost the run's lock: another process took it over")
+    assert contents(folder) == before
+    second.send(signal.SIGCONT)
+    assert second.wait() == 0, second.output
+    assert_ended_like(folder, reference(TINY))
+
+
+@pytest.mark.parametrize("event", ["open train.csv", "open .checkpoint.pt.tmp"])
+def test_a_process_whose_folder_was_deleted_writes_nothing(
+    event: str, launch: Launch, tmp_path: Path, reference: Reference
+) -> None:
+    for again in (False, True):
+        first = launch(*TINY, ALWAYS, first=at(event, signal.SIGSTOP, 4))
+        first.wait_paused()
+        folder = run_in(tmp_path)
+        shutil.rmtree(folder)
+        if again:
+            second = launch(*TINY)
+            assert second.wait() == 0, second.output
+        first.send(signal.SIGCONT)
+        assert first.wait() == 3, first.output
+        assert_one_line(first, folder.name, "lost the run's lock: it was deleted")
+        assert folder.exists() == again
+    assert_ended_like(folder, reference(TINY))
 
 
 def test_the_status_is_touched_while_the_run_goes_on(launch: Launch, tmp_path: Path) -> None:
@@ -881,8 +1073,8 @@ def test_a_full_disk_is_named_and_loses_nothing(
     )
     folder = run_in(tmp_path)
     assert not [name for name in names(folder) if name == "lock" or name.endswith(".tmp")]
-    for checkpoint in folder.glob("checkpoint*.pt"):
-        torch.load(checkpoint, weights_only=True)
+    for path in folder.glob("checkpoint*.pt"):
+        torch.load(path, weights_only=True)
 
     filler.unlink()
     last = launch(*SHORT, interval)

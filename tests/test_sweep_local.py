@@ -218,6 +218,46 @@ def test_one_that_fails_or_dies_leaves_the_others_alone_and_only_a_failed_one_wa
     assert {status(path)["command"] for path in runs} == {typed}
 
 
+CRASHING = """\
+import atexit, os, signal, sys
+if "memrl.sweep.child" in sys.orig_argv:
+    atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+"""
+LOGGER = """\
+class FailsToClose:
+    def write(self, table, row):
+        pass
+    def close(self, exit_code):
+        raise RuntimeError("no network")
+"""
+
+
+@pytest.mark.parametrize("launcher", ["local", "basic"])
+def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
+    launcher: str,
+    launch: Launch,
+    tmp_path: Path,
+    one_by_one: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A logger that cannot close, and native code that crashes as the interpreter exits."""
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    (tmp_path / "failing_logger.py").write_text(LOGGER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    logger = "logger._target_=failing_logger.FailsToClose"
+    process = launch(*LOCAL, f"hydra/launcher={launcher}", logger)
+    assert process.wait() == 0, process.output
+    assert_all_like(tmp_path, one_by_one, 1)
+    (folder,) = folders(tmp_path).values()
+    warnings = ["the logger failed to close: RuntimeError: no network"]
+    assert warnings[0] in (folder / "run.log").read_text()
+    if launcher == "local":
+        warnings = [f"warning: {folder.relative_to(tmp_path)} is done, but: killed by SIGSEGV"]
+    assert all(line in process.output for line in warnings)
+    assert states(launch) == {"seed=0": "done"}
+
+
 def test_a_run_that_cannot_begin_has_failed_each_time(launch: Launch) -> None:
     """Here for want of a GPU, which is found out before the run has a status."""
     sweep = (*LOCAL, "device=cuda", "hydra.launcher.retry_failed=true")

@@ -263,7 +263,15 @@ def test_weights_of_another_run_are_refused_in_one_line(runs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         watch([str(tmp_path)])
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'agent.pt'}: Error(s) in loading state_dict")
+    assert line.startswith(f"error: {tmp_path / 'agent.pt'} is of another run (there -> here): ")
+    assert line.endswith("algo._target_: memrl.algos.sacd.SACD -> memrl.algos.dqn.DQN")
+
+    older = torch.load(tmp_path / "agent.pt", weights_only=True)
+    torch.save(older, tmp_path / "agent.pt")  # says nothing of its run
+    with pytest.raises(SystemExit):
+        watch([str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'agent.pt'}: it does not hold what this version")
 
 
 def test_an_output_that_cannot_be_written_is_named(runs, tmp_path, capsys):

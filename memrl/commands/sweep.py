@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.identity import OUTPUTS
-from memrl.run.lock import is_alive
+from memrl.run.lock import is_alive, is_visible
 from memrl.run.outcome import INTERRUPTED, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.progress import clock
 from memrl.run.schema import check_types
@@ -241,16 +240,17 @@ def _stop_here(run: Run) -> str | None:
     """Tell a run's process to save and end; return why, if that is impossible from here."""
     try:
         owner = json.loads((run.folder / "lock").read_text())
-        if owner["host"] == socket.gethostname():
+        if is_visible(owner):
             if is_alive(owner, False):
                 os.kill(owner["pid"], signal.SIGTERM)
             return None
-    except (OSError, ValueError, KeyError):
+        where = f"process {owner['pid']} on host {owner['host']}"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # it has not begun, or it has just ended
     submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
         return None  # it checks every two seconds which runs were cancelled
-    return f"{run.name} runs on host {owner['host']}; cancel it there"
+    return f"{run.name} is {where}, which cannot be seen from here; cancel it there"
 
 
 # --- logs ----------------------------------------------------------------------------------------

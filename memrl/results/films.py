@@ -18,7 +18,7 @@ from memrl.experiment import build_agent, make_env
 from memrl.results.runs import read_config
 from memrl.run import checkpoint
 from memrl.run.identity import Config
-from memrl.run.outcome import CannotContinue, ConfigError, in_one_line
+from memrl.run.outcome import ConfigError, in_one_line
 from memrl.run.schema import check_types
 
 if TYPE_CHECKING:
@@ -63,25 +63,21 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         ConfigError: the folder holds no run, or none that has saved anything.
         CannotContinue: what it saved cannot be read.
     """
-    import torch
-
     config = _read_config(folder)
     agent, _, _ = build_agent(config)
     path = folder / checkpoint.WEIGHTS
     if path.exists():
-        content = io.BytesIO(path.read_bytes())
-        try:
-            agent.load_weights(torch.load(content, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch raises many kinds for a torn or foreign file
-            raise CannotContinue(f"{path}: {' '.join(str(error).split())[:200]}") from error
+        with checkpoint.fitting(path):
+            agent.load_weights(checkpoint.load_weights(folder, config))
         return config, agent, path.name
-    newest = checkpoint.load(folder)
+    newest = checkpoint.load(folder, config)
     if newest is None:
         nothing = f"no {checkpoint.WEIGHTS}, no checkpoint"
         raise ConfigError(f"{folder}: nothing to watch yet ({nothing})")
     state, name = newest
-    agent.load_state_dict(state["trainer"]["agent"])
-    return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
+    with checkpoint.fitting(folder / name):
+        agent.load_state_dict(state["trainer"]["agent"])
+        return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
 
 
 def _read_config(folder: Path) -> Config:

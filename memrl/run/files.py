@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -17,10 +17,16 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_whole(path: Path, content: bytes, keep_as: Path | None = None) -> None:
+def write_whole(
+    path: Path,
+    content: bytes,
+    keep_as: Path | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> None:
     """Write a file so that a reader, or a crash, finds the old content or the new.
 
-    With ``keep_as`` the old file gets that name.
+    With ``keep_as`` the old file gets that name. ``check`` is called just before the file gets its
+    name, and may raise: to write a long file takes long.
 
     Raises:
         OSError: names the path; what was there is still there.
@@ -32,12 +38,13 @@ def write_whole(path: Path, content: bytes, keep_as: Path | None = None) -> None
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            check()
             if keep_as is not None and path.exists():
                 os.replace(path, keep_as)
                 _sync_folder(path.parent)
             os.replace(temporary, path)
             _sync_folder(path.parent)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

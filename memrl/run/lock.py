@@ -1,20 +1,24 @@
 """A run's lock: no two processes work in one folder, and none waits for a dead one.
 
-The lock is a file that describes the process which made it. On this host the system tells whether
-that process lives. On another host, only signs of life tell: the times at which the lock and the
-run's status were last written.
+The lock is a file that describes the process which made it. If that process can be seen from here,
+the system tells whether it lives. On another host, or in another container, only signs of life do:
+the times at which the lock and the run's status were last written. A process that was silent for
+too long may wake up after another one took over, so each checks the lock before it writes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,11 @@ import psutil
 from memrl.run.files import naming, remove_leftovers, write_whole
 from memrl.run.outcome import Busy
 
-# After this long without a sign of life, a process on another host counts as dead. It gives one
+# After this long without a sign of life, a process that cannot be seen counts as dead. It gives one
 # every 30 s, and NFS may show a file as it was a minute ago.
 SILENT_S = 180.0
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+PLACE = ("host", "boot_id", "pid_namespace")  # a process number means the same where these do
 
 
 def job_id() -> str | None:
@@ -40,22 +46,30 @@ def this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "boot_id": boot.read_text().strip() if boot.exists() else str(int(psutil.boot_time())),
+        "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": _started(os.getpid()),
         "job_id": job_id(),
     }
 
 
+def is_visible(process: Mapping[str, Any]) -> bool:
+    """Tell whether a process, as ``this_process`` described it, can be seen from here if it lives.
+
+    Hosts may share a name, and so may a host and its containers. A host that was started again
+    looks like another one.
+    """
+    here = this_process()
+    return all(process.get(key, here[key]) == here[key] for key in PLACE)
+
+
 def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
     """Tell whether a process is alive, as ``this_process`` described it.
 
-    ``elsewhere`` is the answer for another host, whose processes cannot be seen.
+    ``elsewhere`` is the answer for a process that cannot be seen from here.
     """
-    here = this_process()
-    if process["host"] != here["host"]:
+    if not is_visible(process):
         return elsewhere
-    if process["boot_id"] != here["boot_id"]:
-        return False
     try:
         # If it began at another time, the pid now belongs to another process.
         same = bool(abs(_started(process["pid"]) - process["started"]) < 1)
@@ -67,30 +81,59 @@ def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
 def holder(folder: Path) -> str | None:
     """Return who works on a run, in words, or None if no living process does.
 
-    It only reads. So it judges processes of other hosts by this host's clock, where ``locked`` asks
-    the file system for the time.
+    It only reads. So it judges processes that cannot be seen by this host's clock, where ``locked``
+    asks the file system for the time.
     """
     path = folder / "lock"
     content = _read(path)
     return None if content is None else _living_owner(path, content, time.time())
 
 
+@dataclass(frozen=True)
+class Lock:
+    """A lock that this process took; another process may have taken it over since."""
+
+    path: Path
+    content: bytes  # which no other lock has
+
+    @property
+    def folder(self) -> Path:
+        """The folder that is locked."""
+        return self.path.parent
+
+    def is_held(self) -> bool:
+        """Tell whether the lock is still that of this process."""
+        return _read(self.path) == self.content
+
+    def require_held(self) -> None:
+        """Raise Busy unless the lock is still that of this process: to be called before a write."""
+        if not self.is_held():
+            reason = "another process took it over" if self.path.exists() else "it was deleted"
+            raise Busy(f"{self.folder}: this process has lost the run's lock: {reason}")
+
+    def renew(self) -> None:
+        """Give a sign of life; raise Busy if the lock is lost."""
+        self.require_held()
+        os.utime(self.path)
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Lock]:
     """Hold the folder's lock, taking it over from a process that is gone.
 
     Raises:
         Busy: the process that holds it may be alive.
         OSError: the lock cannot be written; names its path.
     """
-    path, content = folder / "lock", json.dumps(this_process()).encode()
-    _take(path, content)
+    owner = this_process() | {"token": secrets.token_hex(8)}
+    lock = Lock(folder / "lock", json.dumps(owner).encode())
+    _take(lock.path, lock.content)
     try:
         remove_leftovers(folder)
-        yield
+        yield lock
     finally:
-        if _read(path) == content:
-            path.unlink(missing_ok=True)
+        if lock.is_held():
+            lock.path.unlink(missing_ok=True)
 
 
 def _take(path: Path, content: bytes) -> None:
@@ -119,19 +162,42 @@ def _take(path: Path, content: bytes) -> None:
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Make a file unless there is one; tell whether it was made."""
+    """Make a file unless there is one; tell whether it was made.
+
+    It gets its name once it is whole, where the file system has hard links.
+    """
+    temporary = path.with_name(f".{path.name.strip('.')}.{secrets.token_hex(8)}.tmp")
     with naming(path):
         try:
-            file = open(path, "xb")
+            _write_new(temporary, content)
+            os.link(temporary, path)
         except FileExistsError:
+            return _read(path) == content  # NFS may repeat a request that it has carried out
+        except FileNotFoundError:  # who holds the lock removes temporary files
+            if not path.parent.is_dir():
+                raise
             return False
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            try:
+                _write_new(path, content)
+            except FileExistsError:
+                return False
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return True
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    with open(path, "xb") as file:
         try:
-            with file:
-                file.write(content)
+            file.write(content)
+            file.flush()
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-    return True
 
 
 def _living_owner(path: Path, content: bytes, now: float) -> str | None:
@@ -162,6 +228,13 @@ def _file_system_time(folder: Path) -> float:
         return os.fstat(file.fileno()).st_mtime
 
 
+def _pid_namespace() -> str | None:
+    """Return which numbering of processes this one belongs to; None if the system has just one."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return None
+
+
 def _started(pid: int) -> float:
     """Return when a process began; in seconds since boot if possible, as the clock may be set."""
     try:
@@ -174,5 +247,5 @@ def _started(pid: int) -> float:
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from memrl.interfaces import Logger
 from memrl.run import checkpoint, files
 from memrl.run.identity import differences
 from memrl.run.learning_curve import learning_curve
-from memrl.run.lock import locked
+from memrl.run.lock import Lock, locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
 from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import Status, heartbeat, read_status
-from memrl.run.tables import CsvTables, read_table
+from memrl.run.status import Status, heartbeat, is_done, read_status, settle, tidy
+from memrl.run.tables import TABLES, CsvTables, read_table
 
 if TYPE_CHECKING:
     from memrl.trainer import Trainer
@@ -34,18 +35,22 @@ log = logging.getLogger("memrl")
 LoggerOpener = Callable[[int], Logger | None]  # takes the env step from which rows follow
 
 
-def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Return True if the folder holds this run, done; remove what its process did not get to.
+def already_done(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return True if the folder holds this run, done; do what its process did not get to.
 
     Raises:
         ConfigError: it holds another run.
+        CannotContinue: it was done, and its weights were lost since.
     """
     refuse_other_config(folder, config)
-    done = read_status(folder).get("state") == "done"
-    if done and any((folder / name).exists() for name in ("lock", *checkpoint.UNFINISHED)):
-        with contextlib.suppress(Busy), locked(folder):  # busy: its process is about to do this
-            checkpoint.remove(folder)
-    return done
+    if settle(folder):
+        return True
+    was_done = read_status(folder).get("state") == "done" or (folder / checkpoint.WEIGHTS).exists()
+    if was_done and not checkpoint.exists(folder):
+        problem = f"{checkpoint.WEIGHTS} {checkpoint.weights_problem(folder)}"
+        advice = f"its csv files still count; {START_OVER}"
+        raise CannotContinue(f"{folder}: the run is done, but {problem}; {advice}")
+    return False
 
 
 def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -74,24 +79,26 @@ def train_in_folder(
     """Train to the end in the run's folder, which is locked meanwhile.
 
     Raises:
-        Busy: another process holds the lock.
+        Busy: another process holds the lock, or has taken it over.
         Stopped: by a signal; everything is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), log_file(folder / "run.log"):
+    with locked(folder) as lock, log_file(folder / "run.log", lock.is_held):
         try:
             refuse_other_config(folder, config)
-            if read_status(folder).get("state") == "done":  # by another process, in the meantime
+            if is_done(folder):  # by another process, in the meantime
+                tidy(folder)
                 log.info(f"already done: {folder}")
                 return
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             status = Status(folder, versions)
             status.write()
-            with heartbeat(status.write), Signals() as signals:
-                interval_s = config["checkpoint_minutes"] * 60
-                Session(folder, trainer, status, signals, interval_s).train(open_logger)
-        except (Stopped, KeyboardInterrupt):
+            with Signals() as signals:
+                session = Session(lock, config, trainer, status, signals)
+                with heartbeat(session.record):
+                    session.train(open_logger)
+        except (Stopped, KeyboardInterrupt, Busy):
             raise
         except BaseException:
             log.debug("failed", exc_info=True)  # for run.log; the console shows one line
@@ -107,9 +114,13 @@ def keep_traceback(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def log_file(path: Path) -> Iterator[None]:
-    """Copy what is logged into a file, with times, debugging lines and tracebacks."""
+def log_file(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Copy what is logged into a file, with times, debugging lines and tracebacks.
+
+    ``is_ours`` tells for each entry whether this process may still write it.
+    """
     handler = logging.FileHandler(path)
+    handler.addFilter(lambda _: is_ours())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
@@ -124,35 +135,38 @@ def log_file(path: Path) -> Iterator[None]:
 class Session:
     """One process's training of a run: what happens around the trainer and at its boundaries."""
 
-    folder: Path
+    lock: Lock  # of the run's folder
+    config: Mapping[str, Any]
     trainer: Trainer
     status: Status
     signals: Signals
-    interval_s: float  # between checkpoints
     extra: Logger | None = None  # besides the csv files
 
     def __post_init__(self) -> None:
+        self.folder = self.lock.folder
+        self.interval_s = self.config["checkpoint_minutes"] * 60
         self.progress = Progress(self.trainer)
         self.next_save = time.monotonic() + self.interval_s
 
     def restore(self) -> dict[str, int]:
         """Load the newest readable checkpoint, if any; return the sizes its csv files had."""
-        newest = checkpoint.load(self.folder)
+        newest = checkpoint.load(self.folder, self.config)
         if newest is None:
             return {}
         state, name = newest
         if name != checkpoint.NEWEST:
-            log.warning(f"{checkpoint.NEWEST} is missing or torn; continuing from {name}")
+            log.warning(f"{checkpoint.NEWEST} is missing or damaged; continuing from {name}")
             # The next save must not put it in place of the one before.
             (self.folder / checkpoint.NEWEST).unlink(missing_ok=True)
-        self.trainer.load_state_dict(state["trainer"])
-        return dict(state["csv_sizes"])
+        with checkpoint.fitting(self.folder / name):
+            self.trainer.load_state_dict(state["trainer"])
+            return {table: operator.index(state["csv_sizes"][table]) for table in TABLES}
 
     def train(self, open_logger: LoggerOpener) -> None:
         """Train to the end, and leave the run done, stopped or failed."""
         trainer = self.trainer
         try:
-            self.tables = CsvTables(self.folder, self.restore())
+            self.tables = CsvTables(self.lock, self.restore())
             self.progress.begin()
             # Within a cycle the row of the current step is still to come.
             self.extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
@@ -164,13 +178,13 @@ class Session:
             self.progress.end()
             stopped = isinstance(error, Stopped | KeyboardInterrupt)
             log.debug(str(error) or type(error).__name__)
-            with contextlib.suppress(OSError):  # a full disk: the error to be raised says so
-                self.status.write(
-                    state="stopped" if stopped else "failed",
-                    cause=in_one_line(error),
-                    **self.progress.fields(),
-                )
+            # On a full disk the error to be raised says so.
+            with contextlib.suppress(OSError, Busy):
+                if not is_done(self.folder):
+                    state = "stopped" if stopped else "failed"
+                    self.record(state=state, cause=in_one_line(error), **self.progress.fields())
             self.close(1)
+            self.lock.require_held()  # what failed may have failed because of another process
             raise
         self.close(0)
 
@@ -181,7 +195,15 @@ class Session:
 
     def close(self, exit_code: int) -> None:
         if self.extra:
-            self.extra.close(exit_code)
+            try:
+                self.extra.close(exit_code)
+            except Exception as error:  # changes nothing about how the run ended
+                log.warning(f"the logger failed to close: {in_one_line(error)}")
+
+    def record(self, **fields: Any) -> None:
+        """Write the status; raise Busy instead if the lock is lost."""
+        self.lock.require_held()
+        self.status.write(**fields)
 
     def describe(self) -> None:
         """Log what is about to run, and on what."""
@@ -213,14 +235,13 @@ class Session:
         """Save a checkpoint that the csv files on disk agree with."""
         self.trainer.check_finite()  # a checkpoint of NaNs must not replace a good one
         self.tables.sync()
-        state = {"trainer": self.trainer.state_dict(), "csv_sizes": self.tables.sizes}
-        checkpoint.save(self.folder, state)
+        checkpoint.save(self.lock, self.config, self.trainer.state_dict(), self.tables.sizes)
         self.next_save = time.monotonic() + self.interval_s
 
     def finish(self) -> None:
-        """Write weights and learning curve; the run is done once its status says so."""
+        """Write learning curve and weights; with these the run is done, and its status says so."""
         trainer = self.trainer
-        checkpoint.save_weights(self.folder, trainer.agent.weights())
+        self.tables.sync()
         table = read_table(self.folder / "eval.csv")
         try:
             path = self.folder / "learning_curve.png"
@@ -230,8 +251,9 @@ class Session:
         except Exception as error:  # a plot that fails must not lose a trained agent
             picture = None
             log.warning(f"no learning curve: {error}")
+        checkpoint.save_weights(self.lock, self.config, trainer.agent.weights())
         self.progress.end()
-        self.status.write(**self.progress.fields() | {"state": "done", "eta_s": 0})
+        self.record(**self.progress.fields() | {"state": "done", "eta_s": 0})
         checkpoint.remove(self.folder)
         c, recent = trainer.counters, table["eval/return"][-10:]
         outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"

@@ -15,22 +15,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from memrl.run import checkpoint
 from memrl.run.command import typed_command
 from memrl.run.files import write_whole
 from memrl.run.lock import job_id, locked
-from memrl.run.outcome import BUSY, Busy, catch_failure
+from memrl.run.outcome import BUSY, FAILED, Busy, catch_failure
+from memrl.run.tables import read_table
 
 HEARTBEAT_S = 30.0
 
 
 @contextlib.contextmanager
 def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
-    """Call ``beat`` every 30 s in a thread, so that other hosts see that this process lives."""
+    """Call ``beat`` every 30 s in a thread, so that other hosts see that this process lives.
+
+    The thread reports nothing: on a full disk, or without the lock, the main thread's next write
+    fails as well.
+    """
     ended = threading.Event()
 
     def repeat() -> None:
         while not ended.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # a full disk: the main thread will report it
+            with contextlib.suppress(OSError, Busy):
                 beat()
 
     thread = threading.Thread(target=repeat, daemon=True)
@@ -114,13 +120,56 @@ def record_end(folder: Path, state: str, cause: str) -> None:
     _write(folder / "status.json", vars(ended) | read_status(folder) | now)
 
 
+def record_done(folder: Path) -> None:
+    """Write the status of a run that is done and does not say so; the lock must be held."""
+    done: dict[str, Any] = {"state": "done", "cause": None, "progress": 1.0, "eta_s": 0}
+    with contextlib.suppress(OSError, ValueError, LookupError):  # what eval.csv can tell
+        last = {name: column[-1] for name, column in read_table(folder / "eval.csv").items()}
+        done |= {key: int(last[key]) for key in ("env_steps", "episodes", "updates")}
+        done["last_return"] = float(last["eval/return"])
+    done["updated"] = time.time()
+    _write(folder / "status.json", vars(Fields(host="", job_id=None)) | read_status(folder) | done)
+
+
 def _write(path: Path, fields: Mapping[str, Any]) -> None:
     write_whole(path, (json.dumps(fields, indent=1) + "\n").encode())
 
 
+# --- is it done? ---------------------------------------------------------------------------------
+
+
+def is_done(folder: Path) -> bool:
+    """Tell whether a run is done: its weights, which it writes last of its results, are whole.
+
+    The status only reports that, and may be lost. If it does not, and there is a checkpoint, the
+    run is continued from there, to the same results: older versions wrote the weights earlier.
+    """
+    if read_status(folder).get("state") != "done" and checkpoint.exists(folder):
+        return False
+    return checkpoint.weights_problem(folder) is None
+
+
+def settle(folder: Path) -> bool:
+    """Return True if a run is done, and leave its folder as a run leaves it."""
+    if not is_done(folder):
+        return False
+    said = read_status(folder).get("state") == "done"
+    if not said or checkpoint.exists(folder) or (folder / "lock").exists():
+        with contextlib.suppress(Busy, OSError), locked(folder):  # busy: its process will do it
+            tidy(folder)
+    return True
+
+
+def tidy(folder: Path) -> None:
+    """Do what the process of a run that is done did not get to; the lock must be held."""
+    if read_status(folder).get("state") != "done":
+        record_done(folder)
+    checkpoint.remove(folder)
+
+
 def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
     """Mark a run as failed; not if it is done, or another process is working on it."""
-    if read_status(folder).get("state") == "done":
+    if read_status(folder).get("state") == "done" or settle(folder):
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,12 +180,16 @@ def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
 def execute(train: Callable[[], object], folder: Path) -> int:
     """Train the run of a sweep that this folder is for; return the exit status of ``run.py``.
 
-    A failure is one line on standard error, and is noted in the run's status.
+    A failure is one line on standard error, and is noted in the run's status. What fails once the
+    run is done is a warning.
     """
     failure = catch_failure(train)
     if failure is None:
         return 0
     cause, code = failure
+    if code == FAILED and settle(folder):
+        print(f"warning: {folder} is done, but: {cause}", file=sys.stderr, flush=True)
+        return 0
     print(f"error: {cause}", file=sys.stderr, flush=True)
     if code != BUSY:
         note_failure(folder, cause)

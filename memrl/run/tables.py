@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from memrl.run.files import naming
+from memrl.run.lock import Lock
 from memrl.run.outcome import START_OVER, CannotContinue
 
 TABLES = ("train", "eval")
 
 
 class CsvTables:
-    """``train.csv`` and ``eval.csv`` in a run's folder; every row is on disk once written.
+    """``train.csv`` and ``eval.csv`` in a locked folder; every row is on disk once written.
 
     A run that continues first cuts both to the ``sizes`` that they had at its checkpoint.
 
@@ -24,8 +25,9 @@ class CsvTables:
         CannotContinue: a file is shorter than that.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
-        self.paths = {table: folder / f"{table}.csv" for table in TABLES}
+    def __init__(self, lock: Lock, sizes: Mapping[str, int]) -> None:
+        self.lock = lock
+        self.paths = {table: lock.folder / f"{table}.csv" for table in TABLES}
         self.sizes = {table: sizes.get(table, 0) for table in TABLES}
         for table, path in self.paths.items():
             size, have = self.sizes[table], path.stat().st_size if path.exists() else 0
@@ -38,21 +40,26 @@ class CsvTables:
                 file.truncate(self.sizes[table])
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
-        """Append one row, the header first if the file is empty."""
+        """Append one row, the header first if the file is empty.
+
+        Raises:
+            Busy: the lock is lost; nothing was written.
+        """
         path, header = self.paths[table], ",".join(row) + "\n"
         cells = (repr(v if isinstance(v, int) else float(v)) for v in row.values())
-        with naming(path), open(path, "a+b") as file:
-            file.seek(0)
+        with naming(path), open(path, "r+b") as file:  # which makes none in another's folder
             if self.sizes[table] and file.readline().decode() != header:  # of another version
                 raise CannotContinue(f"{path} has other columns than {header.strip()}")
             data = f"{'' if self.sizes[table] else header}{','.join(cells)}\n".encode()
+            self.lock.require_held()  # once the file is open, which may have taken long
+            file.seek(0, os.SEEK_END)
             file.write(data)
         self.sizes[table] += len(data)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk itself, so that no checkpoint is ahead of them."""
         for path in self.paths.values():
-            with naming(path), open(path, "ab") as file:
+            with naming(path), open(path, "r+b") as file:
                 os.fsync(file.fileno())
 
 

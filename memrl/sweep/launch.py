@@ -140,9 +140,10 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
     records.mkdir(parents=True, exist_ok=True)
     try:
         # Two commands would submit each run twice; other hosts judge the lock by its age.
-        with locked(records), heartbeat(lambda: os.utime(records / "lock")):
+        with locked(records) as lock, heartbeat(lock.renew):
             sweep = _read_known(folder, runs)
             if due := _due(sweep, launcher):
+                lock.require_held()  # squeue may have taken long
                 _submit(due, launcher)
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None

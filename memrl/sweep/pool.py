@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from memrl.run.outcome import BUSY
+from memrl.run.outcome import BAD_CONFIG, BUSY
 from memrl.run.signals import CONTINUE_ME, Signals
-from memrl.run.status import get_number, note_failure, read_status
+from memrl.run.status import get_number, note_failure, read_status, settle
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
@@ -125,13 +125,17 @@ class Pool:
         code = child.process.returncode
         if code in (0, BUSY):
             return
+        folder = self.submission.cwd / self.submission.runs[child.index].folder
+        if code != BAD_CONFIG and settle(folder):  # a crash, or a signal, after its last word
+            name = self.submission.runs[child.index].folder
+            tqdm.write(f"warning: {name} is done, but: {_cause(code)}", file=sys.stderr)
+            return
         if code in STOP_STATUSES:
             if child.index not in self.submission.cancelled:
                 self.unfinished.append(child.index)
             return
         self.failed.append(child.index)
         cause = _cause(code)
-        folder = self.submission.cwd / self.submission.runs[child.index].folder
         status = read_status(folder)
         ended = get_number(status, "updated") or 0
         if status.get("state") != "failed" or ended < child.began:  # else it says why itself
