@@ -52,10 +52,10 @@ def resolve(cfg: DictConfig) -> Config:
     if plain["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
     # The task's own ranges first: a table has no entry for a length that is out of range.
-    with closing(make_env({"env": dict(leaves(cfg.env, "env"))}, 1)):
+    env = schema.check_group("env", dict(leaves(cfg.env, "env")))
+    with closing(make_env({"env": env}, 1)):
         pass
-    config = dict(leaves(cfg, ""))
-    schema.check_types(config)
+    config = schema.check_types(dict(leaves(cfg, "")))
     schema.check_ranges(config)
     package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
     if package and getattr(importlib.util.find_spec(package), "origin", None) is None:
@@ -71,7 +71,9 @@ def folder_of(config: Config) -> Path:
         groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
         named = ", ".join(f"{group}={config[group]['name']}" for group in groups)
         raise ConfigError(f"{named}: a group's name must be that of its file in conf/")
-    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, default)
+    name, older_name = identity.run_names(config, default)
+    folder, older = (OUTPUTS / str(config["sweep"]) / text for text in (name, older_name))
+    return older if older != folder and older.exists() and not folder.exists() else folder
 
 
 def default_config(config: Mapping[str, Any]) -> Config | None:
@@ -147,14 +149,13 @@ def closing(resource: Any) -> Iterator[Any]:
 
 def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> Any:
     """Build the task's vector environment; one that draws nothing does not get ``render_mode``."""
-    from gymnasium.vector import AutoresetMode
+    from memrl.memory import action_width
+    from memrl.rollout import check_env
 
     env = make("env", config["env"], num_envs=num_envs, render_mode=render_mode)
-    mode = getattr(env, "metadata", {}).get("autoreset_mode")
-    if mode != AutoresetMode.DISABLED:
-        raise ConfigError(f"env: its autoreset_mode must be AutoresetMode.DISABLED, got {mode}")
-    if not isinstance(getattr(env, "horizon", None), int):
-        raise ConfigError("env: it must have a horizon, its longest episode in steps")
+    with refusals("env: "):
+        check_env(env, num_envs)
+        action_width(env.single_action_space)
     return env
 
 
@@ -163,6 +164,7 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     import torch
 
     from memrl.memory import Memory, action_width
+    from memrl.rollout import check_first_step
     from memrl.run import machine
 
     with refusals(""):
@@ -171,11 +173,12 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     torch.manual_seed(config["seed"])
     with closing(make_env(config, 1)) as env:
         spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
+        with refusals("env: "):
+            check_first_step(env)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
         raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
-    with refusals("env: "):
-        n_action = action_width(spec.action_space)
+    n_action = action_width(spec.action_space)
 
     def new_memory() -> Memory:
         encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)

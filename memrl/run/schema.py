@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -65,41 +66,49 @@ BUILT = {  # parameters that memrl passes: they are not keys of the section
 }
 
 
-def check_types(config: Mapping[str, Any]) -> None:
+def check_types(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check every key of a config against the annotation of the parameter that reads it.
 
     It imports torch. Text that begins with "${" is not resolved yet, and is skipped.
 
+    Returns:
+        The config with integers as floats where the annotation says float.
+
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
     """
-    check_top_level(config)
-    for path, section in config.items():
-        if isinstance(section, Mapping):
-            check_group(path, section)
+    top = check_top_level(config)
+    return {
+        key: check_group(key, value) if isinstance(value, Mapping) else top[key]
+        for key, value in config.items()
+    }
 
 
-def check_top_level(config: Mapping[str, Any]) -> None:
-    """Check the keys that belong to no group as ``check_types`` does."""
+def check_top_level(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the keys that belong to no group, and return them, as ``check_types`` does."""
     top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
-    _check_keys("", top, TOP_LEVEL, complete=True)
+    return _check_keys("", top, TOP_LEVEL, complete=True)
 
 
-def check_group(path: str, section: Mapping[str, Any]) -> None:
-    """Check the keys of one section as ``check_types`` does; ``make`` says which are missing."""
+def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the keys of one section, and return it, as ``check_types`` does.
+
+    ``make`` says which keys are missing.
+    """
     target = PLAIN_SECTIONS.get(path, section.get("_target_"))
     if target is None:
         if section.keys() != {"_target_"}:
             raise ConfigError(f"{path}: no such group, or no _target_ in it")
-        return
+        return dict(section)
     try:
         parameters = parameters_of(target)
     except LookupError as error:
         raise ConfigError(f"{path}._target_={target}: {error}") from None
-    if parameters is not None:
-        values = {k: v for k, v in section.items() if k not in LABELS}
-        known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
-        _check_keys(f"{path}.", values, known)
+    if parameters is None:
+        return dict(section)
+    values = {k: v for k, v in section.items() if k not in LABELS}
+    known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
+    return dict(section) | _check_keys(f"{path}.", values, known)
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -121,7 +130,7 @@ def check_section(prefix: str, values: Mapping[str, Any], cls: type) -> None:
 
 def _check_keys(
     prefix: str, values: Mapping[str, Any], known: Parameters, complete: bool = False
-) -> None:
+) -> dict[str, Any]:
     for key, value in values.items():
         if key not in known:
             hint = suggest(prefix + key, [prefix + name for name in known])
@@ -132,6 +141,19 @@ def _check_keys(
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
     for missing in sorted(known.keys() - values.keys()) if complete else ():
         raise ConfigError(f"{prefix}{missing} is missing")
+    return {key: _typed(value, known[key]) for key, value in values.items()}
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """Return a value that fits the annotation, its integers as floats where that says float."""
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if origin in (Union, UnionType):
+        options = [option for option in arguments if _refusal(value, option) is None]
+        return value if int in options or not options else _typed(value, options[0])
+    if origin in (Sequence, list) and isinstance(value, list) and arguments:
+        return [_typed(item, arguments[0]) for item in value]
+    # Adding 0 turns -0.0 into 0.0.
+    return value + 0.0 if hint is float and isinstance(value, int | float) else value
 
 
 # --- signatures ----------------------------------------------------------------------------------
@@ -187,6 +209,7 @@ def _refusal(value: Any, hint: Any) -> str | None:
         wrong = [r for r in (_refusal(v, *arguments) for v in value) if r] if arguments else []
         return f"a list, each {wrong[0]}" if wrong else None
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    finite = number and abs(value) <= sys.float_info.max
     if hint in (None, NoneType):
         fits, text = value is None, "null"
     elif hint is bool:
@@ -194,7 +217,7 @@ def _refusal(value: Any, hint: Any) -> str | None:
     elif hint is int:
         fits, text = number and isinstance(value, int), "an integer"
     elif hint is float:
-        fits, text = number and math.isfinite(value), f"a finite number{_decimal(value)}"
+        fits, text = finite, f"a finite number{_decimal(value)}"
     elif hint is str:
         fits, text = isinstance(value, str), "text"
     elif origin in (Sequence, list):
