@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_LAYERS = 1000  # of a sequence model: a billion would be built one by one, for days
+
 
 def require(ok: bool, name: str, allowed: str, value: object) -> None:
     """Raise ValueError unless ``ok``: the argument must be what is ``allowed``."""

@@ -3,6 +3,7 @@
 import ast
 import copy
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from memrl.envs.tmaze import TMazePassiveVec
 from memrl.experiment import build, folder_of, make_env, resolve
 from memrl.run import identity, schema
 from memrl.run.config import CONF, compose_config, lookup
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, Failure
 from memrl.run.schema import check_types
 
 
@@ -297,6 +298,28 @@ REFUSED = {
     "algo=sacd_separate algo.dropout_scope=x": "algo.dropout_scope=x: must be one of everywhere, ",
     "algo=sacd_separate algo.tau=2": "algo.tau must be in (0, 1], got 2",
     "budget.stop_at_success=x": "budget.stop_at_success=x: must be a finite number or null",
+    "env._target_=[a]": "env._target_=[a]: must be text, module.Class",
+    "env._target_=os.system": "env._target_=os.system: must be a gymnasium.vector.VectorEnv",
+    "env._target_=builtins.int": "env._target_=builtins.int: must be a gymnasium.vector.VectorEnv",
+    "env._target_=memrl.envs.single.SingleEnv": "env._target_=memrl.envs.single.SingleEnv: must be "
+    "a gymnasium.vector.VectorEnv",
+    "seq_model._target_=subprocess.run": "seq_model._target_=subprocess.run: must be a torch.nn.",
+    "seq_model._target_=torch.nn.LSTM": "seq_model._target_=torch.nn.LSTM: must be a torch.nn.",
+    "encoder._target_=memrl.seq_models.mlp.MLP": "encoder._target_=memrl.seq_models.mlp.MLP: must "
+    "be a torch.nn.Module with forward(obs, prev_action, prev_reward)",
+    "algo._target_=memrl.encoders.MLPEncoder": "algo._target_=memrl.encoders.MLPEncoder: must be an"
+    " agent with the methods of memrl.interfaces.Agent",
+    "algo._target_=memrl.run.files.write_whole": "algo._target_=memrl.run.files.write_whole: must ",
+    "logger._target_=memrl.run.tables.CsvTables": "logger._target_=memrl.run.tables.CsvTables: must"
+    " be a logger with write(table, row) and close(exit_code)",
+    "+logger.project=x logger._target_=memrl.run.logger.TensorBoard": "logger.project=x: no such ",
+    "seq_model.n_layer=1000000000": "seq_model.n_layer must be at most 1000, got 1000000000",
+    "batch_size=10000000000": "batch_size must fit into memory: 10000000000 times 264 bytes are ",
+    "replay_capacity=1000000000000000": "replay_capacity must fit into memory: 1000000000000000 ",
+    "budget=smoke env.length=1000000000": "env.length=1000000000: the default replay_capacity must",
+    "budget=smoke budget.warmup_episodes=0": "budget.warmup_episodes must be at least 1, got 0",
+    "budget=smoke budget.eval_every=0": "budget.eval_every must be at least 1, got 0",
+    "budget=smoke budget.eval_episodes=0": "budget.eval_episodes must be at least 1, got 0",
     "~env": "env=null: must be a group's option",
 }
 
@@ -317,6 +340,43 @@ def test_bad_values_are_refused_in_one_line(overrides):
     line = str(caught.value)
     assert line.startswith(REFUSED[overrides])
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "seq_model.hidden_dim=1000000000",
+        "seq_model.hidden_dim=1000000000000000000",  # more than an address holds
+        "algo.hidden_dims=[8,1000000000]",
+        "encoder.obs_dim=1000000000000",
+        "env.length=1000000000000 seq_model=gpt budget=smoke",
+        "budget.eval_episodes=1000000000000",
+    ],
+)
+def test_too_little_memory_is_one_line_with_the_largest_size(overrides):
+    largest = overrides.split()[0]
+    with pytest.raises(Failure, match=rf"^{re.escape(largest)}: out of memory, .* GiB are free$"):
+        build(config(*overrides.split()))
+    np.empty(2**26).fill(0)  # the limit is lifted
+
+
+def test_too_little_memory_creates_nothing(launch, tmp_path):
+    process = launch("device=cpu", "budget=smoke", "seq_model.hidden_dim=1000000000")
+    assert process.wait() == 1
+    assert process.err.startswith("error: seq_model.hidden_dim=1000000000: out of memory")
+    assert process.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def of_another_kind(num_envs: int) -> int:
+    return num_envs
+
+
+def test_what_a_function_returns_must_be_of_the_right_kind():
+    target = "test_config.of_another_kind"
+    with pytest.raises(ConfigError) as caught:
+        make_env({"env": {"_target_": target}}, 1)
+    assert str(caught.value) == f"env._target_={target}: must be a gymnasium.vector.VectorEnv"
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import importlib.machinery
 import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -64,6 +66,16 @@ BUILT = {  # parameters that memrl passes: they are not keys of the section
     },
     "logger": {"config", "folder", "next_step", "run_id"},
 }
+KINDS = {  # of a section's ``_target_``: what it must have, and how that is said
+    "env": ((), "a gymnasium.vector.VectorEnv"),
+    "encoder": (("forward",), "a torch.nn.Module with forward(obs, prev_action, prev_reward)"),
+    "seq_model": (("initial_state",), "a torch.nn.Module with initial_state(batch_size)"),
+    "algo": (
+        ("act", "update", "weights", "load_weights", "named_parameters", "initial_state"),
+        "an agent with the methods of memrl.interfaces.Agent",
+    ),
+    "logger": (("write", "close"), "a logger with write(table, row) and close(exit_code)"),
+}
 
 
 def check_types(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,10 +112,13 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
         if section.keys() != {"_target_"}:
             raise ConfigError(f"{path}: no such group, or no _target_ in it")
         return dict(section)
+    if not isinstance(target, str):
+        raise ConfigError(f"{path}._target_={show(target)}: must be text, module.Class")
     try:
         parameters = parameters_of(target)
     except LookupError as error:
         raise ConfigError(f"{path}._target_={target}: {error}") from None
+    check_kind(path, target, find(target))
     if parameters is None:
         return dict(section)
     values = {k: v for k, v in section.items() if k not in LABELS}
@@ -156,17 +171,103 @@ def _typed(value: Any, hint: Any) -> Any:
     return value + 0.0 if hint is float and isinstance(value, int | float) else value
 
 
-# --- signatures ----------------------------------------------------------------------------------
+# --- classes -------------------------------------------------------------------------------------
 
 
-@functools.cache  # a sweep asks for the same few a thousand times
-def parameters_of(target: str) -> Parameters | None:
-    """Return the parameters of a class or function; None if it takes any or has no signature.
+def check_kind(path: str, target: str, code: Any) -> None:
+    """Check that what a section names can be what it is for, before it is called.
+
+    A function may return anything; what it returns is checked by its class.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if path not in KINDS:
+        return
+    methods, text = KINDS[path]
+    if isinstance(code, type):
+        ok = _is_module_or_env(path, code)
+        ok = ok and all(callable(getattr(code, method, None)) for method in methods)
+    else:  # memrl and the standard library have no function that returns such an object
+        top = str(getattr(code, "__module__", None)).partition(".")[0]
+        ok = callable(code) and top not in ("None", "memrl", *sys.stdlib_module_names)
+    if not ok:
+        raise ConfigError(f"{path}._target_={target}: must be {text}")
+
+
+def _is_module_or_env(path: str, cls: type) -> bool:
+    """Return whether a class has the base that its section requires, and an encoder its inputs."""
+    if path == "env":
+        from gymnasium.vector import VectorEnv
+
+        return issubclass(cls, VectorEnv)
+    if path not in ("encoder", "seq_model"):
+        return True
+    from torch import nn
+
+    if not issubclass(cls, nn.Module):
+        return False
+    try:
+        inspect.signature(cls.forward).bind(*range(4 if path == "encoder" else 2))
+    except TypeError:
+        return False
+    return True
+
+
+def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Path) -> None:
+    """Check that a config, which somebody else may have written, runs no code of theirs.
+
+    Every ``_target_`` at any depth must name what memrl, a trusted package or one that lies in the
+    folder defines. Nothing else is imported.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for path, target in _targets(config, ""):
+        package = str(target).partition(".")[0]
+        if not _is_trusted(package, trusted, folder):
+            advice = f"if you trust it, add --trust {package}" if package.isidentifier() else ""
+            raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
+        with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong
+            # It must not be something else that its module imports.
+            module = str(getattr(find(str(target)), "__module__", None))
+            if not _is_trusted(module.partition(".")[0], trusted, folder):
+                raise ConfigError(f"{path}={target}: not defined in {package}, but in {module}")
+
+
+def _is_trusted(package: str, trusted: Collection[str], folder: Path) -> bool:
+    return package in ("memrl", *trusted) or _lies_in(folder, package)
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every ``_target_`` that is not null, at any depth, with its dotted path."""
+    items = list(node.items()) if isinstance(node, Mapping) else []
+    items = list(enumerate(node)) if isinstance(node, list) else items
+    for key, value in items:
+        below = f"{path}.{key}" if path else str(key)
+        if key == "_target_" and value is not None:
+            yield below, value
+        yield from _targets(value, below)
+
+
+def _lies_in(folder: Path, package: str) -> bool:
+    """Return whether a package would be imported from a folder; nothing is imported."""
+    if not package.isidentifier() or package in sys.stdlib_module_names:
+        return False
+    spec = importlib.machinery.PathFinder.find_spec(package)
+    if spec is None:
+        return False
+    places = spec.submodule_search_locations or [str(spec.origin)]
+    return all(Path(place).resolve().parent == folder.resolve() for place in places)
+
+
+def find(target: str) -> Any:
+    """Import and return what a ``_target_`` names, a class or function of a module.
 
     Raises:
         LookupError: there is no such module or name, or the module cannot be imported.
     """
-    module, _, name = str(target).rpartition(".")
+    module, _, name = target.rpartition(".")
     try:
         code = importlib.import_module(module)
     except Exception as error:  # a user's own module may raise anything
@@ -178,13 +279,28 @@ def parameters_of(target: str) -> Parameters | None:
         local = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]
         known = sorted(key for key in local if not key.startswith("_"))
         raise LookupError(f"no class {name} there; it has {', '.join(known)}")
+    return getattr(code, name)
+
+
+# --- signatures ----------------------------------------------------------------------------------
+
+
+@functools.cache  # a sweep asks for the same few a thousand times
+def parameters_of(target: str) -> Parameters | None:
+    """Return the parameters of a class or function; None if it takes any or has no signature.
+
+    Raises:
+        LookupError: there is no such module or name, or the module cannot be imported.
+    """
+    code = find(target)
     try:
-        parameters = inspect.signature(getattr(code, name)).parameters.values()
+        parameters = inspect.signature(code).parameters.values()
     except (TypeError, ValueError):  # not callable, or written in C
         return None
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return {parameter.name: _evaluated(parameter.annotation, code) for parameter in parameters}
+    module = sys.modules[target.rpartition(".")[0]]
+    return {parameter.name: _evaluated(parameter.annotation, module) for parameter in parameters}
 
 
 def _evaluated(annotation: Any, code: ModuleType) -> Any:
