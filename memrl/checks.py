@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+MAX_LAYERS = 1000  # of a sequence model: a billion would be built one by one, for days
+
 
 def require(ok: bool, name: str, allowed: str, value: object) -> None:
     """Raise ValueError unless ``ok``: the argument must be what is ``allowed``."""
     if not ok:
-        raise ValueError(f"{name} must be {allowed}, got {value}")
+        shown = str(value).removesuffix(".0")  # as it was probably typed
+        raise ValueError(f"{name} must be {allowed}, got {shown}")
 
 
 def require_at_least(least: int, **arguments: float) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 import memrl
@@ -25,7 +24,7 @@ from memrl.run import identity, schema, session
 from memrl.run.config import compose_config, leaves
 from memrl.run.identity import NAMED_GROUPS, OUTPUTS, Config
 from memrl.run.logger import PACKAGES
-from memrl.run.outcome import CannotContinue, ConfigError, show
+from memrl.run.outcome import CannotContinue, ConfigError, Failure, show
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +33,13 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("memrl")
+
+# Keys that decide how much memory is needed; a section's name stands for all of its keys.
+SIZES = (
+    *("env.", "encoder.", "seq_model.", "algo.", "num_envs", "batch_size"),
+    *("context_len", "replay_capacity", "budget.eval_episodes"),
+)
+ANY_MACHINE = 2**40  # bytes of memory that another machine may have
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -52,10 +58,10 @@ def resolve(cfg: DictConfig) -> Config:
     if plain["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
     # The task's own ranges first: a table has no entry for a length that is out of range.
-    with closing(make_env({"env": dict(leaves(cfg.env, "env"))}, 1)):
+    task = {"env": schema.check_group("env", dict(leaves(cfg.env, "env")))}
+    with enough_memory(task), closing(make_env(task, 1)):
         pass
-    config = dict(leaves(cfg, ""))
-    schema.check_types(config)
+    config = schema.check_types(dict(leaves(cfg, "")))
     schema.check_ranges(config)
     package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
     if package and getattr(importlib.util.find_spec(package), "origin", None) is None:
@@ -71,7 +77,9 @@ def folder_of(config: Config) -> Path:
         groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
         named = ", ".join(f"{group}={config[group]['name']}" for group in groups)
         raise ConfigError(f"{named}: a group's name must be that of its file in conf/")
-    return OUTPUTS / str(config["sweep"]) / identity.run_name(config, default)
+    name, older_name = identity.run_names(config, default)
+    folder, older = (OUTPUTS / str(config["sweep"]) / text for text in (name, older_name))
+    return older if older != folder and older.exists() and not folder.exists() else folder
 
 
 def default_config(config: Mapping[str, Any]) -> Config | None:
@@ -100,6 +108,24 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
 # --- build ---------------------------------------------------------------------------------------
 
 
+def arguments(
+    path: str, section: Mapping[str, Any], available: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what ``make`` calls a section's ``_target_`` with.
+
+    Raises:
+        ConfigError: a missing key.
+    """
+    signature = inspect.signature(schema.find(section["_target_"]))
+    keys = {key: value for key, value in section.items() if key not in schema.LABELS}
+    result = {k: v for k, v in available.items() if k in signature.parameters} | keys
+    try:
+        signature.bind(**result)
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return result
+
+
 def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
     """Construct a section's ``_target_`` from its keys and from what memrl provides.
 
@@ -108,20 +134,46 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
     Raises:
         ConfigError: a missing key, or a value that the constructor refused.
     """
-    target = get_object(section["_target_"])
-    signature = inspect.signature(target)
+    target = schema.find(section["_target_"])
     keys = {key: value for key, value in section.items() if key not in schema.LABELS}
-    arguments = {k: v for k, v in available.items() if k in signature.parameters} | keys
     try:
-        signature.bind(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    try:
-        return target(**arguments)
+        made = target(**arguments(path, section, available))
     except ValueError as error:
         first = str(error).split(" ")[0]
         prefix = f"{path}." if first in keys else "" if first in schema.RANGES else f"{path}: "
         raise ConfigError(prefix + str(error)) from error
+    schema.check_kind(path, section["_target_"], type(made))  # what a function returned
+    return made
+
+
+@contextlib.contextmanager
+def enough_memory(config: Mapping[str, Any]) -> Iterator[None]:
+    """Turn a failed allocation into one line that names the largest size in the config.
+
+    Raises:
+        Failure: out of memory.
+    """
+    from memrl.run import machine
+
+    with machine.within_free_memory() as free:
+        try:
+            yield
+        except Exception as error:
+            if not machine.is_out_of_memory(error):
+                raise
+            sizes = [
+                (max(value) if isinstance(value, list) else value, key, value)
+                for key, value in identity.flatten(config).items()
+                if key.startswith(SIZES) and _is_size(value)
+            ]
+            _, key, value = max(sizes, default=(0, "env", config["env"].get("name")))
+            room = f"{free / 2**30:.1f} GiB are free"
+            raise Failure(f"{key}={show(value)}: out of memory, {room}") from error
+
+
+def _is_size(value: Any) -> bool:
+    values = value if isinstance(value, list) and value else [value]
+    return all(type(item) is int for item in values)
 
 
 @contextlib.contextmanager
@@ -147,14 +199,13 @@ def closing(resource: Any) -> Iterator[Any]:
 
 def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> Any:
     """Build the task's vector environment; one that draws nothing does not get ``render_mode``."""
-    from gymnasium.vector import AutoresetMode
+    from memrl.memory import action_width
+    from memrl.rollout import check_env
 
     env = make("env", config["env"], num_envs=num_envs, render_mode=render_mode)
-    mode = getattr(env, "metadata", {}).get("autoreset_mode")
-    if mode != AutoresetMode.DISABLED:
-        raise ConfigError(f"env: its autoreset_mode must be AutoresetMode.DISABLED, got {mode}")
-    if not isinstance(getattr(env, "horizon", None), int):
-        raise ConfigError("env: it must have a horizon, its longest episode in steps")
+    with refusals("env: "):
+        check_env(env, num_envs)
+        action_width(env.single_action_space)
     return env
 
 
@@ -163,6 +214,7 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     import torch
 
     from memrl.memory import Memory, action_width
+    from memrl.rollout import check_first_step
     from memrl.run import machine
 
     with refusals(""):
@@ -171,11 +223,12 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     torch.manual_seed(config["seed"])
     with closing(make_env(config, 1)) as env:
         spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
+        with refusals("env: "):
+            check_first_step(env)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
         raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
-    with refusals("env: "):
-        n_action = action_width(spec.action_space)
+    n_action = action_width(spec.action_space)
 
     def new_memory() -> Memory:
         encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
@@ -202,14 +255,50 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
 
 
 def build(config: Config) -> Trainer:
-    """Build everything a run needs from a resolved config; nothing is written."""
+    """Build everything a run needs from a resolved config; nothing is written.
+
+    Raises:
+        ConfigError: a value that something refused.
+        Failure: out of memory.
+    """
+    from memrl.replay import free_memory
+
+    with enough_memory(config):
+        agent, spec, device = build_agent(config)
+        free = free_memory(device)
+        return _build_trainer(config, agent, spec, device, check_sizes(config, spec, free))
+
+
+def check(config: Config, here: bool) -> None:
+    """Raise what ``build`` would, on this machine or, unless ``here``, on a larger one.
+
+    The replay is the smallest that holds a round, and nothing is built on a GPU.
+    """
+    import torch
+
+    from memrl.replay import free_memory
+
+    if not here or torch.cuda.is_available():  # what another machine, or the GPU, may have
+        config = config | {"update": "eager", "precision": "float32"}
+    with enough_memory(config):
+        agent, spec, device = build_agent(config | {"device": "cpu"})
+        check_sizes(config, spec, free_memory() if here else ANY_MACHINE)
+        slots = config["num_envs"] * (spec.horizon + 1)
+        with closing(_build_trainer(config, agent, spec, device, slots)):
+            pass
+
+
+def _build_trainer(
+    config: Config, agent: Agent, spec: TaskSpec, device: torch.device, slots: int
+) -> Trainer:
     from memrl.graphs import update_function
     from memrl.replay import Replay
 
-    agent, spec, device = build_agent(config)
-    window, capacity = config["context_len"] or spec.horizon, replay_capacity(config, spec)
+    logger = config["logger"]
+    if logger["_target_"] is not None:  # it is opened once the run has a folder
+        arguments("logger", logger, dict.fromkeys(schema.BUILT["logger"]))
     with refusals("replay_"):
-        replay = Replay(spec, window, capacity, device)
+        replay = Replay(spec, config["context_len"] or spec.horizon, slots, device)
     return make(  # type: ignore[no-any-return]
         "budget",
         {"_target_": "memrl.trainer.Trainer", **config["budget"]},
@@ -221,6 +310,25 @@ def build(config: Config) -> Trainer:
         agent_update=update_function(agent, config["update"]),
         **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
     )
+
+
+def check_sizes(config: Config, spec: TaskSpec, free: int) -> int:
+    """Check that replay and batches fit into ``free`` bytes; return the replay's slots.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    from memrl.replay import check_memory, slot_bytes
+
+    slots, each = replay_capacity(config, spec), slot_bytes(spec)
+    derived = config["replay_capacity"] is None  # from the length and the budget
+    length = config["env"].get("length")
+    with refusals(f"env.length={length}: the default replay_" if derived else "replay_"):
+        check_memory("capacity", slots, each, free)
+    window = config["context_len"] or spec.horizon
+    with refusals(""):
+        check_memory("batch_size", config["batch_size"], (window + 1) * each, free)
+    return slots
 
 
 def replay_capacity(config: Config, spec: TaskSpec) -> int:
@@ -294,7 +402,7 @@ def train(config: Config, folder: Path) -> None:
         return
     try:
         trainer = build(config)
-    except ConfigError:
+    except (ConfigError, Failure):
         raise
     except Exception:
         session.keep_traceback(folder)

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from memrl.checks import require
 from memrl.interfaces import State
 from memrl.networks import products_in
 
 
 def action_width(space: gymnasium.Space[Any]) -> int:
     """Return the width of an action as networks see it: one-hot if discrete."""
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return int(space.n)
-    raise ValueError(f"the action space must be Discrete, got {space}")
+    ok = isinstance(space, gymnasium.spaces.Discrete) and space.start == 0
+    require(ok, "its single_action_space", "Discrete(n), actions 0 to n - 1", space)
+    return int(space.n)  # type: ignore[attr-defined]
 
 
 class Memory(nn.Module):

@@ -7,7 +7,9 @@ S is the window's length in transitions.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes, TaskSpec
 
+CPU = torch.device("cpu")
 RINGS = ("obs", "action", "reward", "terminated", "end")
 
 
@@ -43,17 +46,8 @@ class Replay:
         shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
         assert shape is not None and dtype is not None
         obs_dtype = torch.uint8 if dtype == np.uint8 else torch.float32  # pixels stay bytes
-        slot_bytes = math.prod(shape) * obs_dtype.itemsize + 8 + 4 + 1 + 1
-        self.nbytes = capacity * slot_bytes
-        if device.type == "cuda":
-            free = torch.cuda.mem_get_info(device)[0]
-        else:
-            free = psutil.virtual_memory().available
-        if self.nbytes > free:
-            raise ValueError(
-                f"capacity must fit into {device} memory: {capacity} slots of {slot_bytes} bytes "
-                f"are {self.nbytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
-            )
+        self.nbytes = capacity * slot_bytes(spec)
+        check_memory("capacity", capacity, slot_bytes(spec), free_memory(device))
         self.window = window
         self.capacity = capacity
         self.device = device
@@ -138,6 +132,37 @@ class Replay:
             getattr(self, name)[: self.size] = state[name].to(self.device)
         self.is_start[: self.size] = state["is_start"].numpy()
         self._list_starts()
+
+
+def slot_bytes(spec: TaskSpec) -> int:
+    """Return the bytes of a slot of the ring: observation, action, reward and two flags."""
+    shape = spec.observation_space.shape
+    assert shape is not None
+    itemsize = 1 if spec.observation_space.dtype == np.uint8 else 4
+    return math.prod(shape) * itemsize + 8 + 4 + 1 + 1
+
+
+def free_memory(device: torch.device = CPU) -> int:
+    """Return the bytes that are free: of a GPU, or of this machine and its control group."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free: int = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # no limit, or none to be read
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+        folder = Path("/sys/fs/cgroup", group)
+        limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(limit - used, 0))
+    return free
+
+
+def check_memory(name: str, count: int, each: int, free: int) -> None:
+    """Raise ValueError, with the name first, unless ``count`` times ``each`` bytes are free."""
+    if count * each > free:
+        raise ValueError(
+            f"{name} must fit into memory: {count} times {each} bytes "
+            f"are {count * each / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        )
 
 
 def check_capacity(capacity: int, spec: TaskSpec, num_envs: int = 1) -> None:

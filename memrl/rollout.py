@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memrl.checks import require
 from memrl.interfaces import Actor, Episodes, State
+
+NUMBERS = "biuf"  # numpy's kinds of dtype: bool, integers, floats
+PCG64s = (np.random.PCG64, np.random.PCG64DXSM)  # their states are plain numbers
 
 
 class UniformActor:
@@ -26,6 +30,58 @@ class UniformActor:
     ) -> tuple[Tensor, State]:
         action = torch.randint(self.n_action, prev_reward.shape, device=prev_reward.device)
         return action, state
+
+
+def check_env(env: Any, num_envs: int) -> None:
+    """Raise ValueError unless episodes of a vector environment can be played, stored and resumed.
+
+    Its action space is checked by ``memory.action_width``.
+    """
+    mode = getattr(env, "metadata", {}).get("autoreset_mode")
+    ok = mode == gymnasium.vector.AutoresetMode.DISABLED
+    require(ok, "its autoreset_mode", "AutoresetMode.DISABLED", mode)
+    horizon = getattr(env, "horizon", None)
+    ok = isinstance(horizon, int) and not isinstance(horizon, bool) and horizon >= 1
+    require(ok, "its horizon", "its longest episode in steps, an integer of at least 1", horizon)
+    rows = getattr(env, "num_envs", None)
+    require(rows == num_envs, "its num_envs", f"the {num_envs} that it was called with", rows)
+    space = getattr(env, "single_observation_space", None)
+    shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
+    ok = bool(shape and 0 not in shape and dtype is not None and dtype.kind in NUMBERS)
+    allowed = "of arrays with at least one dimension, such as Box(-1, 1, (1,))"
+    require(ok, "its single_observation_space", allowed, space)
+    random = getattr(env, "np_random", None)
+    ok = isinstance(random, np.random.Generator) and isinstance(random.bit_generator, PCG64s)
+    allowed = "a numpy Generator of kind PCG64 for all rows: a checkpoint holds its state"
+    require(ok, "its np_random", allowed, random)
+
+
+def check_first_step(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    """Raise ValueError unless what ``reset`` and ``step`` return has its shapes and dtypes."""
+    B, space = env.num_envs, env.single_observation_space
+    assert space.shape is not None
+    obs, _ = env.reset(seed=0)
+    _check_array("the observation of reset", obs, (B, *space.shape), _kinds(space))
+    action = np.zeros(B, dtype=np.int64)
+    obs, reward, terminated, truncated, _ = env.step(action)
+    _check_array("the observation of step", obs, (B, *space.shape), _kinds(space))
+    _check_array("the reward", reward, (B,), NUMBERS)
+    _check_array("terminated", terminated, (B,), "b")
+    _check_array("truncated", truncated, (B,), "b")
+
+
+def _kinds(space: gymnasium.Space[Any]) -> str:
+    return "u" if space.dtype == np.uint8 else NUMBERS  # bytes are stored as such
+
+
+def _check_array(name: str, value: Any, shape: tuple[int, ...], kinds: str) -> None:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        array = np.empty(0, dtype=object)
+    names = {"b": "bool", "u": "uint8", NUMBERS: "numbers"}
+    ok = array.shape == shape and array.dtype.kind in kinds
+    require(ok, name, f"{names[kinds]} of shape {shape}", f"{array.dtype} of shape {array.shape}")
 
 
 def rollout(
@@ -62,6 +118,8 @@ def rollout(
             observations[-1].to(device), torch.from_numpy(reward).to(device), state, explore
         )
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
+        rewards = np.asarray(rewards)
+        rewards = rewards.astype(np.result_type(rewards, np.float32))  # they may be integers
         reward = np.array(rewards, dtype=np.float32)
         ended = alive & (terminated | truncated)
         if "success" in info:

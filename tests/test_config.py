@@ -3,10 +3,14 @@
 import ast
 import copy
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 from conftest import ROOT, compose_quickly
 from gymnasium.vector import AutoresetMode
@@ -19,7 +23,7 @@ from memrl.envs.tmaze import TMazePassiveVec
 from memrl.experiment import build, folder_of, make_env, resolve
 from memrl.run import identity, schema
 from memrl.run.config import CONF, compose_config, lookup
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, Failure
 from memrl.run.schema import check_types
 
 
@@ -220,6 +224,7 @@ REFUSED = {
     "algo.gamma=high": "algo.gamma=high: must be a finite number",
     "algo.tau=0": "algo.tau must be in (0, 1], got 0",
     "updates_per_step=1/64": "updates_per_step=1/64: must be a finite number (1/64 is 0.015625)",
+    f"algo.lr=1{'0' * 400}": f"algo.lr=1{'0' * 400}: must be a finite number",
     "algo.lr=nan": "algo.lr=nan: must be a finite number",
     "algo.lr=true": "algo.lr=true: must be a finite number",
     "algo.lr=-1": "algo.lr must be above 0, got -1",
@@ -293,6 +298,28 @@ REFUSED = {
     "algo=sacd_separate algo.dropout_scope=x": "algo.dropout_scope=x: must be one of everywhere, ",
     "algo=sacd_separate algo.tau=2": "algo.tau must be in (0, 1], got 2",
     "budget.stop_at_success=x": "budget.stop_at_success=x: must be a finite number or null",
+    "env._target_=[a]": "env._target_=[a]: must be text, module.Class",
+    "env._target_=os.system": "env._target_=os.system: must be a gymnasium.vector.VectorEnv",
+    "env._target_=builtins.int": "env._target_=builtins.int: must be a gymnasium.vector.VectorEnv",
+    "env._target_=memrl.envs.single.SingleEnv": "env._target_=memrl.envs.single.SingleEnv: must be "
+    "a gymnasium.vector.VectorEnv",
+    "seq_model._target_=subprocess.run": "seq_model._target_=subprocess.run: must be a torch.nn.",
+    "seq_model._target_=torch.nn.LSTM": "seq_model._target_=torch.nn.LSTM: must be a torch.nn.",
+    "encoder._target_=memrl.seq_models.mlp.MLP": "encoder._target_=memrl.seq_models.mlp.MLP: must "
+    "be a torch.nn.Module with forward(obs, prev_action, prev_reward)",
+    "algo._target_=memrl.encoders.MLPEncoder": "algo._target_=memrl.encoders.MLPEncoder: must be an"
+    " agent with the methods of memrl.interfaces.Agent",
+    "algo._target_=memrl.run.files.write_whole": "algo._target_=memrl.run.files.write_whole: must ",
+    "logger._target_=memrl.run.tables.CsvTables": "logger._target_=memrl.run.tables.CsvTables: must"
+    " be a logger with write(table, row) and close(exit_code)",
+    "+logger.project=x logger._target_=memrl.run.logger.TensorBoard": "logger.project=x: no such ",
+    "seq_model.n_layer=1000000000": "seq_model.n_layer must be at most 1000, got 1000000000",
+    "batch_size=10000000000": "batch_size must fit into memory: 10000000000 times 264 bytes are ",
+    "replay_capacity=1000000000000000": "replay_capacity must fit into memory: 1000000000000000 ",
+    "budget=smoke env.length=1000000000": "env.length=1000000000: the default replay_capacity must",
+    "budget=smoke budget.warmup_episodes=0": "budget.warmup_episodes must be at least 1, got 0",
+    "budget=smoke budget.eval_every=0": "budget.eval_every must be at least 1, got 0",
+    "budget=smoke budget.eval_episodes=0": "budget.eval_episodes must be at least 1, got 0",
     "~env": "env=null: must be a group's option",
 }
 
@@ -313,6 +340,43 @@ def test_bad_values_are_refused_in_one_line(overrides):
     line = str(caught.value)
     assert line.startswith(REFUSED[overrides])
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "seq_model.hidden_dim=1000000000",
+        "seq_model.hidden_dim=1000000000000000000",  # more than an address holds
+        "algo.hidden_dims=[8,1000000000]",
+        "encoder.obs_dim=1000000000000",
+        "env.length=1000000000000 seq_model=gpt budget=smoke",
+        "budget.eval_episodes=1000000000000",
+    ],
+)
+def test_too_little_memory_is_one_line_with_the_largest_size(overrides):
+    largest = overrides.split()[0]
+    with pytest.raises(Failure, match=rf"^{re.escape(largest)}: out of memory, .* GiB are free$"):
+        build(config(*overrides.split()))
+    np.empty(2**26).fill(0)  # the limit is lifted
+
+
+def test_too_little_memory_creates_nothing(launch, tmp_path):
+    process = launch("device=cpu", "budget=smoke", "seq_model.hidden_dim=1000000000")
+    assert process.wait() == 1
+    assert process.err.startswith("error: seq_model.hidden_dim=1000000000: out of memory")
+    assert process.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def of_another_kind(num_envs: int) -> int:
+    return num_envs
+
+
+def test_what_a_function_returns_must_be_of_the_right_kind():
+    target = "test_config.of_another_kind"
+    with pytest.raises(ConfigError) as caught:
+        make_env({"env": {"_target_": target}}, 1)
+    assert str(caught.value) == f"env._target_={target}: must be a gymnasium.vector.VectorEnv"
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -343,6 +407,79 @@ class OwnNames(TMazePassiveVec):
 def test_a_task_that_resets_itself_is_refused():
     with pytest.raises(ConfigError, match=r"^env: its autoreset_mode must be .*DISABLED, got"):
         make_env({"env": {"_target_": "test_config.ResetsItself", "length": 5}}, 1)
+
+
+BOX, DISCRETE = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+ATTRIBUTES = [  # what a task has, and what is said of it
+    ("single_action_space", DISCRETE(4, start=1), "Discrete(n), actions 0 to n - 1, got Discrete"),
+    ("single_action_space", gymnasium.spaces.MultiDiscrete([2, 2]), "Discrete(n), actions 0 to"),
+    ("single_action_space", BOX(-1, 1, (2,)), "Discrete(n), actions 0 to n - 1, got Box(-1.0"),
+    ("single_observation_space", DISCRETE(3), "of arrays with at least one dimension, such as"),
+    ("single_observation_space", BOX(-1, 1, ()), "of arrays with at least one dimension"),
+    ("single_observation_space", BOX(-1, 1, (2, 0)), "of arrays with at least one dimension"),
+    ("single_observation_space", gymnasium.spaces.Text(3), "of arrays with at least one dimension"),
+    ("single_observation_space", gymnasium.spaces.Dict(x=BOX(0, 1, (1,))), "of arrays with at"),
+    ("single_observation_space", gymnasium.spaces.Tuple([DISCRETE(2)]), "of arrays with at least"),
+    ("num_envs", 7, "the 1 that it was called with, got 7"),
+    ("horizon", None, "its longest episode in steps, an integer of at least 1, got None"),
+    ("horizon", 0, "its longest episode in steps, an integer of at least 1, got 0"),
+    ("_np_random", np.random.Generator(np.random.MT19937(0)), "a numpy Generator of kind PCG64"),
+]
+RESULTS = [  # which result of a step, what it is instead, and what is said of it
+    (
+        0,
+        np.zeros((1, 3)),
+        "the observation of step must be numbers of shape (1, 2), got float64 of",
+    ),
+    (0, np.array([["a", "b"]]), "the observation of step must be numbers of shape (1, 2), got <U1"),
+    (1, np.zeros((1, 1)), "the reward must be numbers of shape (1,), got float64 of shape (1, 1)"),
+    (2, np.zeros(1, int), "terminated must be bool of shape (1,), got int64 of shape (1,)"),
+    (3, False, "truncated must be bool of shape (1,), got bool of shape ()"),
+]
+
+
+class Unfit(TMazePassiveVec):
+    """A T-Maze with one attribute, or one result of a step, that is something else."""
+
+    def __init__(self, num_envs: int, attribute: int | None, result: int | None) -> None:
+        super().__init__(num_envs=num_envs, length=5)
+        self.result = result
+        if attribute is not None:
+            name, value, _ = ATTRIBUTES[attribute]
+            setattr(self, name, value)
+
+    def step(self, actions):
+        results = [*super().step(actions)]
+        if self.result is not None:
+            place, value, _ = RESULTS[self.result]
+            results[place] = value
+        return tuple(results)
+
+
+def of_one_generator_per_row(num_envs: int) -> gymnasium.vector.VectorEnv:
+    def create() -> gymnasium.Env:
+        return gymnasium.make("CartPole-v1", max_episode_steps=20)
+
+    env = gymnasium.vector.SyncVectorEnv([create] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    env.horizon = 20
+    return env
+
+
+@pytest.mark.parametrize("kind", [*range(len(ATTRIBUTES)), *range(-len(RESULTS), 0), "sync"])
+def test_a_task_that_cannot_work_is_refused_before_anything_is_created(kind):
+    section = {"name": "unfit", "_target_": "test_config.Unfit", "attribute": None, "result": None}
+    if kind == "sync":
+        section = {"name": "unfit", "_target_": "test_config.of_one_generator_per_row"}
+        expected = "its np_random must be a numpy Generator of kind PCG64 for all rows"
+    elif kind >= 0:
+        section["attribute"], (name, _, allowed) = kind, ATTRIBUTES[kind]
+        expected = f"its {name.removeprefix('_')} must be {allowed}"
+    else:
+        section["result"], (_, _, expected) = kind, RESULTS[kind]
+    with pytest.raises(ConfigError) as caught:
+        build(GPT_SMOKE | {"env": section})
+    assert str(caught.value).startswith(f"env: {expected}")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_section_may_use_the_names_of_others():
@@ -450,6 +587,65 @@ def test_long_names_are_shortened_and_stay_distinct():
         assert head == "tmaze_passive-10,dqn,lstm"
         assert len(digest) == 8 and set(digest) <= set("0123456789abcdef")
         assert tail == "seed=0"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("dropout=0", "dropout=0.0"),
+        ("dropout=0", "dropout=-0.0"),
+        ("algo.lr=1", "algo.lr=1.0"),
+        ("algo.gamma=1 env.penalty=-1", "algo.gamma=1.0 env.penalty=-1.0"),
+        ("budget.stop_at_return=1", "budget.stop_at_return=1e0"),
+        ("updates_per_step=1", "updates_per_step=1.000"),
+        ("", "env.goal_reward=1"),
+        ("", "env.distract_reward=0"),
+    ],
+)
+def test_a_number_is_one_value_however_it_is_spelled(one, other):
+    a, b = config(*one.split()), config(*other.split())
+    assert repr(a) == repr(b)
+    assert folder_of(a) == folder_of(b)
+
+
+def test_a_number_has_the_type_of_its_annotation():
+    c = config("dropout=0", "budget.stop_at_return=1", "budget.stop_at_success=null")
+    assert type(c["dropout"]) is type(c["budget"]["stop_at_return"]) is float
+    assert c["budget"]["stop_at_success"] is None
+    assert type(c["env"]["length"]) is type(c["algo"]["hidden_dims"][0]) is int
+    assert c["algo"]["shared_forward"] is False
+    assert schema._typed([1, 2.5], Sequence[float]) == [1.0, 2.5]
+    assert type(schema._typed([1, 2.5], Sequence[float])[0]) is float
+    assert type(schema._typed(1, int | float)) is int
+
+
+def test_a_run_of_an_older_version_is_found_under_the_spelling_it_was_made_with(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    c = config("dropout=0.0", "env.penalty=-1.0")
+    new = folder_of(c)
+    assert new.name == "tmaze_passive-10,dqn,lstm,dropout=0,env.penalty=-1,seed=0"
+    old = new.with_name("tmaze_passive-10,dqn,lstm,dropout=0.0,env.penalty=-1.0,seed=0")
+    old.mkdir(parents=True)
+    assert folder_of(c) == old
+    new.mkdir()
+    assert folder_of(c) == new
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (0, 0.0, True),
+        ([1, 2], [1.0, 2], True),
+        (True, 1, False),
+        ("1", 1, False),
+        (None, "null", False),
+        (2.0**53, 2**53 + 1, False),
+    ],
+)
+def test_identities_compare_numbers_as_numbers(a, b, same):
+    assert (identity.changes({"x": a}, {"x": b}) == {}) is same
 
 
 def test_identity_is_every_key_but_five():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import Any
 
@@ -864,6 +865,21 @@ def test_gymnasium_can_batch_single_environments(id: str) -> None:
 
 
 ALL_IDS = [*IDS.values(), "memrl/TMaze-v0", "memrl/TMazePassive-v0", "memrl/TMazeActive-v0"]
+
+
+@pytest.mark.parametrize("id", ALL_IDS)
+def test_a_specification_survives_as_json_and_an_environment_in_a_pickle(id: str) -> None:
+    env = gymnasium.make(id, length=3, render_mode="rgb_array")
+    assert env.spec is not None
+    again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    unwrapped = pickle.loads(pickle.dumps(env.unwrapped))
+    assert type(again.unwrapped) is type(env.unwrapped) is type(unwrapped)
+    assert type(unwrapped).__name__ == id.removeprefix("memrl/").removesuffix("-v0")
+    first, *others = (e.reset(seed=3)[0] for e in (env, again, unwrapped))
+    for obs in others:
+        np.testing.assert_array_equal(obs, first)
+    np.testing.assert_array_equal(again.render(), env.render())  # type: ignore[arg-type]
+    assert type(env.unwrapped).metadata["render_modes"] == ["rgb_array"]
 
 
 def places(picture: np.ndarray, colour: tuple[int, int, int] = (228, 148, 109)) -> np.ndarray:

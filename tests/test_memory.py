@@ -254,7 +254,7 @@ def test_encoder_refusals_name_the_argument(changes, message):
 
 def test_action_width_is_that_of_the_one_hot_and_refuses_other_spaces():
     assert action_width(gymnasium.spaces.Discrete(3)) == 3
-    with pytest.raises(ValueError, match=r"^the action space must be Discrete, got Box"):
+    with pytest.raises(ValueError, match=r"single_action_space must be Discrete\(n\), .*, got Box"):
         action_width(gymnasium.spaces.Box(-1, 1, (2,)))
 
 

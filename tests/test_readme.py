@@ -79,7 +79,7 @@ def test_your_own_sequence_model(tmp_path, run):
     assert refused.err == "error: seq_model.decay=often: must be a finite number\n"
     code, refused = run("seq_model.decay=2")
     assert code == 2
-    assert refused.err == "error: seq_model.decay must be in [0, 1), got 2\n"
+    assert refused.err == "error: seq_model.decay must be in [0, 1), got 2.0\n"
 
 
 def test_your_own_task(tmp_path, run):

@@ -296,6 +296,22 @@ def test_values_that_look_alike_are_told_apart() -> None:
     assert labels(runs) == [*(f"m, a{text}" for text in shown), "m"]
 
 
+def test_runs_of_older_versions_are_one_series_however_a_number_was_spelled(tmp_path: Path) -> None:
+    """Their config.yaml holds 0 where that was typed, and 0.0 elsewhere; a copy is not counted."""
+    spellings = {"0": "seed=0", "0.0": "seed=1", "0 ": "seed=1"}
+    for spelling, seed in spellings.items():
+        folder = make_run(tmp_path, [1.0], "dropout=0", seed)
+        text = (folder / "config.yaml").read_text()
+        assert "\ndropout: 0.0\n" in text
+        (folder / "config.yaml").write_text(text.replace("dropout: 0.0", f"dropout: {spelling}"))
+        folder.rename(folder.with_name(f"dropout={spelling},{seed}"))
+    runs = load(tmp_path / "outputs")
+    assert varying(runs) == {"seed": [0, 1]}
+    assert sorted(run.state for run in runs) == ["done", "done", "duplicate"]
+    apart = [*runs, *made(("dropout=0.1",))]
+    assert labels(apart) == 3 * ["lstm, dropout=0"] + ["lstm, dropout=0.1"]
+
+
 def test_keys_with_the_same_end_are_named_whole() -> None:
     runs = [
         Run(

@@ -59,6 +59,14 @@ class Staggered(VectorEnv):
         return self._observe(), rewards, ended & even, ended & ~even, info
 
 
+class WholeRewards(Staggered):
+    """The same rewards, as integers."""
+
+    def step(self, actions):
+        obs, rewards, *rest = super().step(actions)
+        return obs, rewards.astype(np.int64), *rest
+
+
 class Scripted:
     """Acts t % 4 in every row, and notes what it was given."""
 
@@ -200,3 +208,9 @@ def test_an_episode_longer_than_the_horizon_is_an_error():
     assert len(rollout(env, actor, True, CPU, 6)[0].mask) == 6
     with pytest.raises(RuntimeError, match="longer than the task's horizon of 5 steps"):
         rollout(env, actor, True, CPU, 5)
+
+
+def test_integer_rewards_are_recorded_as_floats():
+    whole, floats = (rollout(env(), Scripted(), True, CPU)[0] for env in (WholeRewards, Staggered))
+    assert whole.reward.dtype == floats.reward.dtype == torch.float64
+    assert torch.equal(whole.reward, floats.reward)

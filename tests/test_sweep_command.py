@@ -281,6 +281,35 @@ def test_a_config_that_names_a_class_which_has_moved_is_not_retried(
     assert "logger._target_=memrl.a.B: no module memrl.a; give the sweep's own" in process.err
 
 
+def test_a_retry_runs_only_code_that_is_trusted(
+    mixed: Path, command: Command, tmp_path: Path
+) -> None:
+    """Neither what a config names, nor a package beside it that has the name of a library."""
+    foreign, marker = tmp_path / "foreign", tmp_path / "marker"
+    foreign.mkdir()
+    text = f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
+    for name in ("evil.py", "numpy.py"):
+        (foreign / name).write_text(text)
+    none, named = '"logger": {"_target_": null}', '"logger": {"_target_": "evil.Logger"}'
+    for path in (mixed / MIXED / ".submissions").glob("*/submission.json"):
+        record = json.loads(path.read_text())
+        record["python_path"].append(str(foreign))
+        path.write_text(json.dumps(record))
+        runs = path.with_name("runs.jsonl")
+        runs.write_text(runs.read_text().replace(none, named))
+        assert named in runs.read_text()
+    process = command("retry", MIXED)
+    assert process.wait() == 2
+    assert process.out == "" and process.err.count("\n") == 1
+    assert process.err.endswith(
+        "logger._target_=evil.Logger: not a class of memrl; if you trust it, add --trust evil\n"
+    )
+    assert not marker.exists()
+    process = command("retry", MIXED, "--trust", "evil")
+    assert process.wait() == 2 and marker.exists()
+    assert "logger._target_=evil.Logger: no class Logger there" in process.err
+
+
 def test_the_arguments_are_checked(mixed: Path, command: Command) -> None:
     for arguments in (["dance", MIXED], ["status"], ["logs", MIXED], []):
         process = command(*arguments)

@@ -253,3 +253,19 @@ def test_many_kinds_of_errors_are_counted(master: DictConfig) -> None:
 
 def test_a_sweep_of_one_is_refused_like_a_single_run(master: DictConfig) -> None:
     assert refusal(master, "algo.gamma=2") == ["algo.gamma must be in [0, 1], got 2"]
+
+
+@pytest.mark.parametrize(
+    "key", ["eval_every", "eval_episodes", "warmup_episodes", "train_episodes"]
+)
+def test_a_sweep_is_refused_where_only_the_trainer_of_a_run_would_be(
+    key: str, master: DictConfig
+) -> None:
+    expected = [f"budget.{key} must be at least 1, got 0"]
+    assert refusal(master, "budget=smoke", f"budget.{key}=0", "seed=0,1") == expected
+
+
+@pytest.mark.parametrize("size", ["replay_capacity", "env.length", "batch_size"])
+def test_a_sweep_is_refused_if_no_machine_has_the_memory(size: str, master: DictConfig) -> None:
+    (line,) = refusal(master, "budget=smoke", f"{size}={10**15}", "seed=0,1")
+    assert line.startswith((f"{size} must fit into memory", f"{size}={10**15}: the default"))

@@ -154,6 +154,7 @@ REFUSED = {  # what stands after -m, and how the one line begins
     "hydra.launcher.n_jobs=3": "hydra.launcher.n_jobs=3: no such key; ",
     f"{SLURM} hydra.launcher.runs_per_job=abc": "hydra.launcher.runs_per_job=abc: must be an int",
     f"{SLURM} hydra.launcher.mem_gb=0": "hydra.launcher.mem_gb must be null or above 0, got 0",
+    f"{SLURM} hydra.launcher.mem_gb=0.0009": "hydra.launcher.mem_gb must be null or at least 0.001",
     f"{SLURM} hydra.launcher.setup=module": "hydra.launcher.setup=module: must be a list",
     f"{SLURM} hydra.launcher.additional_parameters=x": "hydra.launcher.additional_parameters=x: ",
     f"{SLURM} hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=120": "hydra.launcher."

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memrl.envs
-from memrl.envs.single import SingleEnv, make_single
+from memrl.envs.single import SingleEnv, single_class
 from memrl.envs.tmaze import TMazeActiveVec, TMazePassiveVec, TMazeVec
 
 RIGHT, UP, LEFT, DOWN = range(4)
@@ -257,10 +257,10 @@ def test_single_environment_errors() -> None:
     with pytest.raises(ValueError, match=r"^num_envs must be 1, got 2$"):
         SingleEnv(TMazeVec(num_envs=2))
     with pytest.raises(ValueError, match=r"^render_mode must be None or 'rgb_array', got 'ansi'"):
-        make_single("memrl.envs.tmaze:TMazeVec", render_mode="ansi")
+        single_class("TMaze", "memrl.envs", TMazeVec)(render_mode="ansi")
     assert gymnasium.make(IDS[0], render_mode=None).render_mode is None
-    env = make_single("memrl.envs.tmaze:TMazeVec")
-    with pytest.raises(gymnasium.error.ResetNeeded, match="before stepping"):
+    env = single_class("TMaze", "memrl.envs", TMazeVec)()
+    with pytest.raises(gymnasium.error.ResetNeeded, match=r"before stepping.*resets by itself$"):
         env.step(0)
     env.reset()
     for action in (4, -1, 0.0, [0]):

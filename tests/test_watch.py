@@ -257,6 +257,71 @@ def test_what_is_no_config_is_refused_in_one_line(text, tmp_path, capsys):
     assert line.startswith(f"error: {tmp_path / 'config.yaml'}: ")
 
 
+EVIL = """
+from pathlib import Path
+from memrl.seq_models.rnn import Recurrent as Base
+Path({marker!r}).touch()
+class Recurrent(Base): ...
+Recurrent.__module__ = __name__
+"""
+
+
+@pytest.mark.parametrize("depth", ["", "      inner: [{_target_: evil.Recurrent}]\n"])
+def test_a_config_of_somebody_else_runs_only_code_that_is_trusted(
+    depth, runs, tmp_path, monkeypatch, capsys
+):
+    """Even importing it would run it."""
+    source, folder = runs["tmaze_passive", "lstm"], tmp_path / "run"
+    marker, code, home = tmp_path / "marker", tmp_path / "code", tmp_path / "home"
+    for path in (folder, code, home):
+        path.mkdir()
+    (code / "evil.py").write_text(EVIL.format(marker=str(marker)))
+    (folder / "agent.pt").write_bytes((source / "agent.pt").read_bytes())
+    text = (source / "config.yaml").read_text()
+    target = "memrl.seq_models.rnn.Recurrent"
+    evil = text.replace(target, "evil.Recurrent") if not depth else f"{text}note:\n  x:\n{depth}"
+    (folder / "config.yaml").write_text(evil)
+    monkeypatch.syspath_prepend(code)
+    monkeypatch.chdir(home)
+    with pytest.raises(SystemExit) as caught:
+        watch([str(folder)])
+    assert caught.value.code == 2 and not marker.exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("=evil.Recurrent: not a class of memrl; if you trust it, add --trust evil")
+    if depth:
+        return
+    watch([str(folder), "--episodes", "1", "--trust", "other,evil"])
+    assert marker.exists()
+    monkeypatch.chdir(code)
+    watch([str(folder), "--episodes", "1"])
+
+
+@pytest.mark.parametrize(
+    ("section", "target", "reason"),
+    [
+        ("env", "subprocess.run", "not a class of memrl; if you trust it, add --trust subprocess"),
+        (
+            "seq_model",
+            "memrl.sweep.snapshot.subprocess.run",
+            "no module memrl.sweep.snapshot.subpr",
+        ),
+        ("algo", "memrl.run.lock.Path", "not defined in memrl, but in pathlib"),
+        ("encoder", "memrl.run.files.write_whole", "must be a torch.nn.Module with forward"),
+    ],
+)
+def test_a_config_of_somebody_else_names_classes_of_the_right_kind(
+    section, target, reason, runs, tmp_path, capsys
+):
+    config = OmegaConf.load(runs["tmaze_passive", "lstm"] / "config.yaml")
+    config[section]._target_ = target
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(SystemExit) as caught:
+        watch([str(tmp_path)])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {section}._target_={target}: {reason}")
+
+
 def test_weights_of_another_run_are_refused_in_one_line(runs, tmp_path, capsys):
     for name, case in (("config.yaml", "tmaze_passive"), ("agent.pt", "visual_match")):
         (tmp_path / name).write_bytes((runs[case, "gpt"] / name).read_bytes())

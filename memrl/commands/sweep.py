@@ -16,7 +16,7 @@ from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive, is_visible
 from memrl.run.outcome import INTERRUPTED, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.progress import clock
-from memrl.run.schema import check_types
+from memrl.run.schema import check_origin, check_types
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import SHOWN, code_note, code_of, counts
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = command("status", show, "show what each run is doing")
     status.add_argument("--watch", action="store_true", help="refresh every few seconds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    command("retry", retry, "start failed and missing runs")
+    add_trust(command("retry", retry, "start failed and missing runs"))
     what = "RUN is a run's number in the status table, or a part of its name"
     cancelling = command("cancel", cancel, f"cancel runs; they can be continued later. {what}")
     cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all runs")
@@ -52,6 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     logs.add_argument("--follow", action="store_true", help="keep printing as the log grows")
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says whose classes a config in a run's folder may name."""
+    parser.add_argument(
+        "--trust",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="PACKAGE[,PACKAGE]",
+        help="packages whose classes the run's config may name, besides memrl and those in the "
+        "current folder: their code is run",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Run a subcommand in the folder where the sweep was started; return the exit status.
 
@@ -60,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         Failure: the sweep's records cannot be read, or SLURM refused.
     """
     folder = Path(os.path.normpath(_current_folder() / args.folder))
+    args.cwd = Path.cwd()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
         raise ConfigError(f"{args.folder}: not a sweep's folder, {OUTPUTS}/<sweep>")
     if paths := python_path():  # relative to where it was typed
@@ -188,8 +201,10 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     if not runs:
         raise ConfigError(f"{folder}: no sweep was started here; give the run's own command again")
     last = sweep.submissions[-1]
-    # What the sweep's own command could import, and what is started from here can.
-    paths = dict.fromkeys([*python_path(), *last.python_path[1:]])
+    # What the sweep's own command could import, and what is started from here can. A folder that
+    # somebody else recorded could hold another numpy.
+    recorded = [p for p in last.python_path[1:] if args.trust or Path(p).is_relative_to(args.cwd)]
+    paths = dict.fromkeys([*python_path(), *recorded])
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.path += [path for path in paths if path not in sys.path]
     settings = last.settings | {"retry_failed": True, "dry_run": False}
@@ -202,6 +217,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(f"hydra.launcher.{error}; {again}") from None
     for run in runs:  # their configs may name classes that have moved since
+        check_origin(run.config, args.trust, args.cwd)
         try:
             check_types(run.config)
         except ConfigError as error:

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from memrl.commands.arguments import file_ending, number_between
+from memrl.commands.sweep import add_trust
 from memrl.results.films import animation, load_run, play, strip
 from memrl.run.files import write_whole
 from memrl.run.outcome import ConfigError
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=fps, default=6, help="steps per second (default: %(default)s)"
     )
+    add_trust(parser)
     steps = "for .png: the steps to show, such as 0,14,75 (default: six steps)"
     parser.add_argument("--steps", type=_steps, help=steps)
 
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     output = args.output or args.folder / "watch.gif"
     if args.steps and output.suffix != ".png":
         raise ConfigError(f"--steps needs an --output that ends with .png, got {output}")
-    config, agent, source = load_run(args.folder)
+    config, agent, source = load_run(args.folder, args.trust)
     seed = config["seed"] + EVAL_SEED_OFFSET if args.seed is None else args.seed
     films = play(config, agent, args.episodes, seed)
     print(f"{args.folder}: {source}")

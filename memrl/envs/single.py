@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
 from memrl.checks import require
@@ -31,7 +31,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         """Wrap ``vec``, which must have one environment, a ``horizon`` and no autoreset."""
         require(vec.num_envs == 1, "num_envs", "1", vec.num_envs)
         self.vec = vec
-        self.metadata = {k: v for k, v in vec.metadata.items() if k != "autoreset_mode"}
+        self.metadata = _metadata(vec)
         self.render_mode = getattr(vec, "render_mode", None)
         self.observation_space = vec.single_observation_space
         self.action_space = vec.single_action_space
@@ -62,12 +62,30 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
     _np_random_seed = _of_vec("_np_random_seed")
 
 
-def make_single(vector: str, *, render_mode: str | None = None, **kwargs: Any) -> SingleEnv:
-    """Build the vector environment named ``module:Class`` with one environment, and wrap it."""
-    if render_mode is not None:  # not every class draws
-        kwargs["render_mode"] = render_mode
-    create: Any = load_env_creator(vector)
-    return SingleEnv(create(num_envs=1, **kwargs))
+def single_class(
+    name: str, module: str, vector_class: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
+) -> type[SingleEnv]:
+    """Return a class, to be found in ``module``, whose objects are one row of ``vector_class``.
+
+    Its constructor takes that class's keyword arguments, except ``num_envs``.
+    """
+
+    class Single(SingleEnv):
+        metadata = _metadata(vector_class)
+
+        def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
+            if render_mode is not None:  # not every class draws
+                kwargs["render_mode"] = render_mode
+            super().__init__(vector_class(num_envs=1, **kwargs))
+
+    Single.__name__ = Single.__qualname__ = name
+    Single.__module__ = module  # where pickle looks for it
+    return Single
+
+
+def _metadata(vec: Any) -> dict[str, Any]:
+    """Return a vector environment's metadata without what a single one lacks."""
+    return {key: value for key, value in vec.metadata.items() if key != "autoreset_mode"}
 
 
 def _first(info: dict[str, Any]) -> dict[str, Any]:

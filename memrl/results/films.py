@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,12 +14,12 @@ from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from memrl.experiment import build_agent, make_env
+from memrl.experiment import build_agent, closing, enough_memory, make_env
 from memrl.results.runs import read_config
 from memrl.run import checkpoint
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError, in_one_line
-from memrl.run.schema import check_types
+from memrl.run.schema import check_origin, check_ranges, check_types
 
 if TYPE_CHECKING:
     from memrl.interfaces import Agent, Episodes
@@ -56,15 +56,23 @@ class Camera(VectorWrapper[Any, Any, Any]):
 # --- play ----------------------------------------------------------------------------------------
 
 
-def load_run(folder: Path) -> tuple[Config, Agent, str]:
+def load_run(folder: Path, trusted: Collection[str] = ()) -> tuple[Config, Agent, str]:
     """Return a run's config, its agent as last saved, and the name of that file.
 
+    Args:
+        folder: the run's.
+        trusted: packages, besides memrl and those in the current folder, whose classes the run's
+            config may name.
+
     Raises:
-        ConfigError: the folder holds no run, or none that has saved anything.
+        ConfigError: the folder holds no run, or none that has saved anything, or one whose config
+            names a class that is not trusted.
         CannotContinue: what it saved cannot be read.
+        Failure: out of memory.
     """
-    config = _read_config(folder)
-    agent, _, _ = build_agent(config)
+    config = _read_config(folder, trusted)
+    with enough_memory(config):
+        agent, _, _ = build_agent(config)
     path = folder / checkpoint.WEIGHTS
     if path.exists():
         with checkpoint.fitting(path):
@@ -80,7 +88,7 @@ def load_run(folder: Path) -> tuple[Config, Agent, str]:
         return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
 
 
-def _read_config(folder: Path) -> Config:
+def _read_config(folder: Path, trusted: Collection[str]) -> Config:
     path, sections = folder / "config.yaml", ("env", "algo", "seq_model", "encoder", "budget")
     try:
         config = read_config(folder)
@@ -91,7 +99,9 @@ def _read_config(folder: Path) -> Config:
     if not all(isinstance(config.get(section), dict) for section in sections):
         raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
     config["device"] = "auto"
-    check_types(config)
+    check_origin(config, trusted, Path.cwd())
+    config = check_types(config)
+    check_ranges(config)
     return config
 
 
@@ -103,14 +113,15 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     """
     from memrl.rollout import rollout
 
-    env = make_env(config, episodes, render_mode="rgb_array")
-    if getattr(env, "render_mode", None) != "rgb_array":
-        task = f"env={config['env']['name']}"
-        raise ConfigError(f"{task} cannot be watched: it does not support render_mode=rgb_array")
-    camera = Camera(env)
-    camera.reset(seed=seed)
-    device = next(agent.memory.parameters()).device
-    played, success = rollout(camera, agent, False, device, env.horizon)
+    with closing(make_env(config, episodes, render_mode="rgb_array")) as env:
+        if getattr(env, "render_mode", None) != "rgb_array":
+            task = f"env={config['env']['name']}"
+            reason = "it does not support render_mode=rgb_array"
+            raise ConfigError(f"{task} cannot be watched: {reason}")
+        camera = Camera(env)
+        camera.reset(seed=seed)
+        device = next(agent.memory.parameters()).device
+        played, success = rollout(camera, agent, False, device, env.horizon)
     attention = _attention(agent, played)
     return [
         Film(

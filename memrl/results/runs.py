@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from memrl.run.identity import ABSENT, Config, flatten, identity
+from memrl.run.identity import ABSENT, Config, canonical, flatten, identity
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -117,7 +117,8 @@ def _mark_copies(runs: Sequence[Run]) -> None:
     """
     counted: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: (run.state != State.DONE, -run.env_steps)):
-        key = repr((run.config.get("sweep"), identity(run.config)))
+        values = {key: canonical(value) for key, value in identity(run.config).items()}
+        key = repr((run.config.get("sweep"), values))
         if {"seed", "sweep"} <= run.config.keys() and (
             first := counted.setdefault(key, run)
         ) is not run:
@@ -225,8 +226,9 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     # The seed after all others: what goes with a seed must not be taken for chance.
     for key in (*MAIN_KEYS[:-1], *others, MAIN_KEYS[-1], "sweep"):
         values = [run.flat.get(key, ABSENT) for run in known]
-        distinct = {repr(value): value for value in values}  # 1 is not "1", null is not absent
-        finer = [(*group, repr(value)) for group, value in zip(groups, values, strict=True)]
+        texts = list(map(canonical, values))  # 1 is 1.0 but not "1", null is not absent
+        distinct = dict(zip(texts, values, strict=True))
+        finer = [(*group, text) for group, text in zip(groups, texts, strict=True)]
         new = len(set(finer)) > len(set(groups))
         if len(distinct) > 1 and (new or key in MAIN_KEYS):
             varied[key] = sorted(distinct.values(), key=order)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,32 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
-    """Name a run after what distinguishes it.
+def canonical(value: Any) -> str:
+    """Return text that is the same for equal values: of 1 and 1.0, but not of True or "1"."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(canonical, value))}]"
+    return repr(int(value) if isinstance(value, float) and value.is_integer() else value)
 
+
+def run_names(config: Mapping[str, Any], default: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a run's name, and the one that an older version may have given it.
+
+    The name says what distinguishes the run:
     ``<env>-<length>,<algo>,<seq_model>[,key=value of what is not default],seed=<n>``; over 150
     characters the middle becomes 8 hex digits of its sha256. ``default`` is the config of the same
-    env, length, algo, seq_model and named budget with nothing else changed.
+    env, length, algo, seq_model and named budget with nothing else changed. Older versions wrote
+    ``dropout=0.0`` where that was typed; now it is ``dropout=0``.
     """
+    return _name(config, default, show), _name(config, default, _with_decimals)
+
+
+def _with_decimals(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else show(value)
+
+
+def _name(
+    config: Mapping[str, Any], default: Mapping[str, Any], text_of: Callable[[Any], str]
+) -> str:
     env = config["env"]
     task = env["name"] + (f"-{env['length']}" if "length" in env else "")
     parts = {
@@ -66,7 +85,7 @@ def run_name(config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     }
     if budget := config["budget"].get("name"):
         parts["budget"] = budget
-    middle = "".join(f",{key}={show(parts[key])}" for key in sorted(parts))
+    middle = "".join(f",{key}={text_of(parts[key])}" for key in sorted(parts))
     head = f"{task},{config['algo']['name']},{config['seq_model']['name']}"
     tail = f",seed={config['seed']}"
     if len(head + middle + tail) > LONGEST_NAME:
@@ -81,7 +100,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
     """
     a, b = identity(old), identity(new)
     pairs = {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted(a.keys() | b.keys())}
-    return {key: (before, after) for key, (before, after) in pairs.items() if before != after}
+    return {
+        key: (before, after)
+        for key, (before, after) in pairs.items()
+        if canonical(before) != canonical(after)
+    }
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

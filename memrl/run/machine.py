@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import sys
+from collections.abc import Iterator
 
+import psutil
 import torch
+
+from memrl.replay import free_memory
 
 # From glibc's malloc.h. By default the memory of a large tensor returns to the system when it is
 # freed, and its pages are mapped and cleared again for the next one, thousands of times an update.
@@ -49,6 +54,38 @@ def prepare(threads: int, precision: str, device: str, update: str) -> torch.dev
     if not cuda:
         keep_freed_memory()
     return torch.device("cuda" if cuda else "cpu")
+
+
+@contextlib.contextmanager
+def within_free_memory() -> Iterator[int]:
+    """Let allocations fail once they exceed the free memory, where the kernel would kill.
+
+    Yields the free memory in bytes. A failed allocation is a MemoryError, or PyTorch's
+    RuntimeError; ``is_out_of_memory`` tells. Where the system has no such limit, nothing changes,
+    nor where there is a GPU, whose driver maps more memory than there is.
+    """
+    free, limit = free_memory(), resource.RLIMIT_DATA
+    if torch.cuda.is_available():
+        yield free
+        return
+    soft, hard = resource.getrlimit(limit)
+    used = getattr(psutil.Process().memory_info(), "data", None)  # only Linux reports it
+    unlimited = (resource.RLIM_INFINITY, -1)
+    ceilings = [used + free if used else soft, soft, hard]
+    lowest = min((value for value in ceilings if value not in unlimited), default=soft)
+    resource.setrlimit(limit, (lowest, hard))
+    try:
+        yield free
+    finally:
+        resource.setrlimit(limit, (soft, hard))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed, or its size was more than a machine can address."""
+    if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
+        return True
+    words = ("allocate", "bad_alloc", "overflow", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def window_format(precision: str, device: torch.device) -> torch.dtype:

@@ -129,6 +129,8 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
+    if isinstance(value, float) and value.is_integer():
+        return str(value).removesuffix(".0")  # equal numbers look alike: 0 and 0.0
     return str(value)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import importlib.machinery
 import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -67,43 +70,64 @@ BUILT = {  # parameters that memrl passes: they are not keys of the section
     },
     "logger": {"config", "folder", "next_step", "run_id"},
 }
+KINDS = {  # of a section's ``_target_``: what it must have, and how that is said
+    "env": ((), "a gymnasium.vector.VectorEnv"),
+    "encoder": (("forward",), "a torch.nn.Module with forward(obs, prev_action, prev_reward)"),
+    "seq_model": (("initial_state",), "a torch.nn.Module with initial_state(batch_size)"),
+    "algo": (
+        ("act", "update", "weights", "load_weights", "named_parameters", "initial_state"),
+        "an agent with the methods of memrl.interfaces.Agent",
+    ),
+    "logger": (("write", "close"), "a logger with write(table, row) and close(exit_code)"),
+}
 
 
-def check_types(config: Mapping[str, Any]) -> None:
+def check_types(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check every key of a config against the annotation of the parameter that reads it.
 
     It imports torch. Text that begins with "${" is not resolved yet, and is skipped.
 
+    Returns:
+        The config with integers as floats where the annotation says float.
+
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
     """
-    check_top_level(config)
-    for path, section in config.items():
-        if isinstance(section, Mapping):
-            check_group(path, section)
+    top = check_top_level(config)
+    return {
+        key: check_group(key, value) if isinstance(value, Mapping) else top[key]
+        for key, value in config.items()
+    }
 
 
-def check_top_level(config: Mapping[str, Any]) -> None:
-    """Check the keys that belong to no group as ``check_types`` does."""
+def check_top_level(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the keys that belong to no group, and return them, as ``check_types`` does."""
     top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
-    _check_keys("", top, TOP_LEVEL, complete=True)
+    return _check_keys("", top, TOP_LEVEL, complete=True)
 
 
-def check_group(path: str, section: Mapping[str, Any]) -> None:
-    """Check the keys of one section as ``check_types`` does; ``make`` says which are missing."""
+def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the keys of one section, and return it, as ``check_types`` does.
+
+    ``make`` says which keys are missing.
+    """
     target = PLAIN_SECTIONS.get(path, section.get("_target_"))
     if target is None:
         if section.keys() != {"_target_"}:
             raise ConfigError(f"{path}: no such group, or no _target_ in it")
-        return
+        return dict(section)
+    if not isinstance(target, str):
+        raise ConfigError(f"{path}._target_={show(target)}: must be text, module.Class")
     try:
         parameters = parameters_of(target)
     except LookupError as error:
         raise ConfigError(f"{path}._target_={target}: {error}") from None
-    if parameters is not None:
-        values = {k: v for k, v in section.items() if k not in LABELS}
-        known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
-        _check_keys(f"{path}.", values, known)
+    check_kind(path, target, find(target))
+    if parameters is None:
+        return dict(section)
+    values = {k: v for k, v in section.items() if k not in LABELS}
+    known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
+    return dict(section) | _check_keys(f"{path}.", values, known)
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -125,7 +149,7 @@ def check_section(prefix: str, values: Mapping[str, Any], cls: type) -> None:
 
 def _check_keys(
     prefix: str, values: Mapping[str, Any], known: Parameters, complete: bool = False
-) -> None:
+) -> dict[str, Any]:
     for key, value in values.items():
         if key not in known:
             hint = suggest(prefix + key, [prefix + name for name in known])
@@ -136,6 +160,130 @@ def _check_keys(
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
     for missing in sorted(known.keys() - values.keys()) if complete else ():
         raise ConfigError(f"{prefix}{missing} is missing")
+    return {key: _typed(value, known[key]) for key, value in values.items()}
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """Return a value that fits the annotation, its integers as floats where that says float."""
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if origin in (Union, UnionType):
+        options = [option for option in arguments if _refusal(value, option) is None]
+        return value if int in options or not options else _typed(value, options[0])
+    if origin in (Sequence, list) and isinstance(value, list) and arguments:
+        return [_typed(item, arguments[0]) for item in value]
+    # Adding 0 turns -0.0 into 0.0.
+    return value + 0.0 if hint is float and isinstance(value, int | float) else value
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def check_kind(path: str, target: str, code: Any) -> None:
+    """Check that what a section names can be what it is for, before it is called.
+
+    A function may return anything; what it returns is checked by its class.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if path not in KINDS:
+        return
+    methods, text = KINDS[path]
+    if isinstance(code, type):
+        ok = _is_module_or_env(path, code)
+        ok = ok and all(callable(getattr(code, method, None)) for method in methods)
+    else:  # memrl and the standard library have no function that returns such an object
+        top = str(getattr(code, "__module__", None)).partition(".")[0]
+        ok = callable(code) and top not in ("None", "memrl", *sys.stdlib_module_names)
+    if not ok:
+        raise ConfigError(f"{path}._target_={target}: must be {text}")
+
+
+def _is_module_or_env(path: str, cls: type) -> bool:
+    """Return whether a class has the base that its section requires, and an encoder its inputs."""
+    if path == "env":
+        from gymnasium.vector import VectorEnv
+
+        return issubclass(cls, VectorEnv)
+    if path not in ("encoder", "seq_model"):
+        return True
+    from torch import nn
+
+    if not issubclass(cls, nn.Module):
+        return False
+    try:
+        inspect.signature(cls.forward).bind(*range(4 if path == "encoder" else 2))
+    except TypeError:
+        return False
+    return True
+
+
+def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Path) -> None:
+    """Check that a config, which somebody else may have written, runs no code of theirs.
+
+    Every ``_target_`` at any depth must name what memrl, a trusted package or one that lies in the
+    folder defines. Nothing else is imported.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for path, target in _targets(config, ""):
+        package = str(target).partition(".")[0]
+        if not _is_trusted(package, trusted, folder):
+            advice = f"if you trust it, add --trust {package}" if package.isidentifier() else ""
+            raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
+        with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong
+            # It must not be something else that its module imports.
+            module = str(getattr(find(str(target)), "__module__", None))
+            if not _is_trusted(module.partition(".")[0], trusted, folder):
+                raise ConfigError(f"{path}={target}: not defined in {package}, but in {module}")
+
+
+def _is_trusted(package: str, trusted: Collection[str], folder: Path) -> bool:
+    return package in ("memrl", *trusted) or _lies_in(folder, package)
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every ``_target_`` that is not null, at any depth, with its dotted path."""
+    items = list(node.items()) if isinstance(node, Mapping) else []
+    items = list(enumerate(node)) if isinstance(node, list) else items
+    for key, value in items:
+        below = f"{path}.{key}" if path else str(key)
+        if key == "_target_" and value is not None:
+            yield below, value
+        yield from _targets(value, below)
+
+
+def _lies_in(folder: Path, package: str) -> bool:
+    """Return whether a package would be imported from a folder; nothing is imported."""
+    if not package.isidentifier() or package in sys.stdlib_module_names:
+        return False
+    spec = importlib.machinery.PathFinder.find_spec(package)
+    if spec is None:
+        return False
+    places = spec.submodule_search_locations or [str(spec.origin)]
+    return all(Path(place).resolve().parent == folder.resolve() for place in places)
+
+
+def find(target: str) -> Any:
+    """Import and return what a ``_target_`` names, a class or function of a module.
+
+    Raises:
+        LookupError: there is no such module or name, or the module cannot be imported.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        code = importlib.import_module(module)
+    except Exception as error:  # a user's own module may raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not module or f"{module}.".startswith(f"{missing}."):
+            raise LookupError(f"no module {module}") from None
+        raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error
+    if not hasattr(code, name):
+        local = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]
+        known = sorted(key for key in local if not key.startswith("_"))
+        raise LookupError(f"no class {name} there; it has {', '.join(known)}")
+    return getattr(code, name)
 
 
 # --- signatures ----------------------------------------------------------------------------------
@@ -148,25 +296,15 @@ def parameters_of(target: str) -> Parameters | None:
     Raises:
         LookupError: there is no such module or name, or the module cannot be imported.
     """
-    module, _, name = str(target).rpartition(".")
+    code = find(target)
     try:
-        code = importlib.import_module(module)
-    except Exception as error:  # a user's own module may raise anything
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if not module or f"{module}.".startswith(f"{missing}."):
-            raise LookupError(f"no module {module}") from None
-        raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error
-    if not hasattr(code, name):
-        local = [k for k, v in vars(code).items() if getattr(v, "__module__", None) == module]
-        known = sorted(key for key in local if not key.startswith("_"))
-        raise LookupError(f"no class {name} there; it has {', '.join(known)}")
-    try:
-        parameters = inspect.signature(getattr(code, name)).parameters.values()
+        parameters = inspect.signature(code).parameters.values()
     except (TypeError, ValueError):  # not callable, or written in C
         return None
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return {parameter.name: _evaluated(parameter.annotation, code) for parameter in parameters}
+    module = sys.modules[target.rpartition(".")[0]]
+    return {parameter.name: _evaluated(parameter.annotation, module) for parameter in parameters}
 
 
 def _evaluated(annotation: Any, code: ModuleType) -> Any:
@@ -191,6 +329,7 @@ def _refusal(value: Any, hint: Any) -> str | None:
         wrong = [r for r in (_refusal(v, *arguments) for v in value) if r] if arguments else []
         return f"a list, each {wrong[0]}" if wrong else None
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    finite = number and abs(value) <= sys.float_info.max
     if hint in (None, NoneType):
         fits, text = value is None, "null"
     elif hint is bool:
@@ -198,7 +337,7 @@ def _refusal(value: Any, hint: Any) -> str | None:
     elif hint is int:
         fits, text = number and isinstance(value, int), "an integer"
     elif hint is float:
-        fits, text = number and math.isfinite(value), f"a finite number{_decimal(value)}"
+        fits, text = finite, f"a finite number{_decimal(value)}"
     elif hint is str:
         fits, text = isinstance(value, str), "text"
     elif origin in (Sequence, list):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrl.checks import require, require_at_least
+from memrl.checks import MAX_LAYERS, require, require_at_least
 from memrl.interfaces import State
 from memrl.networks import Dropout
 
@@ -126,6 +126,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, n_layer=n_layer, context_len=context_len)
+        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
         if n_head < 1 or input_dim % n_head:
             raise ValueError(f"n_head must divide the width {input_dim}, got {n_head}")
         require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)

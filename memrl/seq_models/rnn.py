@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from memrl.checks import require, require_at_least
+from memrl.checks import MAX_LAYERS, require, require_at_least
 from memrl.interfaces import State
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -28,6 +28,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, hidden_dim=hidden_dim, n_layer=n_layer)
+        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
         require(cell in CELLS, "cell", f"one of {', '.join(CELLS)}", cell)
         self.output_dim = hidden_dim
         self.layers = CELLS[cell](input_dim, hidden_dim, n_layer)

@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import build_agent, folder_of, replay_capacity, resolve
+from memrl.experiment import check, folder_of, resolve
 from memrl.run.config import explain
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
@@ -93,12 +93,13 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
     composer = Composer(loader, master)
     runs: dict[Path, Run] = {}
     refused: dict[str, list[str]] = {}
-    agents: dict[str, ConfigError | None] = {}
+    checked: dict[str, ConfigError | None] = {}
+    here = master.hydra.runtime.choices["hydra/launcher"] != "slurm"
     product = composer.product(arguments)
     for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
         try:
             config = resolve(composer(overrides))
-            _check_agent(config, agents)
+            _check(config, checked, here)
             run = Run(config, folder_of(config))
         except MissingConfigException:  # an option that does not exist
             raise
@@ -128,14 +129,13 @@ def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
     return lines
 
 
-def _check_agent(config: Config, checked: dict[str, ConfigError | None]) -> None:
-    """Build the agent, once per distinct config: constructors check more than annotations say."""
+def _check(config: Config, checked: dict[str, ConfigError | None], here: bool) -> None:
+    """Check what a single run checks, once per distinct config."""
     irrelevant = ("seed", "sweep", "device")
     key = repr({name: value for name, value in config.items() if name not in irrelevant})
     if key not in checked:
         try:
-            _, spec, _ = build_agent(config | {"device": "cpu"})
-            replay_capacity(config, spec)
+            check(config, here)
             checked[key] = None
         except ConfigError as error:
             checked[key] = error

@@ -84,6 +84,9 @@ class Slurm(Launcher):
         for key in ("cpus_per_task", "mem_gb"):
             value = getattr(self, key)
             require(value is None or value > 0, key, "null or above 0", value)
+        # SLURM takes 0 MB for all memory of a node.
+        ok = self.mem_gb is None or self.mem_gb * 1024 >= 1
+        require(ok, "mem_gb", "null or at least 0.001 (1 MB)", self.mem_gb)
         require(self.max_num_timeout >= 0, "max_num_timeout", "at least 0", self.max_num_timeout)
         for option, value in self.additional_parameters.items():
             _refuse_own_option(str(option), value)
