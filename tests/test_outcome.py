@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from memrl.experiment import closing
 
-PRINT = "from memrl.run.outcome import reader_may_leave\nwith reader_may_leave():\n    print('x')\n"
+PRINT = "from memrl.run.console import console\nwith console():\n    print('x')\n"
 
 
 def with_no_reader(*arguments: str) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
 from memrl.run.identity import flatten
 from memrl.run.outcome import BUSY, FAILED, below_cwd, in_one_line
@@ -24,6 +25,7 @@ TABLE_LINES = 40  # a longer table of scores is not printed at the end of a swee
 
 def start(runs: Sequence[Run], launcher: Launcher) -> int:
     """Start the missing runs of a sweep; conclude it if it ends here; return the exit status."""
+    print_optionally()
     failed = launch(runs, launcher)
     if failed is None:
         return 0
@@ -53,7 +55,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     if bad:
         print(f"{len(bad)} of {len(ours.runs)} runs are not done:", file=sys.stderr)
         for run in bad[:SHOWN]:
-            print(f"  {run.name}: {run.state}: {run.cause}", file=sys.stderr)
+            print(printable(f"  {run.name}: {run.state}: {run.cause}"), file=sys.stderr)
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
@@ -69,7 +71,7 @@ def draw_scores(folder: Path) -> list[Path]:
 
     cells = score(load(folder), PROTOCOLS["last"])
     if len(cells) <= TABLE_LINES:
-        print(as_text(cells))
+        print(printable(as_text(cells)))
     return write(cells, folder, ["lengths"], ["png"]) or write(cells, folder, ["curves"], ["png"])
 
 

@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memrl.run.console import clear_screen
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive
 from memrl.run.outcome import CannotContinue, ConfigError, below_cwd, plural
@@ -109,7 +111,7 @@ def show(folder: Path, args: argparse.Namespace) -> int:
         sweep = read_sweep(folder)
         text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
         if args.watch and sys.stdout.isatty():
-            print("\x1b[H\x1b[2J", end="")
+            clear_screen()
         print(text, flush=True)
         if not args.watch or not sweep.is_active:
             return 0
@@ -242,11 +244,22 @@ def show_log(folder: Path, args: argparse.Namespace) -> int:
     print(*(below_cwd(path) for path in paths), sep="\n", flush=True)
     if args.follow:
         command = ["tail", "-n", str(args.lines), "-F", str(paths[-1])]
-        os.execvp(command[0], command)
+        _print_lines(command)
     for path in paths[-1:] if run.state != State.LOST else paths:
         lines = path.read_text(errors="replace").splitlines()
         print(f"--- {below_cwd(path)}", *lines[-args.lines :], sep="\n")
     return 0
+
+
+def _print_lines(command: Sequence[str]) -> None:
+    """Print what a command prints, until it ends or the reader leaves."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, errors="replace")
+    try:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _logs(run: Run) -> list[Path]:

@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 import memrl
 from memrl.run.command import remember_command
 from memrl.run.config import CONF, explain
-from memrl.run.outcome import ConfigError, exit_status, log_to_console, reader_may_leave
+from memrl.run.console import console, print_optionally
+from memrl.run.outcome import ConfigError, exit_status, log_to_console
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -82,7 +83,7 @@ closed terminal.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of ``run.py``, and exit with its status."""
     argv = [*(sys.argv[1:] if arguments is None else arguments)]
-    with reader_may_leave():
+    with console():
         if {"-h", "--help"} & {*argv}:  # Hydra's own help takes a second
             print(help_text())
         elif "--version" in argv:
@@ -112,6 +113,7 @@ def _task(cfg: DictConfig) -> None:
 
 
 def _one_run(cfg: DictConfig) -> None:
+    print_optionally()
     hydra_config = HydraConfig.get()
     launcher = hydra_config.runtime.choices["hydra/launcher"]
     # Hydra would silently run it in this process, perhaps on the login node.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.command import typed_command
+from memrl.run.console import printable
 from memrl.run.files import write_whole
 from memrl.run.lock import job_id, locked
 from memrl.run.outcome import BUSY, Busy, catch_failure
@@ -137,7 +138,7 @@ def execute(train: Callable[[], object], folder: Path) -> int:
     if failure is None:
         return 0
     cause, code = failure
-    print(f"error: {cause}", file=sys.stderr, flush=True)
+    print(printable(f"error: {cause}"), file=sys.stderr, flush=True)
     if code != BUSY:
         note_failure(folder, cause)
     return code
