@@ -14,6 +14,7 @@ from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
 from memrl.run.identity import flatten
 from memrl.run.outcome import BUSY, FAILED, below_cwd, in_one_line
+from memrl.run.tables import spreadsheet_cell
 from memrl.sweep.launch import launch
 from memrl.sweep.launchers import Launcher
 from memrl.sweep.progress import SHOWN, code_note, counts, status_command
@@ -85,7 +86,7 @@ def write_table(sweep: Sweep) -> Path:
     writer.writerow(["run", "state", "cause", *keys, *fields])
     for run in sweep.runs:
         values = [*map(flatten(run.config).get, keys.values()), *map(run.status.get, fields)]
-        writer.writerow([run.name, run.state, run.cause, *values])
+        writer.writerow(map(spreadsheet_cell, [run.name, run.state, run.cause, *values]))
     path = sweep.folder / "runs.csv"
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
     return path

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.console import clear_screen
+from memrl.run.files import TABLE, parse_json, read_bytes
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive
 from memrl.run.outcome import CannotContinue, ConfigError, below_cwd, plural
@@ -212,12 +213,12 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
 def _stop_here(run: Run) -> str | None:
     """Tell a run's process to save and end; return why, if that is impossible from here."""
     try:
-        owner = json.loads((run.folder / "lock").read_text())
+        owner = parse_json(read_bytes(run.folder / "lock"))
         if owner["host"] == socket.gethostname():
             if is_alive(owner, False):
                 os.kill(owner["pid"], signal.SIGTERM)
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # it has not begun, or it has just ended
     submission = run.submission
     if submission and submission.launcher == "local" and submission.driver_alive():
@@ -246,7 +247,7 @@ def show_log(folder: Path, args: argparse.Namespace) -> int:
         command = ["tail", "-n", str(args.lines), "-F", str(paths[-1])]
         _print_lines(command)
     for path in paths[-1:] if run.state != State.LOST else paths:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_bytes(path, TABLE).decode(errors="replace").splitlines()
         print(f"--- {below_cwd(path)}", *lines[-args.lines :], sep="\n")
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memrl.run import files
 from memrl.run.files import write_whole
 from memrl.run.outcome import START_OVER, CannotContinue
 
@@ -32,7 +33,7 @@ def load(folder: Path) -> tuple[dict[str, Any], str] | None:
         path = folder / name
         if not path.exists():
             continue
-        content = io.BytesIO(path.read_bytes())  # a read error is no torn file
+        content = io.BytesIO(files.read_bytes(path, files.WEIGHTS))  # a read error is no torn file
         try:
             state = torch.load(content, map_location="cpu", weights_only=True)
         except MemoryError:

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Characters that a terminal obeys, and marks that change the direction of text. Names and errors
-# in somebody else's files may hold any of them.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Characters that a terminal obeys, marks that change the direction of text, and bytes of file names
+# that are not UTF-8. Names and errors in somebody else's files may hold any of them.
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:

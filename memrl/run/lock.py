@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from memrl.run.files import naming, remove_leftovers, write_whole
+from memrl.run.files import naming, parse_json, read_bytes, remove_leftovers, write_whole
 from memrl.run.outcome import Busy
 
 # After this long without a sign of life, a process on another host counts as dead. It gives one
@@ -52,6 +52,8 @@ def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
     ``elsewhere`` is the answer for another host, whose processes cannot be seen.
     """
     here = this_process()
+    if type(process["pid"]) is not int or process["pid"] < 1:  # 0 and -1 stand for many processes
+        raise ValueError(f"no process id: {process['pid']}")
     if process["host"] != here["host"]:
         return elsewhere
     if process["boot_id"] != here["boot_id"]:
@@ -138,7 +140,7 @@ def _living_owner(path: Path, content: bytes, now: float) -> str | None:
     """Return who made a lock, in words, or None if that process is gone."""
     recent = now - _last_sign_of_life(path) < SILENT_S
     try:
-        owner = json.loads(content)
+        owner = parse_json(content)
         alive = is_alive(owner, elsewhere=recent)
         job = f", job {owner['job_id']}" if owner["job_id"] else ""
     except (ValueError, KeyError, TypeError):  # torn, or about to be written
@@ -173,6 +175,6 @@ def _started(pid: int) -> float:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         return None

@@ -12,12 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from memrl.interfaces import Logger
 from memrl.run import checkpoint, files
-from memrl.run.identity import differences
+from memrl.run.identity import differences, read_config
 from memrl.run.learning_curve import learning_curve
 from memrl.run.lock import locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
@@ -50,15 +49,13 @@ def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
 
 def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ConfigError if the folder holds a run whose identity differs."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        return
     try:
-        # YAML's parser in C is fast, OmegaConf's is not.
-        saved = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except Exception as error:  # yaml raises many kinds
-        raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
-    changed = differences(saved if isinstance(saved, dict) else {}, config)
+        saved = read_config(folder)
+    except FileNotFoundError:
+        return
+    except (OSError, files.Unreadable) as error:
+        raise CannotContinue(f"{folder}: {in_one_line(error)}; {START_OVER}") from None
+    changed = differences(saved, config)
     if changed:
         lines = "\n  ".join(changed)
         raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
@@ -109,7 +106,7 @@ def keep_traceback(folder: Path) -> None:
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Copy what is logged into a file, with times, debugging lines and tracebacks."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
