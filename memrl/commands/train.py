@@ -80,6 +80,10 @@ closed terminal.
 """
 
 
+# Hydra's flags that print and start nothing.
+PRINTING = ("-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of ``run.py``, and exit with its status."""
     argv = [*(sys.argv[1:] if arguments is None else arguments)]
@@ -89,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif "--version" in argv:
             print(f"memrl {memrl.__version__}")
         else:
+            if not any(word.partition("=")[0] in PRINTING for word in argv):
+                print_optionally()
             sys.argv = [sys.argv[0], *argv]
             remember_command(argv)
             log_to_console()
@@ -113,7 +119,6 @@ def _task(cfg: DictConfig) -> None:
 
 
 def _one_run(cfg: DictConfig) -> None:
-    print_optionally()
     hydra_config = HydraConfig.get()
     launcher = hydra_config.runtime.choices["hydra/launcher"]
     # Hydra would silently run it in this process, perhaps on the login node.

@@ -49,8 +49,11 @@ class _File(io.FileIO):
 class _Stream(io.TextIOWrapper):
     """Text for a descriptor; characters that the encoding lacks are written out."""
 
+    as_it_is = False  # control characters too
+
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self.file = _File(stream.fileno(), "w", closefd=False)
+        self.file.optional = stream.fileno() == 2  # a warning that is lost must not end a command
         super().__init__(
             io.BufferedWriter(self.file),
             stream.encoding,
@@ -60,8 +63,7 @@ class _Stream(io.TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        # Where a run is trained, a user's own code prints as it likes.
-        return super().write(text if self.file.optional else printable(text))
+        return super().write(text if self.as_it_is else printable(text))
 
 
 @contextlib.contextmanager
@@ -97,11 +99,14 @@ def _take_over() -> None:
 
 
 def print_optionally() -> None:
-    """From here on drop what cannot be printed: a run matters more than its messages."""
+    """From here on drop what cannot be printed: a run matters more than its messages.
+
+    A user's own code, which may print during a run, does so as it likes.
+    """
     _take_over()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, _Stream):
-            stream.file.optional = True
+            stream.file.optional = stream.as_it_is = True
 
 
 def clear_screen() -> None:
