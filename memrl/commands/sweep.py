@@ -62,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: there is no such sweep, or the request cannot be carried out.
         Failure: the sweep's records cannot be read, or SLURM refused.
+        OSError: the folder is closed to us.
     """
     folder = Path(args.folder).absolute()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
         raise ConfigError(f"{args.folder}: not a sweep's folder, {OUTPUTS}/<sweep>")
+    os.listdir(folder)  # one that is closed to us is not empty
     os.chdir(folder.parents[1])
     return int(args.do(OUTPUTS / folder.name, args))
 

@@ -51,9 +51,9 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ConfigError if the folder holds a run whose identity differs."""
     try:
         saved = read_config(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
-    except (OSError, files.Unreadable) as error:
+    except files.Unreadable as error:
         raise CannotContinue(f"{folder}: {in_one_line(error)}; {START_OVER}") from None
     changed = differences(saved, config)
     if changed:
