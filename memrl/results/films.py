@@ -90,7 +90,7 @@ def _read_config(folder: Path) -> Config:
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
     except Unreadable as error:
-        raise ConfigError(f"{folder}: {error}") from error
+        raise ConfigError(f"{folder}/{error}") from error
     if not all(isinstance(config.get(section), dict) for section in sections):
         raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
     config["device"] = "auto"

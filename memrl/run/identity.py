@@ -46,14 +46,14 @@ def read_config(folder: Path) -> Config:
 
     Raises:
         OSError: it cannot be opened.
-        Unreadable: it holds no config.
+        Unreadable: it holds no config; the message begins with the file's name.
     """
     try:
         config = parse_yaml(read_bytes(folder / "config.yaml"))
     except Unreadable as error:
         raise Unreadable(f"config.yaml: {error}") from None
     if not isinstance(config, dict):
-        raise Unreadable("config.yaml holds no config")
+        raise Unreadable("config.yaml: no config")
     for group in GROUPS:
         if not isinstance(config.get(group, {}), dict):
             raise Unreadable(f"config.yaml: {group}={show(config[group])[:40]}: must be a group")

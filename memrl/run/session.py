@@ -54,7 +54,7 @@ def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except files.Unreadable as error:
-        raise CannotContinue(f"{folder}: {in_one_line(error)}; {START_OVER}") from None
+        raise CannotContinue(f"{folder}/{error}; {START_OVER}") from None
     changed = differences(saved, config)
     if changed:
         lines = "\n  ".join(changed)

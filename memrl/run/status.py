@@ -186,7 +186,7 @@ def load_status(folder: Path) -> dict[str, Any]:
     except Unreadable as error:
         raise Unreadable(f"status.json: {error}") from None
     if not isinstance(content, dict):
-        raise Unreadable("status.json is no mapping")
+        raise Unreadable("status.json: no mapping")
     for key, (fits, allowed) in EXPECTED.items():
         if content.get(key) is not None and not fits(content[key]):
             shown = show(content[key])[:40]
