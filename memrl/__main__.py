@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import memrl
-from memrl.run.outcome import exit_status, log_to_console, reader_may_leave
+from memrl.run.console import console
+from memrl.run.outcome import exit_status, log_to_console
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m; the same as python run.py",
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its status."""
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     prog = "memrl" if Path(sys.argv[0]).name == "memrl" else "python -m memrl"
-    with reader_may_leave():
+    with console():
         if name not in COMMANDS:
             parser = argparse.ArgumentParser(
                 prog=prog,
@@ -48,14 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_arguments(parser)
         args = parser.parse_args(rest)
         log_to_console()
-        sys.exit(exit_status(lambda: _run(command, args)))
-
-
-def _run(command: ModuleType, args: argparse.Namespace) -> int | None:
-    with reader_may_leave():
-        status: int | None = command.run(args)
-        return status
-    return 0  # the reader has left
+        sys.exit(exit_status(lambda: command.run(args)))
 
 
 if __name__ == "__main__":

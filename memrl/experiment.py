@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import inspect
 import logging
@@ -25,6 +24,7 @@ from memrl.run.config import compose_config, leaves
 from memrl.run.identity import NAMED_GROUPS, OUTPUTS, Config
 from memrl.run.logger import PACKAGES
 from memrl.run.outcome import CannotContinue, ConfigError, Failure, show
+from memrl.run.status import read_status
 
 if TYPE_CHECKING:
     import torch
@@ -411,7 +411,7 @@ def train(config: Config, folder: Path) -> None:
     def open_logger(next_step: int) -> Logger | None:
         if config["logger"]["_target_"] is None:
             return None
-        run_id = hashlib.sha256("/".join(folder.parts[-2:]).encode()).hexdigest()[:16]
+        run_id = read_status(folder)["id"]
         available = {"folder": folder, "run_id": run_id, "config": config, "next_step": next_step}
         return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 

@@ -17,8 +17,9 @@ from conftest import at, wait_until
 from memrl import experiment
 from memrl.run import config, session
 from memrl.run.lock import Lock
-from memrl.run.logger import TensorBoard, WandB
+from memrl.run.logger import TensorBoard, WandB, shorten
 from memrl.run.outcome import CannotContinue, ConfigError
+from memrl.run.status import Status, record_end
 from memrl.run.tables import CsvTables
 
 TINY = ["device=cpu", "env.length=5", "batch_size=4", "seq_model.hidden_dim=8"]
@@ -319,6 +320,7 @@ def use_wandb(cwd):
     for name in ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY"):
         os.environ[name] = "http://127.0.0.1:9"  # nobody there: any use of the network fails
     os.environ["HOME"] = str(cwd)
+    os.environ["WANDB_MODE"] = "disabled"  # the key below wins
     import wandb
 
     folder = Path("outputs", "some", "unit")
@@ -329,7 +331,9 @@ def use_wandb(cwd):
         logger.write("train", {"env_steps": step, "train/loss": 0.5, "time/seconds": 1.5})
         logger.write("eval", {"env_steps": step, "eval/return": 1.0, "eval/success": math.nan})
         logger.close(exit_code)
-    trained = run(["logger=wandb", "logger.mode=offline"])
+    wandb.teardown()
+    os.environ["WANDB_MODE"] = "offline"
+    trained = run(["logger=wandb"])
     wandb.teardown()
     told = {"unit": begun_runs(folder), "run": begun_runs(trained), "folder": str(trained)}
     (cwd / "told.json").write_text(json.dumps(told))
@@ -367,6 +371,30 @@ def test_wandb_continues_one_run_by_its_fixed_id(wandb):
     assert first["file"] != second["file"]
 
 
+def test_names_that_wandb_would_refuse_are_shortened_and_stay_apart():
+    for name in ("a" * 128, "a,seed=0"):
+        assert shorten(name) == name
+    names = {shorten(f"{'a' * 70}{n}{'b' * 70},seed=0") for n in range(50)}
+    assert len(names) == 50
+    assert all(len(name) <= 128 and name.endswith("b,seed=0") for name in names)
+
+
+def test_a_run_has_an_id_of_its_own_for_all_its_attempts(tmp_path):
+    """In another folder, and after the folder was deleted, it is another run."""
+    ids = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        for _ in range(2):
+            status = Status(tmp_path / name, {})
+            status.write()
+            ids.append(status.fields.id)
+    (tmp_path / "here" / "status.json").unlink()
+    record_end(tmp_path / "here", "failed", "no memory")  # before it could begin
+    ids.append(Status(tmp_path / "here", {}).fields.id)
+    ids.append(Status(tmp_path / "here", {}).fields.id)
+    assert [ids.index(n) for n in ids] == [0, 0, 2, 2, 4, 4]
+
+
 def test_wandb_is_told_how_the_run_ended(wandb):
     assert [begun["exit"] for begun in wandb["unit"]] == [1, 0]
     assert [begun["exit"] for begun in wandb["run"]] == [0]
@@ -388,8 +416,9 @@ def test_a_run_with_wandb_offline(wandb):
     (begun,) = wandb["run"]
     folder = wandb["cwd"] / wandb["folder"]
     assert (folder / "agent.pt").exists()
-    assert [begun["group"], begun["name"]] == ["runs", folder.name]
+    assert [begun["group"], begun["name"]] == ["runs", shorten(folder.name)]
     assert len(begun["id"]) == 16 and begun["id"].isalnum()
+    assert begun["id"] == json.loads((folder / "status.json").read_text())["id"]
     assert begun["config"]["env"]["length"] == 5
     for table, column in (("train", "train/loss"), ("eval", "eval/return")):
         rows = read(folder / f"{table}.csv")
@@ -437,7 +466,7 @@ def test_a_run_that_is_stopped_and_killed_stays_one_run_of_wandb(launch, tmp_pat
     assert [part.get("exit") for part in parts] == [1, None, 0]
     for part in parts:
         assert part["id"] == parts[0]["id"]
-        assert (part["group"], part["name"]) == ("many", folder.name)
+        assert (part["group"], part["name"]) == ("many", shorten(folder.name))
 
     def values(row):
         return {key: value for key, value in row.items() if not key.startswith("time/")}

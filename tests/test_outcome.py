@@ -1,15 +1,20 @@
 """How a command ends: a pipe that is closed early, and what fails to close."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Process, at
+from made import make_run
 
 from memrl.experiment import closing
 
-PRINT = "from memrl.run.outcome import reader_may_leave\nwith reader_may_leave():\n    print('x')\n"
+PRINT = "from memrl.run.console import console\nwith console():\n    print('x')\n"
 
 
 def with_no_reader(*arguments: str) -> tuple[int, str]:
@@ -51,3 +56,91 @@ def test_what_fails_to_close_hides_nothing_and_fails_nothing() -> None:
         pass
     with pytest.raises(KeyError), closing(Broken()):
         raise KeyError
+
+
+# --- a run and its messages ----------------------------------------------------------------------
+
+TINY = ("device=cpu", "env.length=5", "budget=smoke", "budget.train_episodes=1")
+Launch = Callable[..., Process]
+
+
+def closed() -> None:
+    """Close standard output and error, as the shell does with ``>&- 2>&-``."""
+    os.close(1)
+    os.close(2)
+    sys.stdout = sys.stderr = None  # type: ignore[assignment]
+
+
+def unread() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+    os.dup2(write, 2)
+
+
+def full() -> None:
+    device = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(device, 1)
+    os.dup2(device, 2)
+
+
+def states(cwd: Path) -> list[str]:
+    paths = cwd.glob("outputs/*/*/status.json")
+    return [json.loads(path.read_text())["state"] for path in paths]
+
+
+@pytest.mark.parametrize("output", [closed, unread, full])
+def test_a_run_needs_nobody_to_read_what_it_prints(
+    output: Callable[[], None], launch: Launch, tmp_path: Path
+) -> None:
+    assert launch(*TINY, first=output).wait() == 0
+    assert states(tmp_path) == ["done"]
+
+
+def test_a_stopped_run_says_so_where_it_is_recorded(launch: Launch, tmp_path: Path) -> None:
+    stop = at("open eval.csv", signal.SIGTERM, 2)
+    command = (*TINY, "budget.train_episodes=20")
+    assert launch(*command, first=lambda: (unread(), stop())).wait() == 143
+    assert states(tmp_path) == ["stopped"]
+    (log,) = tmp_path.glob("outputs/*/*/run.log")
+    assert "stopped by SIGTERM" in log.read_text()
+
+
+@pytest.mark.parametrize(("launcher", "seeds"), [("basic", "0,1"), ("local", "0")])
+def test_a_sweep_whose_reader_has_left_goes_on(
+    launcher: str, seeds: str, launch: Launch, tmp_path: Path
+) -> None:
+    command = ("-m", *TINY, f"seed={seeds}", f"hydra/launcher={launcher}")
+    assert launch(*command, first=unread).wait() == 0
+    assert states(tmp_path) == ["done"] * len(seeds.split(","))
+    assert list(tmp_path.glob("outputs/*/runs.csv"))
+
+
+def test_what_others_wrote_controls_no_terminal(tmp_path: Path) -> None:
+    """Nor does the encoding of the terminal, or of a name, matter."""
+    cause = "\x1b]0;title\x07 \x9b2J \u202e evil, gr\u00fc\u00df"
+    broken = {"state": "failed", "cause": cause, "host": "\x1b[8m", "command": "\x1b[2J"}
+    folder = make_run(tmp_path, [0.5], "seed=0", "sweep=s", status=broken)
+    (folder / "run.log").write_text("a\x1b[2Jb\n")
+    make_run(tmp_path, [0.5], "seed=1", "sweep=s")
+    name = os.fsdecode(b"outputs/s \xff\x1b[2J")
+    (tmp_path / "outputs" / "s").rename(tmp_path / name)
+    script = f"""
+import contextlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+from memrl.__main__ import main
+for words in (["sweep", "status"], ["sweep", "logs"], ["plot", "--format", "png"]):
+    with contextlib.suppress(SystemExit):
+        main([*words, {name!r}, *(["seed=0"] if "logs" in words else [])])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "agg"},
+    )
+    text = (done.stdout + done.stderr).decode("ascii")
+    assert "Traceback" not in text, text
+    assert not {*text} & {*map(chr, range(32)), "\x7f"} - {"\n"}
+    assert text.count("\\x1b]0;title\\x07 \\x9b2J \\u202e evil, gr\\xfc\\xdf") >= 2, text
+    assert "a\\x1b[2Jb" in text and "outputs/s \\udcff\\x1b[2J" in text

@@ -238,7 +238,7 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
 @pytest.mark.parametrize(
     "arguments, code, line",
     [
-        (["nowhere"], 1, "error: No such file or directory: nowhere"),
+        (["nowhere"], 2, "error: nowhere: no such folder"),
         (["empty"], 2, "error: empty: no run"),
         (["foreign"], 2, "error: foreign: no run (notes: not a run)"),
         (

@@ -133,7 +133,10 @@ def test_every_folder_is_listed_with_its_state(mixed: Path) -> None:
     assert said["4"] == ("running", "")
     assert said["5"][0] == "unreadable"
     assert said["6"] == ("done", "")
-    assert said["7"] == ("unreadable", "no status.json that can be read")
+    assert said["7"] == (
+        "unreadable",
+        "status.json: no JSON: Unterminated string starting at: line 1 column 11 (char 10)",
+    )
     assert said["8"][0] == "missing" or said["8"][0] == "queued"
     assert said["notes"] == ("foreign", "not a run")
     assert len(said) == 10
@@ -221,7 +224,7 @@ def test_a_folder_that_is_closed_to_us_is_listed(
         return call
 
     LISTDIR = os.listdir
-    for name in ("stat", "listdir"):
+    for name in ("stat", "lstat", "listdir", "open"):
         monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     runs = load(tmp_path / "outputs")
     said = {run.folder: (run.state, run.cause) for run in runs}

@@ -217,7 +217,7 @@ def test_columns(name: str, done: Path) -> None:
 def test_status_keys(done: Path) -> None:
     content = status(done)
     assert list(content) == (
-        "state cause command progress env_steps episodes updates last_return env_steps_per_s eta_s "
+        "id state cause command progress env_steps episodes updates last_return env_steps_per_s eta_s "
         "started updated host pid job_id attempt versions"
     ).split(" ")
     expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
@@ -958,11 +958,10 @@ def test_a_process_that_was_silent_for_too_long_writes_nothing_once_another_took
     assert_ended_like(folder, reference(TINY))
 
 
-@pytest.mark.parametrize("event", ["open train.csv", "open .checkpoint.pt.tmp"])
 def test_a_process_whose_folder_was_deleted_writes_nothing(
-    event: str, launch: Launch, tmp_path: Path, reference: Reference
+    launch: Launch, tmp_path: Path, reference: Reference
 ) -> None:
-    for again in (False, True):
+    for event, again in (("open train.csv", False), ("open .checkpoint.pt.tmp", True)):
         first = launch(*TINY, ALWAYS, first=at(event, signal.SIGSTOP, 4))
         first.wait_paused()
         folder = run_in(tmp_path)

@@ -75,6 +75,33 @@ def test_whole_equals_pieces_equals_steps(model):
     check()
 
 
+class Broken(torch.nn.Module):
+    """An LSTM that breaks the law; it trains without an error, at least with ``num_envs=1``."""
+
+    output_dim = 12
+
+    def __init__(self, ignores_state=False, **options):
+        super().__init__()
+        bidirectional = options.get("bidirectional", False)
+        self.rnn = torch.nn.LSTM(WIDTH, 6 if bidirectional else 12, **options)
+        self.ignores_state = ignores_state
+
+    def initial_state(self, batch_size):
+        layers, width = (2, 6) if self.rnn.bidirectional else (1, 12)
+        return (torch.zeros(layers, batch_size, width),) * 2
+
+    def forward(self, x, state=None):
+        y, after = self.rnn(x, None if self.ignores_state else state)
+        return y, None if state is None else after
+
+
+@pytest.mark.parametrize("fault", ["bidirectional", "ignores_state", "batch_first"])
+def test_the_law_finds_a_model_that_breaks_it(fault):
+    torch.manual_seed(0)
+    with pytest.raises((AssertionError, RuntimeError, ExceptionGroup)):
+        test_whole_equals_pieces_equals_steps(Broken(**{fault: True}).eval())
+
+
 def test_causal_by_gradient(model):
     x = torch.randn(CONTEXT + 1, 2, WIDTH, requires_grad=True)
     for t in range(len(x)):

@@ -51,6 +51,11 @@ KILLED = "killed by SIGKILL (out of memory, or kill -9)"
 TABLE = [  # with what the cause has to contain
     # asked for, and no more than that
     (Facts(), State.MISSING, ""),
+    # not to be known
+    (Facts(problem="no JSON"), State.UNREADABLE, "no JSON"),
+    (on_slurm(problem="no JSON"), State.UNREADABLE, "no JSON"),
+    (on_slurm(problem="no JSON", alive=True), State.RUNNING, ""),
+    (on_slurm(job=PENDING, problem="no JSON"), State.QUEUED, ""),
     # submitted, nothing of it seen yet
     (on_slurm(job=PENDING), State.QUEUED, "Priority"),
     (on_slurm(job=RUNNING), State.QUEUED, "starting"),
@@ -131,6 +136,7 @@ DUE = {  # without and with hydra.launcher.retry_failed
     State.TIMEOUT: (True, True),
     State.CANCELLED: (True, True),
     State.LOST: (True, True),
+    State.UNREADABLE: (True, True),
 }
 
 

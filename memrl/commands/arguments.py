@@ -38,9 +38,8 @@ def read_runs(args: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
 
     Raises:
         ConfigError: there are none, or an argument does not fit.
-        OSError: there is no such folder.
     """
-    runs = load(*args.folder)
+    runs = load_runs(args.folder)
     if not any(run.config for run in runs):
         places = ", ".join(map(str, args.folder))
         causes = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
@@ -49,6 +48,14 @@ def read_runs(args: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
         return runs, score(runs, PROTOCOLS[args.protocol], args.metric)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read all runs in folders; raise ConfigError if there is no such folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder")
+    return load(*folders)
 
 
 def output_folder(folders: Sequence[Path]) -> Path:

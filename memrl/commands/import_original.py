@@ -26,18 +26,20 @@ def run(args: argparse.Namespace) -> None:
     """Import what can be, and name what cannot.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: there is no such folder, or no log in any.
         Failure: nothing could be imported.
     """
     for folder in args.logs:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
+    logs = {folder: find_logs(folder) for folder in args.logs}
+    if not any(logs.values()):
+        raise ConfigError(f"{', '.join(map(str, args.logs))}: no log here or below")
     imported = set()
     for folder in args.logs:
-        logs = find_logs(folder)
-        if not logs:
+        if not logs[folder]:
             print(f"{folder}: no log here or below", file=sys.stderr)
-        for log in logs:
+        for log in logs[folder]:
             try:
                 imported.add(import_log(log, args.output))
             except (OSError, Failure) as error:

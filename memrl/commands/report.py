@@ -25,6 +25,6 @@ def run(args: argparse.Namespace) -> None:
     title = ", ".join(folder.absolute().name for folder in args.folder)
     path = args.output or output_folder(args.folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page(runs, cells, title).encode())
+    write_whole(path, page(runs, cells, title).encode(errors="backslashreplace"))
     print(how_many(cells))
     print(below_cwd(path))

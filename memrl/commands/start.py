@@ -10,9 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
 from memrl.run.identity import flatten
 from memrl.run.outcome import BUSY, FAILED, below_cwd, in_one_line
+from memrl.run.tables import spreadsheet_cell
 from memrl.sweep.launch import launch
 from memrl.sweep.launchers import Launcher
 from memrl.sweep.progress import SHOWN, code_note, counts, status_command
@@ -24,6 +26,7 @@ TABLE_LINES = 40  # a longer table of scores is not printed at the end of a swee
 
 def start(runs: Sequence[Run], launcher: Launcher) -> int:
     """Start the missing runs of a sweep; conclude it if it ends here; return the exit status."""
+    print_optionally()
     failed = launch(runs, launcher)
     if failed is None:
         return 0
@@ -53,7 +56,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
     if bad:
         print(f"{len(bad)} of {len(ours.runs)} runs are not done:", file=sys.stderr)
         for run in bad[:SHOWN]:
-            print(f"  {run.name}: {run.state}: {run.cause}", file=sys.stderr)
+            print(printable(f"  {run.name}: {run.state}: {run.cause}"), file=sys.stderr)
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
@@ -69,7 +72,7 @@ def draw_scores(folder: Path) -> list[Path]:
 
     cells = score(load(folder), PROTOCOLS["last"])
     if len(cells) <= TABLE_LINES:
-        print(as_text(cells))
+        print(printable(as_text(cells)))
     return write(cells, folder, ["lengths"], ["png"]) or write(cells, folder, ["curves"], ["png"])
 
 
@@ -83,7 +86,7 @@ def write_table(sweep: Sweep) -> Path:
     writer.writerow(["run", "state", "cause", *keys, *fields])
     for run in sweep.runs:
         values = [*map(flatten(run.config).get, keys.values()), *map(run.status.get, fields)]
-        writer.writerow([run.name, run.state, run.cause, *values])
+        writer.writerow(map(spreadsheet_cell, [run.name, run.state, run.cause, *values]))
     path = sweep.folder / "runs.csv"
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
     return path

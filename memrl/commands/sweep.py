@@ -6,12 +6,15 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memrl.run.console import clear_screen
+from memrl.run.files import TABLE, parse_json, read_bytes
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import is_alive, is_visible
 from memrl.run.outcome import INTERRUPTED, CannotContinue, ConfigError, below_cwd, plural
@@ -70,11 +73,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: there is no such sweep, or the request cannot be carried out.
         Failure: the sweep's records cannot be read, or SLURM refused.
+        OSError: the folder is closed to us.
     """
     folder = Path(os.path.normpath(_current_folder() / args.folder))
     args.cwd = Path.cwd()
     if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
         raise ConfigError(f"{args.folder}: not a sweep's folder, {OUTPUTS}/<sweep>")
+    os.listdir(folder)  # one that is closed to us is not empty
     if paths := python_path():  # relative to where it was typed
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     os.chdir(folder.parents[1])
@@ -146,7 +151,7 @@ def _show(folder: Path, args: argparse.Namespace) -> int:
         sweep = _read(folder)
         text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
         if args.watch and sys.stdout.isatty():
-            print("\x1b[H\x1b[2J", end="")
+            clear_screen()
         print(text, flush=True)
         if not args.watch or not sweep.is_active:
             return 0
@@ -255,7 +260,7 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
 def _stop_here(run: Run) -> str | None:
     """Tell a run's process to save and end; return why, if that is impossible from here."""
     try:
-        owner = json.loads((run.folder / "lock").read_text())
+        owner = parse_json(read_bytes(run.folder / "lock"))
         if is_visible(owner):
             if is_alive(owner, False):
                 os.kill(owner["pid"], signal.SIGTERM)
@@ -288,11 +293,22 @@ def show_log(folder: Path, args: argparse.Namespace) -> int:
     print(*(below_cwd(path) for path in paths), sep="\n", flush=True)
     if args.follow:
         command = ["tail", "-n", str(args.lines), "-F", str(paths[-1])]
-        os.execvp(command[0], command)
+        _print_lines(command)
     for path in paths[-1:] if run.state != State.LOST else paths:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_bytes(path, TABLE).decode(errors="replace").splitlines()
         print(f"--- {below_cwd(path)}", *lines[-args.lines :], sep="\n")
     return 0
+
+
+def _print_lines(command: Sequence[str]) -> None:
+    """Print what a command prints, until it ends or the reader leaves."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, errors="replace")
+    try:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _logs(run: Run) -> list[Path]:

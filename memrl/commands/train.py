@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 import memrl
 from memrl.run.command import remember_command
 from memrl.run.config import CONF, explain
-from memrl.run.outcome import ConfigError, exit_status, log_to_console, reader_may_leave
+from memrl.run.console import console, print_optionally
+from memrl.run.outcome import ConfigError, exit_status, log_to_console
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -79,15 +80,21 @@ closed terminal.
 """
 
 
+# Hydra's flags that print and start nothing.
+PRINTING = ("-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of ``run.py``, and exit with its status."""
     argv = [*(sys.argv[1:] if arguments is None else arguments)]
-    with reader_may_leave():
+    with console():
         if {"-h", "--help"} & {*argv}:  # Hydra's own help takes a second
             print(help_text())
         elif "--version" in argv:
             print(f"memrl {memrl.__version__}")
         else:
+            if not any(word.partition("=")[0] in PRINTING for word in argv):
+                print_optionally()
             sys.argv = [sys.argv[0], *argv]
             remember_command(argv)
             log_to_console()

@@ -12,6 +12,7 @@ import numpy as np
 from memrl.results.runs import MAIN_KEYS, Run, varying
 from memrl.run.files import write_whole
 from memrl.run.outcome import ConfigError, show
+from memrl.run.tables import spreadsheet_cell
 
 if TYPE_CHECKING:
     import pandas
@@ -55,11 +56,15 @@ def export(runs: Sequence[Run], path: Path, table: str = "eval") -> None:
         ConfigError: a package is not installed.
         OSError: it cannot be written.
     """
+    rows = frame(runs, table)
     if path.suffix == ".parquet":
         _import("pyarrow")
-        write_whole(path, frame(runs, table).to_parquet(index=False))
+        write_whole(path, rows.to_parquet(index=False))
     else:
-        write_whole(path, frame(runs, table).to_csv(index=False).encode())
+        csv = rows.rename(columns=spreadsheet_cell)
+        for name in csv.select_dtypes(["object", "string"]):
+            csv[name] = csv[name].map(spreadsheet_cell, na_action="ignore")
+        write_whole(path, csv.to_csv(index=False).encode(errors="backslashreplace"))
 
 
 def _array(values: Sequence[Any]) -> Any:

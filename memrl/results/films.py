@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from memrl.experiment import build_agent, closing, enough_memory, make_env
-from memrl.results.runs import read_config
 from memrl.run import checkpoint
-from memrl.run.identity import Config
-from memrl.run.outcome import ConfigError, in_one_line
+from memrl.run.files import Unreadable
+from memrl.run.identity import Config, read_config
+from memrl.run.outcome import ConfigError
 from memrl.run.schema import check_origin, check_ranges, check_types
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ def _read_config(folder: Path, trusted: Collection[str]) -> Config:
         config = read_config(folder)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {in_one_line(error)}") from error
+    except Unreadable as error:
+        raise ConfigError(f"{folder}/{error}") from error
     if not all(isinstance(config.get(section), dict) for section in sections):
         raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
     config["device"] = "auto"

@@ -17,9 +17,9 @@ import yaml
 
 from memrl.results.export import COUNTERS
 from memrl.results.paper import EXTRA_STEPS
-from memrl.run.files import write_whole
+from memrl.run.files import TABLE, parse_yaml, read_bytes, write_whole
 from memrl.run.identity import Config, flatten
-from memrl.run.outcome import Failure
+from memrl.run.outcome import Failure, in_one_line
 from memrl.run.status import read_status
 from memrl.run.tables import Table, TornTable, read_table
 
@@ -197,7 +197,7 @@ def read_flags(path: Path) -> dict[str, Any]:
         OSError: there is no such file.
         Failure: it has no settings.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, TABLE)
     settings: dict[str, Any] = {}
     try:
         for flag in re.split("^--", content.decode(), flags=re.MULTILINE)[1:]:
@@ -206,11 +206,11 @@ def read_flags(path: Path) -> dict[str, Any]:
                 value = "false" if name.startswith("no") else "true"
                 name = name.removeprefix("no")
             if not NO_SETTING.fullmatch(name):
-                settings |= flatten({name: yaml.load(value, _Loader)})
+                settings |= flatten({name: parse_yaml(value, _Loader, aliases=20)})
         if not settings:
             raise ValueError
     except Exception as error:  # of YAML: of any kind
-        raise Failure(f"{path}: no flags can be read ({type(error).__name__})") from error
+        raise Failure(f"{path}: no flags can be read ({in_one_line(error)})") from error
     settings.pop("config_env.save_interval", None)
     return settings
 

@@ -5,6 +5,7 @@ Only files are read; where a sweep was submitted to SLURM, ``squeue`` is asked o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from memrl.run.identity import ABSENT, Config, canonical, flatten, identity
+from memrl.run.console import printable
+from memrl.run.files import Unreadable
+from memrl.run.identity import ABSENT, canonical, flatten, identity, read_config
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -26,7 +28,7 @@ from memrl.sweep.states import ONGOING, State, read_sweep
 RUN_FILES = ("status.json", "config.yaml", "eval.csv")  # a folder with any of these is a run's
 
 FOREIGN = "foreign"  # a folder without a run
-UNREADABLE = "unreadable"  # a run's folder that does not say what ran
+UNREADABLE = State.UNREADABLE.value  # also a run's folder that does not say what ran
 DUPLICATE = "duplicate"  # a copy of a run that is in the list, as of a copied sweep
 
 # Named wherever they differ; other keys only where these do not determine them.
@@ -34,7 +36,6 @@ MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model
 
 # Text that would look like a value of another type.
 NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
@@ -61,12 +62,12 @@ class Run(submissions.Run):
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The config by dotted keys; ``sweep`` is the name of the folder that it is in."""
-        return flatten(self.config) | {"sweep": self.folder.absolute().parent.name}
+        return flatten(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
 
     @property
     def task(self) -> str:
         """Its ``env.name``."""
-        return str(self.flat.get("env.name"))
+        return printable(str(self.flat.get("env.name")))
 
     @property
     def length(self) -> float | None:
@@ -83,7 +84,8 @@ class Run(submissions.Run):
     def total_env_steps(self) -> int | None:
         """Its planned number of environment steps, or the last one if its budget ended it early."""
         done, progress = self.number("env_steps"), self.number("progress")
-        return round(done / progress) if done and progress else None
+        total = done / progress if done and progress else math.inf
+        return round(total) if math.isfinite(total) else None
 
     def highest(self, name: str) -> float:
         """Return the highest finite value of a column of ``eval.csv``; 0 if there is none."""
@@ -166,31 +168,18 @@ def _read_runs(folder: Path, requested: Sequence[submissions.Run] = ()) -> list[
 
 
 def _read_files(run: Run) -> None:
-    if not run.status and run.state not in ONGOING and _has_files(run.folder):
+    if not run.status and run.state not in (*ONGOING, UNREADABLE) and _has_files(run.folder):
         run.state, run.cause = UNREADABLE, "no status.json that can be read"
     if not run.config:
         try:
             run.config = read_config(run.folder)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, Unreadable) as error:
             run.problem = in_one_line(error)
             if run.state == State.DONE:
                 run.state, run.cause = UNREADABLE, run.problem
     run.eval, problem = _read_rows(run.folder / "eval.csv")
     if run.eval or run.state == State.DONE:  # another run need not have evaluations
         run.problem = problem or run.problem
-
-
-def read_config(folder: Path) -> Config:
-    """Return the contents of ``config.yaml``.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError, yaml.YAMLError: it holds no config.
-    """
-    config = yaml.load((folder / "config.yaml").read_bytes(), Loader)
-    if not isinstance(config, dict):
-        raise ValueError("config.yaml holds no config")
-    return dict(config)
 
 
 def _read_rows(path: Path) -> tuple[Table, str | None]:
@@ -204,7 +193,7 @@ def _read_rows(path: Path) -> tuple[Table, str | None]:
 
 
 def _has_files(folder: Path) -> bool:
-    return any(os.path.isfile(folder / name) for name in RUN_FILES)
+    return any(os.path.lexists(folder / name) for name in RUN_FILES)
 
 
 # --- what differs --------------------------------------------------------------------------------
@@ -274,4 +263,4 @@ def _label(run: Run, keys: Sequence[str]) -> str:
             end, text = key.rpartition(".")[2], _quoted(run.flat[key])
             short = ends[end] == 1 and end != "_target_"
             parts.append(text if end == "name" else f"{end if short else key}={text}")
-    return ", ".join(parts)
+    return printable(", ".join(parts))

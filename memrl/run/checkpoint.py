@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memrl.run.files import write_whole
+from memrl.run import files
 from memrl.run.identity import differences, identity
 from memrl.run.lock import Lock
 from memrl.run.outcome import START_OVER, CannotContinue, in_one_line
@@ -39,7 +39,7 @@ def save(
     """Save a checkpoint in the locked folder; the one before it is kept."""
     content = _to_bytes({"trainer": trainer, "csv_sizes": csv_sizes}, config)
     path, previous = lock.folder / NEWEST, lock.folder / PREVIOUS
-    write_whole(path, content, keep_as=previous, check=lock.require_held)
+    files.write_whole(path, content, keep_as=previous, check=lock.require_held)
 
 
 def load(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
@@ -64,7 +64,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] 
 def save_weights(lock: Lock, config: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Save what acting needs, and nothing else, in the locked folder: the run is done."""
     content = _to_bytes(weights, config)
-    write_whole(lock.folder / WEIGHTS, content, check=lock.require_held)
+    files.write_whole(lock.folder / WEIGHTS, content, check=lock.require_held)
 
 
 def load_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def load_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def weights_problem(folder: Path) -> str | None:
     """Say what is wrong with a run's weights, in a few words, or return None; loads no torch."""
     try:
-        problem = _damage((folder / WEIGHTS).read_bytes())
+        problem = _damage(files.read_bytes(folder / WEIGHTS, files.WEIGHTS))
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
     return f"is damaged ({problem})" if problem else None
@@ -133,7 +133,7 @@ def _to_bytes(state: Mapping[str, Any], config: Mapping[str, Any]) -> bytes:
 def _load(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    content = path.read_bytes()  # an error of reading is no damage
+    content = files.read_bytes(path, files.WEIGHTS)  # an error of reading is no damage
     if problem := _damage(content):
         raise Damaged(f"{path}: {problem}")
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from memrl.run.files import Unreadable, parse_yaml, read_bytes
 from memrl.run.outcome import show
 
 
@@ -26,6 +27,7 @@ Config = dict[str, Any]  # resolved: plain nested values
 OUTPUTS = Path("outputs")
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
 NAMED_GROUPS = ("env", "algo", "seq_model")
+GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
 NAMED = (*(f"{group}.name" for group in NAMED_GROUPS), "env.length", "seed")
 LONGEST_NAME = 150
@@ -37,6 +39,25 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted keys that may not change when a run is continued, sorted."""
     flat = flatten(config)
     return {k: flat[k] for k in sorted(flat) if k.split(".")[0] not in NOT_IDENTITY}
+
+
+def read_config(folder: Path) -> Config:
+    """Return the contents of a run's ``config.yaml``.
+
+    Raises:
+        OSError: it cannot be opened.
+        Unreadable: it holds no config; the message begins with the file's name.
+    """
+    try:
+        config = parse_yaml(read_bytes(folder / "config.yaml"))
+    except Unreadable as error:
+        raise Unreadable(f"config.yaml: {error}") from None
+    if not isinstance(config, dict):
+        raise Unreadable("config.yaml: no config")
+    for group in GROUPS:
+        if not isinstance(config.get(group, {}), dict):
+            raise Unreadable(f"config.yaml: {group}={show(config[group])[:40]}: must be a group")
+    return config
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

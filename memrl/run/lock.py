@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from memrl.run.files import naming, remove_leftovers, write_whole
+from memrl.run.files import naming, parse_json, read_bytes, remove_leftovers, write_whole
 from memrl.run.outcome import Busy
 
 # After this long without a sign of life, a process that cannot be seen counts as dead. It gives one
@@ -68,6 +68,8 @@ def is_alive(process: Mapping[str, Any], elsewhere: bool) -> bool:
 
     ``elsewhere`` is the answer for a process that cannot be seen from here.
     """
+    if type(process["pid"]) is not int or process["pid"] < 1:  # 0 and -1 stand for many processes
+        raise ValueError(f"no process id: {process['pid']}")
     if not is_visible(process):
         return elsewhere
     try:
@@ -204,7 +206,7 @@ def _living_owner(path: Path, content: bytes, now: float) -> str | None:
     """Return who made a lock, in words, or None if that process is gone."""
     recent = now - _last_sign_of_life(path) < SILENT_S
     try:
-        owner = json.loads(content)
+        owner = parse_json(content)
         alive = is_alive(owner, elsewhere=recent)
         job = f", job {owner['job_id']}" if owner["job_id"] else ""
     except (ValueError, KeyError, TypeError):  # torn, or about to be written
@@ -246,6 +248,6 @@ def _started(pid: int) -> float:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return None

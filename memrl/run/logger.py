@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
@@ -11,6 +12,18 @@ from typing import Any, Literal
 from memrl.run.tables import TABLES
 
 PACKAGES = {"TensorBoard": "tensorboard", "WandB": "wandb"}  # an extra of that name installs it
+
+
+LONGEST_NAME = 128  # what W&B accepts
+
+
+def shorten(name: str) -> str:
+    """Return a name for W&B: in one that is too long a hash stands for the middle."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
+    half = (LONGEST_NAME - len(digest) - 2) // 2
+    return f"{name[:half]}~{digest}~{name[-half:]}"
 
 
 class TensorBoard:
@@ -39,13 +52,14 @@ class TensorBoard:
 class WandB:
     """One W&B run per memrl run, however often it was interrupted.
 
-    The id is fixed by the run's identity. The axis is ``env_steps``, not W&B's own step, which
+    Its id is that of ``status.json``. The axis is ``env_steps``, not W&B's own step, which
     would refuse the rows that a continued run repeats.
 
     Args:
-        run_id: letters and digits, the same for the same sweep and run.
+        run_id: letters and digits that no other run has.
         entity: None is the user's default.
-        mode: "offline" keeps everything on disk, for ``wandb sync``.
+        mode: "offline" keeps everything on disk, for ``wandb sync``; "disabled" keeps nothing. None
+            is what the variable ``WANDB_MODE`` says, else "online".
 
     Raises:
         ConnectionError: W&B cannot be reached, or nobody is logged in.
@@ -58,7 +72,7 @@ class WandB:
         config: Mapping[str, Any],
         project: str,
         entity: str | None,
-        mode: Literal["online", "offline"],
+        mode: Literal["online", "offline", "disabled"] | None,
     ) -> None:
         import wandb
 
@@ -67,8 +81,8 @@ class WandB:
             self.run = wandb.init(
                 id=run_id,
                 resume="allow",
-                name=folder.name,
-                group=folder.parent.name,
+                name=shorten(folder.name),
+                group=shorten(folder.parent.name),
                 dir=str(folder),
                 config=dict(config),
                 project=project,

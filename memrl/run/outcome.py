@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from memrl.run.console import printable
 from memrl.run.signals import Stopped
 
 FAILED, BAD_CONFIG, BUSY, INTERRUPTED = 1, 2, 3, 130  # exit statuses
@@ -70,24 +70,13 @@ def exit_status(do: Callable[[], int | None]) -> int:
         failure = "interrupted", INTERRUPTED
     if failure is None:
         return status[0] or 0
-    print(f"error: {failure[0]}", file=sys.stderr)
+    print(printable(f"error: {failure[0]}"), file=sys.stderr)
     return failure[1]
 
 
-@contextlib.contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Print for as long as somebody reads: a pipe may be closed early, as ``head`` does.
-
-    An exit status is passed on.
-    """
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def log_to_console() -> None:
@@ -97,6 +86,7 @@ def log_to_console() -> None:
     logging.raiseExceptions = False  # a full disk must not bury its own message
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO)
+    console.setFormatter(_Printable())
     log.handlers = [console]
 
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from memrl.interfaces import Logger
 from memrl.run import checkpoint, files
-from memrl.run.identity import differences
+from memrl.run.identity import differences, read_config
 from memrl.run.learning_curve import learning_curve
 from memrl.run.lock import Lock, locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
@@ -55,15 +54,13 @@ def already_done(folder: Path, config: Mapping[str, Any]) -> bool:
 
 def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ConfigError if the folder holds a run whose identity differs."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        return
     try:
-        # YAML's parser in C is fast, OmegaConf's is not.
-        saved = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except Exception as error:  # yaml raises many kinds
-        raise CannotContinue(f"{path}: {' '.join(str(error).split())}; {START_OVER}") from None
-    changed = differences(saved if isinstance(saved, dict) else {}, config)
+        saved = read_config(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except files.Unreadable as error:
+        raise CannotContinue(f"{folder}/{error}; {START_OVER}") from None
+    changed = differences(saved, config)
     if changed:
         lines = "\n  ".join(changed)
         raise ConfigError(f"{folder} holds a run with another config (there -> here):\n  {lines}")
@@ -119,7 +116,7 @@ def log_file(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator
 
     ``is_ours`` tells for each entry whether this process may still write it.
     """
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.addFilter(lambda _: is_ours())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)

@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import os
+import re
+import secrets
 import socket
 import sys
 import threading
@@ -17,12 +19,14 @@ from typing import Any
 
 from memrl.run import checkpoint
 from memrl.run.command import typed_command
-from memrl.run.files import write_whole
+from memrl.run.console import printable
+from memrl.run.files import Unreadable, parse_json, read_bytes, write_whole
 from memrl.run.lock import job_id, locked
-from memrl.run.outcome import BUSY, FAILED, Busy, catch_failure
+from memrl.run.outcome import BUSY, FAILED, Busy, catch_failure, show
 from memrl.run.tables import read_table
 
 HEARTBEAT_S = 30.0
+END_OF_TIME = 2.0**37  # UTC seconds: the year 6325
 
 
 @contextlib.contextmanager
@@ -52,6 +56,7 @@ def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
 class Fields:
     """The contents of ``status.json``, in the order of its keys; defaults are a new run's."""
 
+    id: str = field(default_factory=lambda: secrets.token_hex(8))  # no other run's, anywhere
     state: str = "running"
     cause: str | None = None
     command: str | None = field(default_factory=typed_command)
@@ -72,7 +77,28 @@ class Fields:
 
 
 # What an earlier process's status passes on to the next one's.
-CARRIED = ("progress", "env_steps", "episodes", "updates", "last_return", "started")
+CARRIED = ("id", "progress", "env_steps", "episodes", "updates", "last_return", "started")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < END_OF_TIME
+
+
+# What other code relies on, of files that anybody may have written.
+EXPECTED: dict[str, tuple[Callable[[Any], object], str]] = {
+    **{key: (_is_text, "text") for key in ("state", "cause", "command", "host")},
+    **{key: (_is_time, "a time") for key in ("started", "updated")},
+    "id": (lambda value: re.fullmatch("[0-9a-z]{1,64}", str(value)), "letters and digits"),
+    "pid": (lambda value: type(value) is int and value > 0, "the id of a process"),
+    "versions": (
+        lambda value: isinstance(value, dict) and isinstance(value.get("changed", []), list),
+        "a mapping",
+    ),
+}
 
 
 class Status:
@@ -93,7 +119,7 @@ class Status:
             if past.get(key, new) != new
         ]
         self.fields = Fields(
-            **{key: before[key] for key in CARRIED if key in before},
+            **{key: before[key] for key in CARRIED if before.get(key) is not None},
             command=typed_command() or before.get("command"),
             pid=os.getpid(),
             attempt=int(get_number(before, "attempt") or 0) + 1,
@@ -188,9 +214,9 @@ def execute(train: Callable[[], object], folder: Path) -> int:
         return 0
     cause, code = failure
     if code == FAILED and settle(folder):
-        print(f"warning: {folder} is done, but: {cause}", file=sys.stderr, flush=True)
+        print(printable(f"warning: {folder} is done, but: {cause}"), file=sys.stderr, flush=True)
         return 0
-    print(f"error: {cause}", file=sys.stderr, flush=True)
+    print(printable(f"error: {cause}"), file=sys.stderr, flush=True)
     if code != BUSY:
         note_failure(folder, cause)
     return code
@@ -202,10 +228,28 @@ def get_number(status: Mapping[str, Any], key: str) -> float | None:
     return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
+def load_status(folder: Path) -> dict[str, Any]:
+    """Return a run's ``status.json``.
+
+    Raises:
+        OSError, Unreadable: it cannot be read, or a field holds what memrl never writes there.
+    """
+    try:
+        content = parse_json(read_bytes(folder / "status.json"))
+    except Unreadable as error:
+        raise Unreadable(f"status.json: {error}") from None
+    if not isinstance(content, dict):
+        raise Unreadable("status.json: no mapping")
+    for key, (fits, allowed) in EXPECTED.items():
+        if content.get(key) is not None and not fits(content[key]):
+            shown = show(content[key])[:40]
+            raise Unreadable(f"status.json: {key} must be {allowed}, got {shown}")
+    return content
+
+
 def read_status(folder: Path) -> dict[str, Any]:
     """Return a run's ``status.json``; empty if there is none that can be read."""
     try:
-        content = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
+        return load_status(folder)
+    except (OSError, Unreadable):
         return {}
-    return content if isinstance(content, dict) else {}

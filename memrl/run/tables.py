@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from memrl.run.files import naming
+from memrl.run.files import TABLE, naming, read_bytes
 from memrl.run.lock import Lock
 from memrl.run.outcome import START_OVER, CannotContinue
 
@@ -88,7 +89,7 @@ def read_table(path: Path) -> Table:
         OSError: there is no such file.
         TornTable: the message says what is wrong where; it holds the rows before.
     """
-    text = path.read_bytes().decode(errors="replace")
+    text = read_bytes(path, TABLE).decode(errors="replace")
     lines = [line.rstrip("\r") for line in text.split("\n")[:-1]]
     names = lines[0].split(",") if lines else []
     rows: list[list[float]] = []
@@ -110,6 +111,19 @@ def read_table(path: Path) -> Table:
     if problem:
         raise TornTable(problem, table)
     return table
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Return a csv cell with an apostrophe before text that a spreadsheet would take for a formula.
+
+    Numbers are left as they are. Source: OWASP, CSV Injection.
+    """
+    if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value
 
 
 def align(cells: Sequence[Sequence[str]]) -> str:

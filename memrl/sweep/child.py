@@ -17,6 +17,7 @@ def main(folder: str, index: str) -> int:
     """
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job's script ignores it
     from memrl.experiment import train
+    from memrl.run.console import print_optionally
     from memrl.run.outcome import log_to_console
     from memrl.run.status import execute
     from memrl.sweep.snapshot import label
@@ -30,6 +31,7 @@ def main(folder: str, index: str) -> int:
         train(run.config, run.folder)
 
     os.environ["MEMRL_CODE"] = label(submission.code)
+    print_optionally()
     log_to_console()
     wait_for_previous_attempt(run.folder)
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from memrl.run.console import print_optionally
 from memrl.run.lock import job_id
 from memrl.run.outcome import CannotContinue, Failure, in_one_line
 from memrl.run.signals import EARLY_S, Signals, Stopped
@@ -185,6 +186,7 @@ class Task:
         Exits with 1 if one failed. If it is told to stop it waits until all runs have saved; after
         SIGUSR2 submitit requeues the job.
         """
+        print_optionally()
         try:
             with Signals() as signals:
                 submission = load(Path(self.folder))

@@ -11,8 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from memrl.run.files import Unreadable
 from memrl.run.lock import holder
-from memrl.run.status import get_number, read_status
+from memrl.run.outcome import in_one_line
+from memrl.run.status import get_number, load_status, read_status
 from memrl.sweep.queue import Job, query_queue
 from memrl.sweep.submissions import Run, Submission, load_all
 
@@ -30,6 +32,7 @@ class State(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     LOST = "lost"  # died unexpectedly, or was never started
+    UNREADABLE = "unreadable"  # its status.json is there and does not say
 
 
 ONGOING = (State.QUEUED, State.RUNNING)
@@ -59,6 +62,7 @@ class Facts:
     job: Job | None = None  # in the queue
     queue_known: bool = True  # SLURM answered
     cancelled: bool = False  # since it was submitted
+    problem: str = ""  # why status.json cannot be read, if it is there
 
 
 def judge(facts: Facts) -> tuple[State, str]:
@@ -83,10 +87,14 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.QUEUED, ""
         if facts.slurm and not facts.queue_known:
             return State.QUEUED, "unless it is lost: squeue does not answer"
+        if facts.problem:
+            return State.UNREADABLE, facts.problem
         if state is None and facts.slurm:
             return State.LOST, NEVER_STARTED
         if state is None:
             return State.STOPPED, "not started: its sweep ended first"
+    if facts.problem:
+        return State.UNREADABLE, facts.problem
     if state is None:
         return State.MISSING, ""
     if state == "running":
@@ -159,7 +167,7 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
     if requested and not others:
         runs = {}
     else:
-        by_hand = [path.name for path in folder.glob("*") if os.path.exists(path / "status.json")]
+        by_hand = [path.name for path in folder.glob("*") if os.path.lexists(path / "status.json")]
         runs |= {name: Run({}, folder / name) for name in sorted({*by_hand} - runs.keys())}
     for run in requested:
         known = latest.get(run.name, run)
@@ -174,8 +182,8 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
     cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:
         alive = _has_holder(run.folder)
-        run.status = read_status(run.folder)  # after the lock: written before it is released
-        facts = Facts(run.status, alive, queue_known=queue is not None)
+        run.status, problem = _load(run.folder)  # after the lock: written before it is released
+        facts = Facts(run.status, alive, queue_known=queue is not None, problem=problem)
         if s := run.submission:
             run.job = (queue or {}).get((s.name, run.index // s.per_job))
             facts = replace(
@@ -202,6 +210,16 @@ def _end_of_job(submission: Submission, index: int) -> str | None:
             return "its job ran out of memory before the run started"
         return "its job ended before the run started; see sweep logs"
     return None
+
+
+def _load(folder: Path) -> tuple[Mapping[str, Any], str]:
+    """Return a run's status, and why it cannot be read if it is there."""
+    try:
+        return load_status(folder), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, ""
+    except (OSError, Unreadable) as error:
+        return {}, in_one_line(error)
 
 
 def _has_holder(folder: Path) -> bool:

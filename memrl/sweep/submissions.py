@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.command import typed_command
-from memrl.run.files import write_whole
+from memrl.run.files import TABLE, parse_json, read_bytes, write_whole
 from memrl.run.identity import Config
 from memrl.run.lock import SILENT_S, is_alive, this_process
 from memrl.run.outcome import CannotContinue, ConfigError, in_one_line
@@ -140,7 +140,7 @@ class Submission:
     def cancelled(self) -> list[int]:
         """Indices of the runs that were cancelled."""
         try:
-            content = json.loads((self.folder / "cancelled.json").read_text())
+            content = parse_json(read_bytes(self.folder / "cancelled.json"))
             return [n for n in content if type(n) is int]
         except (OSError, ValueError, TypeError):  # none was
             return []
@@ -185,9 +185,9 @@ def load(folder: Path) -> Submission:
     """
     folder = folder.absolute()
     path = folder / "submission.json"
-    content = path.read_bytes()
+    content = read_bytes(path)
     try:
-        record: dict[str, Any] = {"command": None, "n_runs": None, **json.loads(content)}
+        record: dict[str, Any] = {"command": None, "n_runs": None, **parse_json(content)}
         record = {key: record[key] for key in RECORDED if key in record}
         record |= {"folder": folder, "runs": []}
         check_section("", record, Submission)
@@ -196,8 +196,8 @@ def load(folder: Path) -> Submission:
         submission = Submission(**record)
         path = folder / "runs.jsonl"
         sweep = folder.parents[1].relative_to(submission.cwd)
-        for n, line in enumerate(path.read_text().splitlines()):
-            entry = json.loads(line)
+        for n, line in enumerate(read_bytes(path, TABLE).decode().splitlines()):
+            entry = parse_json(line)
             config, name = entry["config"], entry["run"]
             if not isinstance(config, dict) or Path(name).name != name or name in ("", ".."):
                 raise ValueError(f"line {n + 1} holds no run")
