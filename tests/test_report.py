@@ -228,7 +228,7 @@ def test_the_command_writes_it_into_the_folder(
 @pytest.mark.parametrize(
     "arguments, code, line",
     [
-        (["nowhere"], 1, "error: No such file or directory: nowhere"),
+        (["nowhere"], 2, "error: nowhere: no such folder"),
         (["."], 2, "error: .: no run"),
         ([".", "--output", "page.pdf"], 2, "argument --output: must end with .html, got page.pdf"),
     ],
