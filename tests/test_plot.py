@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def boxes(figure: Any, renderer: Any) -> tuple[dict[str, Bbox], list[list[Bbox]]
     return found, shown, [axes.get_window_extent(renderer) for axes in panels]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     st.sampled_from([*FIGURES]),
     st.integers(1, 30),
@@ -318,6 +319,40 @@ def test_the_same_data_give_the_same_bytes_in_another_process(
     assert len(made) == len(FIGURES) + len(FORMATS) - 1
     for name, content in made.items():
         assert content.startswith(MAGIC[name.rpartition(".")[2]])
+
+
+BACKEND = """
+import os, sys
+from pathlib import Path
+import memrl.results
+from memrl.results.drawing import DEFAULTS
+from memrl.results.figures import draw
+from memrl.results.runs import load
+from memrl.results.scores import PROTOCOLS, score
+from memrl.run.learning_curve import learning_curve
+assert "matplotlib" not in sys.modules
+run = load(sys.argv[1])[0]
+learning_curve(run.eval, run.name, Path(sys.argv[2]))
+assert draw("curves", score([run], PROTOCOLS["last"]), DEFAULTS, "png")
+import matplotlib.pyplot
+print(os.environ["MPLBACKEND"], matplotlib.pyplot.get_backend())
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "used"), [("module://matplotlib_inline.backend_inline", "agg"), ("svg", "svg")]
+)
+def test_pictures_need_no_backend_and_change_none(named: str, used: str, tmp_path: Path) -> None:
+    """As in a notebook, whose kernel names a backend for all its child processes."""
+    folder, path = make_run(tmp_path, [0.5, 0.6], success=[0.5, 0.6]), tmp_path / "curve.png"
+    done = subprocess.run(
+        [sys.executable, "-c", BACKEND, folder, path],
+        env=os.environ | {"MPLBACKEND": named, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [named, used], done.stderr
+    assert path.read_bytes().startswith(MAGIC["png"])
 
 
 # --- the command ---------------------------------------------------------------------------------

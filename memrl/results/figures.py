@@ -206,8 +206,8 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
         return None
     caption = (
         f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}; the last value of a run "
-        "that is done is carried forward to the end of the longest run. Thin lines: single runs, "
-        f"dotted if not counted. {how_many(cells)}{notes}"
+        "that is done is carried forward to the end of the longest run of its series. Thin lines: "
+        f"single runs, dotted if not counted. {how_many(cells)}{notes}"
     )
     drawn = [cell for panel in panels for cell in panel.cells]
     points = sum(len(m.run.eval[c.metric]) for c in drawn for m in (*c.counted, *c.uncounted))
