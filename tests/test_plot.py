@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, Process
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from made import make_run, make_sweep
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 
 from memrl.__main__ import main
 from memrl.commands import start
 from memrl.results import figures
-from memrl.results.drawing import FORMATS, FigureOptions
+from memrl.results.drawing import FORMATS, SCALES, SERIES, FigureOptions, in_style, series_styles
 from memrl.results.figures import FIGURES, draw, write
 from memrl.results.paper import REFERENCE_LEVELS
-from memrl.results.runs import load
+from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, score
+from memrl.run.outcome import ConfigError
 
 Launch = Callable[..., Process]
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
@@ -155,6 +164,127 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
     assert [path.name for path in start.draw_scores(folder)] == ["curves.png"]
 
 
+# --- how they look -------------------------------------------------------------------------------
+
+
+def made_cells(n_series: int, label: str, lengths: Sequence[float], scale: float) -> list[Cell]:
+    """Cells of two runs each, the second one unfinished."""
+    rng = np.random.default_rng(n_series)
+    runs = []
+    for n, length, seed in product(range(n_series), lengths, range(2)):
+        env = {"name": "tmaze_passive", "length": length}
+        config = {"env": env, "seq_model": {"name": f"{label}{n}"}, "seed": seed}
+        values = {"env_steps": np.arange(1.0, 4.0) * 5e6, "eval/return": rng.normal(size=3) * scale}
+        status = {"env_steps": 3, "progress": 1.0}
+        state = "running" if seed else "done"
+        runs.append(Run(config, Path("x"), state=state, status=status, eval=values))
+    return score(runs, PROTOCOLS["last"])
+
+
+def boxes(figure: Any, renderer: Any) -> tuple[dict[str, Bbox], list[list[Bbox]], list[Bbox]]:
+    """The boxes of legend, caption and titles, the labels of each axis, and the axes themselves."""
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    alone = {"legend": figure.legends[0], "caption": figure._supxlabel}
+    alone |= {f"title {n}": axes.title for n, axes in enumerate(panels)}
+    alone |= {f"label {n}": axes.xaxis.label for n, axes in enumerate(panels)}
+    ticks = [
+        [
+            tick.label1
+            for tick in axis.get_major_ticks()
+            if tick.label1.get_visible() and tick.label1.get_text()
+            if min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+        ]
+        for axes in panels
+        for axis in (axes.xaxis, axes.yaxis)
+    ]
+    found = {name: artist.get_window_extent(renderer) for name, artist in alone.items()}
+    shown = [[tick.get_window_extent(renderer) for tick in labels] for labels in ticks]
+    return found, shown, [axes.get_window_extent(renderer) for axes in panels]
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    st.sampled_from([*FIGURES]),
+    st.integers(1, 30),
+    st.sampled_from(("m", "gpt, n_layer=2, lr=0.0001, ", "x" * 90)),
+    st.sampled_from(((5,), (5, 10, 20), (1, 2, 3, 100, 1_000, 1_001, 1_500))),
+    st.sampled_from(((6.5, 9.0), (3.25, 8.0), (12.0, 20.0))),
+    st.sampled_from(SCALES),
+)
+@example("curves", 2, "m", (5, 10), (3.25, 8.0), "even")
+@example("lengths", 13, "gpt, lr=0.0017000000000000001, ", (5, 10, 20), (6.5, 9.0), "linear")
+def test_nothing_overlaps_and_nothing_is_cut(
+    name: str,
+    n_series: int,
+    label: str,
+    lengths: tuple[int, ...],
+    size: tuple[float, float],
+    scale: str,
+) -> None:
+    options = FigureOptions(width=size[0], font_size=size[1], scale=scale)
+    with in_style(options):
+        figure = figures.arrange(name, made_cells(n_series, label, lengths, 1.0), options)
+        figure.draw_without_rendering()
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        alone, ticks, axes = boxes(figure, renderer)
+        whole = figure.bbox.padded(1)
+        for key, box in [*alone.items(), *(("tick", box) for labels in ticks for box in labels)]:
+            assert whole.x0 <= box.x0 and box.x1 <= whole.x1, key
+            assert whole.y0 <= box.y0 and box.y1 <= whole.y1, key
+        apart = [*alone.items(), *(("axes", box) for box in axes)]
+        for (key, box), (other, its) in combinations(apart, 2):
+            assert not box.padded(-1).overlaps(its.padded(-1)), (key, other)
+        for labels in ticks:
+            for box, its in combinations(labels, 2):
+                assert not box.padded(-0.5).overlaps(its.padded(-0.5))
+        assert all(box.height > 3 * size[1] * figure.dpi / 72 for box in axes)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_marks_stand_at_their_length(scale: str) -> None:
+    options = FigureOptions(scale=scale)
+    with in_style(options):
+        figure = figures.arrange("lengths", made_cells(13, "m", (5, 10, 20), 1.0), options)
+        (axes,) = figure.axes
+        ticks = axes.get_xticks()
+        for line in axes.get_lines():
+            x = np.asarray(line.get_xdata())
+            if line.get_linestyle() != "None" and len(x) == 3:
+                away = abs(x - ticks) / np.diff(ticks).min()
+                assert away.max() < (0.2 if scale == "even" else 0.08)
+
+
+def test_series_are_distinct() -> None:
+    styles = series_styles([str(n) for n in range(SERIES)]).values()
+    for keys in (("color", "marker"), ("color", "linestyle")):
+        assert len({tuple(style[key] for key in keys) for style in styles}) == SERIES
+
+
+def test_what_is_too_much_for_a_figure_is_said() -> None:
+    options = FigureOptions()
+    for name, cells, line in (
+        ("profiles", made_cells(30, "m", (5,), 1.0), "The first 28 of 30 series are shown."),
+        ("curves", made_cells(1, "m", range(1, 26), 1.0), "24 of 25 panels are shown."),
+    ):
+        with in_style(options):
+            figure = figures.arrange(name, cells, options)
+        assert line in figure.get_supxlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e300, -1e9])
+def test_any_finite_score_is_drawn(scale: float) -> None:
+    for name in FIGURES:
+        assert draw(name, made_cells(2, "m", (5,), scale), FigureOptions(dpi=20), "png")
+
+
+@pytest.mark.parametrize(
+    "options", [FigureOptions(height=1.0), FigureOptions(width=1.0, font_size=20.0)]
+)
+def test_a_figure_that_is_too_small_is_refused(options: FigureOptions) -> None:
+    with pytest.raises(ConfigError, match=r"--width [\d.]+( --height 1)? --font-size"):
+        draw("lengths", made_cells(13, "m", (5, 10), 1.0), options, "png")
+
+
 # --- that they stay the same ---------------------------------------------------------------------
 
 CODE = """
@@ -189,6 +319,40 @@ def test_the_same_data_give_the_same_bytes_in_another_process(
     assert len(made) == len(FIGURES) + len(FORMATS) - 1
     for name, content in made.items():
         assert content.startswith(MAGIC[name.rpartition(".")[2]])
+
+
+BACKEND = """
+import os, sys
+from pathlib import Path
+import memrl.results
+from memrl.results.drawing import DEFAULTS
+from memrl.results.figures import draw
+from memrl.results.runs import load
+from memrl.results.scores import PROTOCOLS, score
+from memrl.run.learning_curve import learning_curve
+assert "matplotlib" not in sys.modules
+run = load(sys.argv[1])[0]
+learning_curve(run.eval, run.name, Path(sys.argv[2]))
+assert draw("curves", score([run], PROTOCOLS["last"]), DEFAULTS, "png")
+import matplotlib.pyplot
+print(os.environ["MPLBACKEND"], matplotlib.pyplot.get_backend())
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "used"), [("module://matplotlib_inline.backend_inline", "agg"), ("svg", "svg")]
+)
+def test_pictures_need_no_backend_and_change_none(named: str, used: str, tmp_path: Path) -> None:
+    """As in a notebook, whose kernel names a backend for all its child processes."""
+    folder, path = make_run(tmp_path, [0.5, 0.6], success=[0.5, 0.6]), tmp_path / "curve.png"
+    done = subprocess.run(
+        [sys.executable, "-c", BACKEND, folder, path],
+        env=os.environ | {"MPLBACKEND": named, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [named, used], done.stderr
+    assert path.read_bytes().startswith(MAGIC["png"])
 
 
 # --- the command ---------------------------------------------------------------------------------

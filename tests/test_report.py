@@ -330,14 +330,17 @@ def test_it_is_as_wide_as_the_screen(text: str, tmp_path: Path) -> None:
     script = """
         for (const frame of document.querySelectorAll("iframe"))
           frame.addEventListener("load", () => { const page = frame.contentDocument.documentElement;
+            const table = frame.contentDocument.querySelector("#scores").parentElement;
             const images = [...frame.contentDocument.querySelectorAll("figure img")];
             frame.dataset.said = JSON.stringify([page.scrollWidth, page.clientWidth,
+              table.scrollWidth - table.clientWidth,
               ...images.map(i => i.naturalWidth && i.getBoundingClientRect().right)]); });
     """
     dom = browse(tmp_path, f"<body>{frames}<script>{script}</script></body>")
     for width, said in zip(widths, re.findall(r'data-said="([^"]*)"', dom), strict=True):
-        page_width, screen, *right = json.loads(said)
+        page_width, screen, hidden, *right = json.loads(said)
         assert page_width == screen <= width
+        assert hidden == 0 or width < 1200
         assert len(right) == 3 and all(0 < edge <= screen for edge in right)
 
 

@@ -217,8 +217,8 @@ def test_columns(name: str, done: Path) -> None:
 def test_status_keys(done: Path) -> None:
     content = status(done)
     assert list(content) == (
-        "id state cause command progress env_steps episodes updates last_return env_steps_per_s eta_s "
-        "started updated host pid job_id attempt versions"
+        "id state cause command progress env_steps episodes updates last_return env_steps_per_s "
+        "eta_s started updated host pid job_id attempt versions"
     ).split(" ")
     expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
     assert {key: content[key] for key in expected} == expected

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made import TOTAL, make_run, make_sweep
 
 from memrl.results import stats
-from memrl.results.comparison import aggregates
+from memrl.results.comparison import aggregates, differences
 from memrl.results.runs import Run, load
 from memrl.results.scores import LAST, PROTOCOLS, curve, metric_of, score
 from memrl.results.text import as_text, compare, how_many
@@ -217,11 +217,24 @@ def test_a_cell_has_the_seeds_of_its_length_and_model(tmp_path: Path) -> None:
         assert band.value[-1] == pytest.approx(stats.iqm(np.array([v[-1] for _, v in curves])))
 
 
-def test_curves_are_put_together_as_far_as_all_of_them_go() -> None:
-    runs = [run_with([10, 100], [0.0, 1.0]), run_with([20, 60], [0.0, 1.0])]
+def test_a_done_run_carries_its_last_value_to_the_end_of_the_longest() -> None:
+    runs = [run_with([10, 100], [0.0, 0.0]), run_with([20, 60], [0.0, 1.0])]
+    for run in runs:
+        run.config["budget"] = {"stop_at_return": 0.95}
     (cell,) = score(runs, PROTOCOLS["last"])
-    at, _ = cell.band
-    assert (at[0], at[-1]) == (20, 60)
+    at, band = cell.band
+    assert (at[0], at[-1]) == (20, 100)
+    assert band.value[at >= 60] == pytest.approx(0.5)
+    status = {"env_steps": 92, "progress": 0.92}
+    runs = [
+        run_with([10, 100], [0.0, 1.0], status={"env_steps": 100, "progress": 1.0}),
+        run_with([10, 92], [0.0, 1.0], state="running", status=status),
+    ]
+    (cell,) = score(runs, PROTOCOLS["paper"])
+    assert (len(cell.counted), cell.band[0][-1]) == (2, 92)  # what it will measure is not known
+
+
+def test_a_curve_of_the_paper_begins_at_zero() -> None:
     (cell,) = score(
         [run_with([10, 100], [0.0, 1.0], status={"env_steps": 100, "progress": 1.0})] * 2,
         PROTOCOLS["paper"],
@@ -267,11 +280,91 @@ def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -
     assert "lengths 5" not in as_text(found) and "length 5: c is not compared" in as_text(found)
 
 
+def test_solved_is_said_only_where_one_is_the_best_score() -> None:
+    def solved(metric: str = "eval/return", **env: object) -> tuple[int | None, bool]:
+        run = run_with([TOTAL], [9.2])
+        run.config["env"] |= env
+        run.eval["eval/success"] = np.array([1.0])
+        (cell,) = score([run], PROTOCOLS["last"], metric)
+        return cell.solved, "solved" in as_text([cell])
+
+    tmaze, image = "memrl.envs.tmaze.TMazePassiveVec", "memrl.envs.visual_match.VisualMatchVec"
+    assert solved(_target_=tmaze, goal_reward=1.0) == solved() == (1, True)
+    assert solved(_target_=tmaze, goal_reward=10.0) == (None, False)
+    assert solved(_target_="tasks.CartPole", name="cartpole") == (None, False)
+    assert solved(_target_="tasks.TMaze") == (None, False)
+    assert solved(_target_=image, name="visual_match") == (None, False)
+    assert solved("eval/success", _target_=image, name="visual_match") == (1, True)
+
+
+def test_a_column_that_some_runs_lack_is_scored_where_it_is() -> None:
+    runs = [run_with([10, TOTAL], [0.5, 1.0]) for _ in range(2)]
+    runs[0].eval["eval/extra"] = np.array([0.25, 0.75])
+    (cell,) = score(runs, PROTOCOLS["last"], "eval/extra")
+    assert [member.excluded for member in cell.members] == [None, "no eval/extra"]
+    assert cell.scores.tolist() == [0.5]
+
+
+def test_equal_scores_are_not_certainty(tmp_path: Path) -> None:
+    for seed in range(3):
+        for model in ("gpt", "lstm"):
+            make_run(tmp_path, [1.0], f"seq_model={model}", f"seed={seed}")
+        make_run(tmp_path, [0.0], "seq_model=gru", f"seed={seed}")
+    text = as_text(score(load(tmp_path / "outputs"), PROTOCOLS["last"]))
+    assert "1.00  " in text and "[1.00" not in text and "[0.00" not in text
+    assert "none for a single run, or where resampling changes nothing" in text
+    assert "all runs of gpt and lstm have the same score (n = 3 and 3)" in text
+    assert "probability that a run of gpt beats one of gru: 1.00 (n = 3 and 3)" in text
+
+
+def test_of_many_series_the_best_pairs_are_compared() -> None:
+    runs = []
+    for n in range(13):
+        runs.append(run_with([TOTAL], [n / 13]))
+        runs[-1].config["seq_model"] = {"name": f"m{n}"}
+    cells = score(runs, PROTOCOLS["last"])
+    (one,) = aggregates(cells)
+    assert [*one.better][:2] == [("m12", "m11"), ("m12", "m10")]
+    assert (len(one.better), one.more_pairs) == (15, 63)
+    assert "and 63 more pairs of series" in as_text(cells)
+
+
+@pytest.mark.parametrize(
+    ("runs", "lines"),
+    [
+        (["env.length=20 budget=paper", "env.length=50 budget=paper"], {}),
+        (["env.length=5 budget=paper", "env.length=20 budget=paper"], {}),
+        (["env.length=20", "env.length=50"], {}),  # a quick budget at both
+        (["env.length=10", "env.length=20 budget=paper"], {}),  # 10 has the same in both budgets
+        (
+            ["env.length=20 budget=paper", "env.length=50"],
+            {"budget.train_episodes": "4000 at length 20, 600 at length 50"},
+        ),
+        (
+            ["env.length=5 budget=fast", "env.length=10 budget=paper"],
+            {"budget.name": "fast at length 5, none at length 10"},
+        ),
+        (
+            ["seq_model=gpt algo.lr=0.01", "seq_model=lstm"],
+            {"algo.lr": "0.01 for gpt, 0.0003 for lstm"},
+        ),
+    ],
+)
+def test_what_differs_beyond_the_budget_and_the_labels_is_named(
+    runs: list[str], lines: dict[str, str], tmp_path: Path
+) -> None:
+    for overrides in runs:
+        make_run(tmp_path, [0.5], *overrides.split())
+    cells = score(load(tmp_path / "outputs"), PROTOCOLS["last"])
+    assert differences(cells).get("tmaze_passive", {}) == lines
+    assert all(f"{key}: {where}" in as_text(cells) for key, where in lines.items())
+
+
 def test_only_a_metric_of_the_goal_is_beaten_and_solved() -> None:
     runs = [run_with([TOTAL], [1.0]), run_with([TOTAL], [0.5])]
     runs[1].config = {**runs[1].config, "seq_model": {"name": "gpt"}}
-    for run in runs:
-        run.eval["eval/length"] = np.array([11.0])
+    for run, steps in zip(runs, (11.0, 12.0), strict=True):
+        run.eval["eval/length"] = np.array([steps])
     text = as_text(score(runs, PROTOCOLS["last"], "eval/length"))
     assert "gpt has a higher eval/length than one of lstm" in text and "beats" not in text
     assert all(cell.solved is None for cell in score(runs, PROTOCOLS["last"], "eval/length"))

@@ -88,9 +88,12 @@ def test_the_interquartile_mean_is_that_of_rliable(values: list[float]) -> None:
 
 
 def test_lengths_are_resampled_apart() -> None:
-    """Two lengths without any spread: resampled as one they would have an interval."""
-    estimate = stats.estimate([np.zeros(5), np.ones(5)], stats.mean)
-    assert tuple(estimate) == (0.5, 0.5, 0.5, 10)
+    """Two lengths with little spread: resampled as one they would have a wide interval."""
+    spread = np.linspace(0, 0.01, 5)
+    value, low, high, n = stats.estimate([spread, 1 - spread], stats.mean)
+    assert (value, n) == (pytest.approx(0.5), 10)
+    assert 0.495 <= low < 0.5 < high <= 0.505
+    assert str(stats.estimate([np.zeros(5), np.ones(5)], stats.mean)) == "0.50"
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -107,6 +110,13 @@ def test_one_run_has_a_value_and_no_interval() -> None:
     assert np.isnan([estimate.low, estimate.high]).all()
     assert str(estimate) == "0.70"
     assert np.isnan(stats.estimate([np.ones(5), np.ones(1)], stats.iqm).low)
+
+
+def test_where_resampling_changes_nothing_there_is_no_interval() -> None:
+    for scores, text in (([1.0] * 5, "1.00"), ([0.1] * 7, "0.10")):
+        estimate = stats.estimate([np.array(scores)], stats.iqm)
+        assert np.isnan([estimate.low, estimate.high]).all() and str(estimate) == text
+    assert str(stats.estimate([np.ones(3), np.zeros(3)], stats.improvement)) == "1.00"
 
 
 def test_no_run_has_nothing() -> None:

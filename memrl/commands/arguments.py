@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from memrl.results.runs import Run, load
-from memrl.results.scores import PROTOCOLS, Cell, score
+from memrl.results.scores import PROTOCOLS, Cell, check_metric, score
 from memrl.run.outcome import ConfigError
 from memrl.sweep.progress import SHOWN
 
@@ -39,19 +39,25 @@ def read_runs(args: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
     Raises:
         ConfigError: there are none, or an argument does not fit.
     """
-    runs = load_runs(args.folder)
+    runs = load_folders(args.folder)
     if not any(run.config for run in runs):
         places = ", ".join(map(str, args.folder))
         causes = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
         raise ConfigError(f"{places}: no run{f' ({causes})' if causes else ''}")
-    try:
-        return runs, score(runs, PROTOCOLS[args.protocol], args.metric)
-    except ValueError as error:
-        raise ConfigError(f"--{error}") from None
+    if args.metric is not None:
+        try:
+            check_metric(runs, args.metric)
+        except ValueError as error:
+            raise ConfigError(f"--{error}") from None
+    return runs, score(runs, PROTOCOLS[args.protocol], args.metric)
 
 
-def load_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read all runs in folders; raise ConfigError if there is no such folder."""
+def load_folders(folders: Sequence[Path]) -> list[Run]:
+    """Read all runs of these folders.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")

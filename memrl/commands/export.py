@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from memrl.commands.arguments import file_ending, load_runs
+from memrl.commands.arguments import file_ending, load_folders
 from memrl.results.export import export
 from memrl.run.outcome import ConfigError, plural
 from memrl.run.tables import TABLES
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the table, and print how many runs are in it."""
-    runs = load_runs(args.folder)
+    runs = load_folders(args.folder)
     if not runs:
         raise ConfigError(f"{', '.join(map(str, args.folder))}: no run")
     export(runs, args.output, args.table)

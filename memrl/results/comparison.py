@@ -1,7 +1,8 @@
-"""Comparisons of series over all lengths of a task."""
+"""Comparisons of series over all lengths of a task, and what makes them unfair."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, groupby
@@ -11,8 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from memrl.results import stats
+from memrl.results.runs import MAIN_KEYS, Run, varying
 from memrl.results.scores import Cell
 from memrl.results.stats import Estimate
+from memrl.run.identity import ABSENT, changes, identity
+from memrl.run.outcome import show
+
+PAIRS = 15  # all of six series; of more, the best ones first
+LOOKED_AT = 24  # runs whose defaults are composed, which takes about 20 ms each
+MANY = 12  # lengths, beyond which a text does not list them
 
 
 class Aggregate(NamedTuple):
@@ -24,6 +32,8 @@ class Aggregate(NamedTuple):
     lengths: list[float | None]  # those at which every series here has a run that counts
     overall: dict[str, Estimate]  # the statistic; each length is a stratum
     better: dict[tuple[str, str], Estimate]  # probability that a run of the first beats the second
+    equal: set[tuple[str, str]]  # of these pairs, those with the same score in all runs of a length
+    more_pairs: int  # those that are not in ``better``
     profile: dict[str, Estimate]  # the share of runs above each of the levels
     levels: npt.NDArray[np.float64]  # (L,)
     left_out: dict[str, list[float | None]]  # series that are not compared, and their lengths
@@ -50,23 +60,33 @@ def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
     levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
     cells = [by_label[label][length] for length in lengths for label in labels]
     first, fewer = cells_of_task[0], stats.FEWER_RESAMPLES
+    overall = {
+        label: stats.estimate(arrays, first.protocol.statistic) for label, arrays in strata.items()
+    }
+    every = [*combinations(strata, 2)]
+    if len(every) > PAIRS:
+        every = [*combinations(sorted(strata, key=lambda label: -overall[label].value), 2)]
+    pairs = every[:PAIRS]
     return Aggregate(
         first.task,
         first.metric,
         cells,
         lengths,
-        {
-            label: stats.estimate(arrays, first.protocol.statistic)
-            for label, arrays in strata.items()
-        },
+        overall,
         {
             (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement, fewer)
-            for a, b in combinations(strata, 2)
+            for a, b in pairs
         },
+        {pair for pair in pairs if _equal(*(strata[label] for label in pair))},
+        len(every) - len(pairs),
         {label: stats.profile(arrays, levels) for label, arrays in strata.items()},
         levels,
         {label: [*own] for label, own in by_label.items() if label not in labels},
     )
+
+
+def _equal(first: Sequence[stats.Scores], second: Sequence[stats.Scores]) -> bool:
+    return all(len({*a, *b}) == 1 for a, b in zip(first, second, strict=True))
 
 
 def _common_lengths(
@@ -81,3 +101,97 @@ def _common_lengths(
     if len(labels) == 1 < len(by_label):
         return [], []
     return [length for length, present in at.items() if {*labels} <= {*present}], labels
+
+
+# --- what differs --------------------------------------------------------------------------------
+
+
+def differences(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
+    """Return what differs between the compared runs of a task although no label says so.
+
+    A key may differ between lengths or models because the defaults of the named budget do: a paper
+    budget has more episodes at some lengths. Here are the others: by task and key, the values and
+    where they are.
+    """
+    return _differences(tuple(cells))
+
+
+@lru_cache(2)
+def _differences(cells: tuple[Cell, ...]) -> dict[str, dict[str, str]]:
+    by_task: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.counted:
+            by_task.setdefault(cell.task, []).append(cell)
+    return {task: found for task, own in by_task.items() if (found := _differences_in(own))}
+
+
+def _differences_in(cells: Sequence[Cell]) -> dict[str, str]:
+    labelled = varying([member.run for cell in cells for member in cell.members])
+    # Labels tell apart what differs within a cell: of each, one run stands for all.
+    runs = [cell.counted[0].run for cell in cells]
+    values = {
+        key: [run.flat.get(key, ABSENT) for run in runs]
+        for key in sorted({key for run in runs for key in identity(run.config)})
+        if key not in labelled and key not in MAIN_KEYS
+    }
+    some = runs[:: math.ceil(len(runs) / LOOKED_AT)]
+    return {
+        key: _places(cells, of_runs)
+        for key, of_runs in values.items()
+        if _differs(key, of_runs, runs) and any(_is_changed(run, key) for run in some)
+    }
+
+
+def _differs(key: str, values: Sequence[object], runs: Sequence[Run]) -> bool:
+    section, _, last = key.rpartition(".")
+    if last == "_target_":  # a class that goes with its name does not
+        names = [run.flat.get(f"{section}.name") for run in runs]
+        return len({*zip(map(repr, names), map(repr, values), strict=True)}) > len(
+            {*map(repr, names)}
+        )
+    present = [v for v in values if v is not ABSENT or key == "budget.name"]
+    return any(value != present[0] for value in present)
+
+
+def _is_changed(run: Run, key: str) -> bool:
+    """Whether a key is not at the default of the run's task, length, model and named budget."""
+    from memrl.experiment import default_config  # which imports Hydra
+
+    if key == "budget.name":
+        return True
+    default = default_config(run.config)
+    if default is None:  # of a task or a model that is not in conf/
+        return key.startswith("budget.")
+    return key in changes(default, run.config)
+
+
+def _places(cells: Sequence[Cell], values: Sequence[object]) -> str:
+    places: dict[str, list[Cell]] = {}
+    for cell, value in zip(cells, values, strict=True):
+        places.setdefault("none" if value is ABSENT else show(value), []).append(cell)
+    return ", ".join(f"{value} {_place(own, cells)}" for value, own in places.items())
+
+
+def _place(own: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """Name some of the cells: by length if that is enough, else by series."""
+    lengths = list(dict.fromkeys(cell.length for cell in own))
+    labels = list(dict.fromkeys(cell.label for cell in own))
+    if len(own) == sum(cell.length in lengths for cell in cells):
+        return f"at {name_lengths(lengths)}"
+    if len(own) == sum(cell.label in labels for cell in cells):
+        return f"for {'; '.join(labels)}"
+    return f"for {'; '.join(labels)} at {name_lengths(lengths)}"
+
+
+def name_lengths(lengths: Sequence[float | None]) -> str:
+    """Name lengths, as in ``lengths 5, 10``; of many, how many they are and from where to where."""
+    if len(lengths) > MANY:
+        return list_lengths(lengths)
+    return f"length{'s' * (len(lengths) > 1)} {list_lengths(lengths)}"
+
+
+def list_lengths(lengths: Sequence[float | None]) -> str:
+    """List lengths, as in ``5, 10``; of many, how many they are and from where to where."""
+    if len(lengths) > MANY:
+        return f"{len(lengths):,} lengths from {lengths[0]} to {lengths[-1]}"
+    return ", ".join("none" if length is None else str(length) for length in lengths)

@@ -8,15 +8,19 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import cycle
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from memrl.results.scores import Cell
+from memrl.run.backend import import_matplotlib
 from memrl.run.outcome import ConfigError
 
-# Of series in alphabetical order: 28 are distinct.
+SERIES = 28  # as many differ in colour and line, and in colour and marker
+PANELS = 24  # more take minutes and are too many to be read
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
@@ -47,6 +51,8 @@ class FigureOptions(NamedTuple):
 
 
 DEFAULTS = FigureOptions()
+PANEL_EMS = 16  # the least width of a panel, in font sizes
+AXES_EMS = 3  # the least width and height of its axes
 
 
 class Panel(NamedTuple):
@@ -57,7 +63,13 @@ class Panel(NamedTuple):
 
 
 @contextlib.contextmanager
-def _style(options: FigureOptions) -> Iterator[None]:
+def in_style(options: FigureOptions) -> Iterator[None]:
+    """Draw and encode in this style and with this font size.
+
+    Raises:
+        ConfigError: there is no such style.
+    """
+    import_matplotlib()
     import matplotlib
     import matplotlib.style
 
@@ -73,62 +85,121 @@ def _style(options: FigureOptions) -> Iterator[None]:
         yield
 
 
-def _encode(figure: Any, form: str, dpi: int) -> bytes:
+def encode(figure: Any, form: str, options: FigureOptions) -> bytes:
+    """Return a figure as png, pdf or svg, the same bytes each time."""
     # Without the time of writing and the version of the writer.
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata[form])
+    figure.savefig(buffer, format=form, dpi=options.dpi, metadata=metadata[form])
     return buffer.getvalue()
+
+
+def series_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return a colour, a marker and a line style for each of at most 28 series."""
+    return {
+        label: {
+            "color": COLOURS[n % len(COLOURS)],
+            # Shifted where the colours begin again: single runs are marks without a line.
+            "marker": MARKERS[(n + n // len(COLOURS)) % len(MARKERS)],
+            "linestyle": LINES[n % len(LINES)],
+        }
+        for n, label in enumerate(labels)
+    }
 
 
 def draw_panels(
     panels: Sequence[Panel],
     counts: Mapping[str, Sequence[int]],
-    draw_series: Callable[[Any, Panel, Mapping[str, Any]], Mapping[str, Any]],
+    draw_series: Callable[[Any, Panel], Mapping[str, Any]],
     size: tuple[float, int],
     caption: str,
     options: FigureOptions,
-    form: str,
-) -> bytes:
-    """Draw panels in rows, with a legend above and a caption below.
+) -> Any:
+    """Return a figure of panels in rows, with a legend above and a caption below.
 
     Args:
-        panels: at least one.
+        panels: at least one; of more than 24 an even selection is drawn, and the caption says so.
         counts: the numbers of runs that each series has.
-        draw_series: draws a panel into axes, each series in its style; returns legend handles.
-        size: the height of a row, in inches, and the number of panels in it.
-        caption, options, form: the text, the style, and png, pdf or svg.
+        draw_series: draws a panel into axes; returns legend handles.
+        size: the height of a row, in inches, and the greatest number of panels in it.
+        caption, options: the text below, and the size.
+
+    Raises:
+        ConfigError: the size in the options is too small for what is to be drawn.
     """
     from matplotlib.figure import Figure
 
-    row_height, columns = size[0], min(size[1], len(panels))
+    if len(panels) > PANELS:
+        caption += f" {PANELS} of {len(panels):,} panels are shown."
+        chosen = np.linspace(0, len(panels) - 1, PANELS).round().astype(int)
+        panels = [panels[n] for n in chosen]
+    narrowest = PANEL_EMS * options.font_size / 72
+    columns = max(1, min(size[1], len(panels), int(options.width / narrowest)))
     rows = math.ceil(len(panels) / columns)
-    styles = {
-        label: {"color": color, "marker": marker, "linestyle": line}
-        for label, color, marker, line in zip(
-            sorted(counts), cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False
-        )
-    }
-    with _style(options):
-        height = options.height or 0.9 + row_height * rows
-        figure = Figure(figsize=(options.width, height), layout="constrained")
-        handles: dict[str, Any] = {}
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[len(panels) :]:
-            axes.set_visible(False)
-        metric = None
-        for n, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
-            axes.set_title(panel.title)
-            if n % columns == 0 or panel.cells[0].metric != metric:
-                metric = panel.cells[0].metric
-                axes.set_ylabel(metric.removeprefix("eval/"))
-            handles |= draw_series(axes, panel, styles)
-        _draw_legend(figure, counts, handles, options)
-        # As wide as the figure: the constrained layout does not wrap text.
-        text = textwrap.fill(caption, int(options.width * 72 / (0.5 * (options.font_size - 2))))
-        small = {"fontsize": options.font_size - 2, "color": "0.3"}
-        figure.supxlabel(text, x=0.01, ha="left", **small)
-        return _encode(figure, form, options.dpi)
+    figure = Figure(figsize=(options.width, size[0] * rows), layout="constrained")
+    ruler = _Ruler(figure)
+    handles: dict[str, Any] = {}
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    metric = None
+    for n, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
+        axes.set_title(panel.title)
+        if n % columns == 0 or panel.cells[0].metric != metric:
+            metric = panel.cells[0].metric
+            axes.set_ylabel(metric.removeprefix("eval/"))
+        handles |= draw_series(axes, panel)
+    legend = _draw_legend(figure, counts, handles, options, ruler)
+    small = max(options.font_size - 2, 1)
+    text = ruler.wrap(caption, options.width * 0.97, small)
+    below = figure.supxlabel(text, x=0.01, ha="left", fontsize=small, color="0.3")
+    around = sum(ruler.height(artist) for artist in (legend, below)) + 0.2
+    figure.set_figheight(options.height or size[0] * rows + around)
+    _fit_panels(figure, [*grid[: len(panels)]], rows, options, ruler)
+    return figure
+
+
+class _Ruler:
+    """Measures text and other artists of a figure, in inches."""
+
+    def __init__(self, figure: Any) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        self.dpi = figure.dpi
+        self.renderer: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+
+    def width(self, text: str, size: float) -> float:
+        """Return how wide a line of this size, in points, is."""
+        from matplotlib.font_manager import FontProperties
+
+        font = FontProperties(size=size)
+        return float(self.renderer.get_text_width_height_descent(text, font, False)[0] / self.dpi)
+
+    def height(self, artist: Any) -> float:
+        """Return how high an artist is."""
+        return float(artist.get_window_extent(self.renderer).height / self.dpi)
+
+    def wrap(self, text: str, width: float, size: float) -> str:
+        """Break lines between words, and within those that are too long, to fit into a width."""
+        lines = []
+        for paragraph in text.split("\n"):
+            line = ""
+            for word in paragraph.split(" "):
+                longer = f"{line} {word}" if line else word
+                if self.width(longer, size) <= width:
+                    line = longer
+                    continue
+                if line:
+                    lines.append(line)
+                while len(word) > 1 and self.width(word, size) > width:
+                    n = max(int(len(word) * width / self.width(word, size)), 1)
+                    while n > 1 and self.width(word[:n], size) > width:
+                        n -= 1
+                    lines.append(word[:n])
+                    word = word[n:]
+                line = word
+            lines.append(line)
+        return "\n".join(lines)
 
 
 def _draw_legend(
@@ -136,14 +207,89 @@ def _draw_legend(
     counts: Mapping[str, Sequence[int]],
     handles: Mapping[str, Any],
     options: FigureOptions,
-) -> None:
+    ruler: _Ruler,
+) -> Any:
     """Draw the legend: the series with their numbers of runs, then the reference levels."""
     names = {}
-    for label in sorted(counts):
+    for label in sorted(label for label in counts if label in handles):
         low, high = min(counts[label]), max(counts[label])
         names[label] = f"{label} (n = {low})" if low == high else f"{label} (n = {low} to {high})"
     names |= {text: text for text in handles if text not in names}
-    width = max(map(len, names.values())) * options.font_size * 0.55 / 72 + 0.6  # inches of one
-    columns = max(1, min(len(names), int(options.width / width)))
+    size, em = options.font_size, options.font_size / 72
+    handle, space = 3 * em, 2 * em  # of a line with its padding, and between columns
+    room = options.width - 2 * em
+    texts = [ruler.wrap(name, room - handle, size) for name in names.values()]
+    widths = [handle + max(ruler.width(line, size) for line in text.split("\n")) for text in texts]
+    columns = len(texts)
+    while columns > 1 and _width_of(np.array_split(widths, columns), space) > room:
+        columns -= 1
     lines = [handles[label] for label in names]
-    figure.legend(lines, names.values(), loc="outside upper center", ncols=columns)
+    return figure.legend(
+        lines,
+        texts,
+        loc="outside upper center",
+        ncols=columns,
+        fontsize=size,
+        handlelength=2.2,
+        handletextpad=0.8,
+        columnspacing=2.0,
+    )
+
+
+def _width_of(columns: Sequence[npt.NDArray[np.float64]], space: float) -> float:
+    return sum(float(column.max()) for column in columns) + space * (len(columns) - 1)
+
+
+def _fit_panels(
+    figure: Any, grid: Sequence[Any], rows: int, options: FigureOptions, ruler: _Ruler
+) -> None:
+    """Wrap the texts of axes to their size, leave out tick labels that overlap, add the height.
+
+    Raises:
+        ConfigError: the axes are too small.
+    """
+    _lay_out(figure, options)
+    size, em = options.font_size, options.font_size / 72
+    extra = 1
+    for axes in grid:
+        width, height = (float(side) / ruler.dpi for side in axes.bbox.size)
+        title = ruler.wrap(axes.get_title(), width, size)
+        axes.set_title(title)
+        extra = max(extra, title.count("\n") + 1)
+        axes.set_ylabel(ruler.wrap(axes.get_ylabel(), height, size))
+        axes.set_xlabel(ruler.wrap(axes.get_xlabel(), width, size))
+    if not options.height:
+        figure.set_figheight(figure.get_figheight() + rows * (extra - 1) * 1.2 * em)
+    _lay_out(figure, options)
+    if np.min([axes.bbox.size for axes in grid]) < AXES_EMS * em * ruler.dpi:
+        raise ConfigError(_no_room(options))
+    for axes in grid:
+        _thin_labels(axes.xaxis, ruler.renderer)
+
+
+def _lay_out(figure: Any, options: FigureOptions) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
+        try:
+            figure.draw_without_rendering()
+        except UserWarning:
+            raise ConfigError(_no_room(options)) from None
+
+
+def _no_room(options: FigureOptions) -> str:
+    height = f" --height {options.height:g}" if options.height else ""
+    return f"--width {options.width:g}{height} --font-size {options.font_size:g}: no room for axes"
+
+
+def _thin_labels(axis: Any, renderer: Any) -> None:
+    """Hide the tick labels that would overlap an earlier one."""
+    end = -math.inf
+    first, last = sorted(axis.get_view_interval())
+    for tick in axis.get_major_ticks():
+        label = tick.label1
+        if first <= tick.get_loc() <= last and label.get_text():
+            box = label.get_window_extent(renderer)
+            if box.x0 < end + 0.3 * box.height:
+                label.set_visible(False)
+            else:
+                end = box.x1

@@ -10,14 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from memrl.results.comparison import aggregates
-from memrl.results.drawing import DEFAULTS, FigureOptions, Panel, draw_panels
+from memrl.results.comparison import aggregates, differences
+from memrl.results.drawing import (
+    DEFAULTS,
+    SERIES,
+    FigureOptions,
+    Panel,
+    draw_panels,
+    encode,
+    in_style,
+    series_styles,
+)
 from memrl.results.paper import REFERENCE_LEVELS
 from memrl.results.scores import Cell
 from memrl.results.stats import Estimate
-from memrl.results.text import how_many, lengths_of
+from memrl.results.text import how_many, lengths_of, name_intervals
 from memrl.run.files import write_whole
 from memrl.run.tables import Column
+from memrl.sweep.progress import SHOWN
 
 FIGURES = {
     "lengths": "Score against length",
@@ -25,6 +35,9 @@ FIGURES = {
     "profiles": "Performance profiles",
 }
 MANY_POINTS = 50_000  # beyond this, single runs are pixels in vector formats too
+TICKS = 30  # of lengths, at most
+
+Styles = Mapping[str, dict[str, Any]]  # by the label of the series
 
 
 def write(
@@ -35,20 +48,37 @@ def write(
     options: FigureOptions = DEFAULTS,
 ) -> list[Path]:
     """Write figures into a folder, except empty ones; return their paths."""
-    written = []
-    for name in names:
-        for form in forms:
-            if content := draw(name, cells, options, form):
-                path = folder / f"{name}.{form}"
-                write_whole(path, content)
-                written.append(path)
-    return written
+    contents = {
+        folder / f"{name}.{form}": content
+        for name in names
+        for form in forms
+        if (content := draw(name, cells, options, form))
+    }
+    for path, content in contents.items():
+        write_whole(path, content)
+    return [*contents]
 
 
 def draw(name: str, cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
     """Return one of ``FIGURES`` as png, pdf or svg, or None if it would be empty."""
+    with in_style(options):
+        figure = arrange(name, cells, options)
+        return encode(figure, form, options) if figure else None
+
+
+def arrange(name: str, cells: Sequence[Cell], options: FigureOptions) -> Any:
+    """Return one of ``FIGURES`` in the style in effect, or None if it would be empty."""
     functions = {"lengths": _draw_lengths, "curves": _draw_curves, "profiles": _draw_profiles}
-    return functions[name](cells, options, form)
+    labels = sorted({cell.label for cell in cells if cell.has_score})
+    styles = series_styles(labels[:SERIES])  # of all series, so that all figures have the same
+    shown = [cell for cell in cells if cell.label in styles]
+    notes = []
+    if len(labels) > SERIES:
+        notes.append(f"The first {SERIES} of {len(labels)} series are shown.")
+    for task, values in differences(cells).items():
+        keys = ", ".join([*values][:SHOWN]) + (", ..." if len(values) > SHOWN else "")
+        notes.append(f"{_name(task)}: not the same in all runs: {keys}.")
+    return functions[name](shown, styles, "".join(f" {note}" for note in notes), options)
 
 
 def _by_label(counts: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
@@ -63,7 +93,7 @@ def _counts(panels: Sequence[Panel]) -> dict[str, list[int]]:
 
 
 def _center(cells: Sequence[Cell]) -> str:
-    return f"{cells[0].protocol.name} with 95 % bootstrap intervals over runs"
+    return f"{cells[0].protocol.name} with {name_intervals(cells)}"
 
 
 def _name(task: str) -> str:
@@ -73,7 +103,9 @@ def _name(task: str) -> str:
 def _draw_level(axes: Any, panel: Panel) -> dict[str, Any]:
     """Draw the paper's reference level, if any; show the whole range of a success rate."""
     cell, handles = panel.cells[0], {}
-    reference = REFERENCE_LEVELS.get((cell.task, cell.metric))
+    reference = None
+    if all(cell.best_is_one for cell in panel.cells):
+        reference = REFERENCE_LEVELS.get((cell.task, cell.metric))
     if reference:
         level, text = reference
         dashed = {"color": "0.45", "linestyle": (0, (2, 2)), "linewidth": 1}
@@ -87,33 +119,35 @@ def _draw_level(axes: Any, panel: Panel) -> dict[str, Any]:
 # --- score against length ------------------------------------------------------------------------
 
 
-def _draw_lengths(cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
+def _draw_lengths(cells: Sequence[Cell], styles: Styles, notes: str, options: FigureOptions) -> Any:
     """Draw scores over lengths: for each series estimates with intervals, and single runs."""
     panels = length_panels(cells)
     if not panels:
         return None
     caption = (
         f"Score: {cells[0].protocol.text}. Large marks: {_center(cells)}. "
-        f"Small marks: single runs, hollow if not counted. {how_many(cells)}"
+        f"Small marks: single runs, hollow if not counted. {how_many(cells)}{notes}"
     )
 
-    def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:
+    def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:
         at, handles = _positions(panel, options.scale), {}
         gap = min(np.diff(sorted(at.values())), default=1.0)
         labels = sorted({cell.label for cell in panel.cells})
-        step = gap * min(0.16, 0.7 / len(labels))
+        # Each group of marks stays at its tick: where distances mean something, almost on it.
+        step = gap * min(0.1, (0.4 if options.scale == "even" else 0.15) / len(labels))
         for n, label in enumerate(labels):
             series = [cell for cell in panel.cells if cell.label == label]
             shift = (n - (len(labels) - 1) / 2) * step
             x = np.array([at[cell.length] for cell in series]) + shift
-            handles[label] = _draw_marks(axes, series, x, gap, styles[label])
+            handles[label] = _draw_marks(axes, series, x, 0.35 * step, styles[label])
         axes.set_xlabel("length" if options.scale != "even" else "length (evenly spaced)")
-        axes.set_xticks(list(at.values()), [f"{length:g}" for length in at])
+        ticks = list(at)[:: math.ceil(len(at) / TICKS)]
+        axes.set_xticks([at[length] for length in ticks], [f"{length:g}" for length in ticks])
         axes.set_xlim(min(at.values()) - gap / 2, max(at.values()) + gap / 2)
         axes.minorticks_off()
         return handles | _draw_level(axes, panel)
 
-    return draw_panels(panels, _counts(panels), draw_series, (2.9, 2), caption, options, form)
+    return draw_panels(panels, _counts(panels), draw_series, (2.9, 2), caption, options)
 
 
 def length_panels(cells: Sequence[Cell]) -> list[Panel]:
@@ -132,19 +166,23 @@ def _positions(panel: Panel, scale: str) -> dict[Any, float]:
 
 
 def _draw_marks(
-    axes: Any, series: Sequence[Cell], x: Column, gap: float, style: Mapping[str, Any]
+    axes: Any, series: Sequence[Cell], x: Column, spread: float, style: Mapping[str, Any]
 ) -> Any:
+    """Draw a series: its runs, up to ``spread`` to the left and right of x, and its estimates."""
     colour = style["color"]
     dots = {"marker": style["marker"], "linestyle": "none", "markersize": 3, "color": colour}
+    counted, others = [], []  # places and scores of single runs
     for center, cell in zip(x, series, strict=True):
-        counted, others = cell.scores, [member.score for member in cell.uncounted]
-        n, total = len(counted), len(counted) + len(others)
-        at = center + (np.linspace(-0.035, 0.035, total) * gap if total > 1 else np.zeros(1))
-        axes.plot(at[:n], counted, alpha=0.4, markeredgewidth=0, zorder=2, **dots)
-        axes.plot(at[n:], others, alpha=0.8, mfc="none", mew=0.6, zorder=2, **dots)
+        scores = [*cell.scores, *(member.score for member in cell.uncounted)]
+        sides = np.linspace(-spread, spread, len(scores)) if len(scores) > 1 else [0.0]
+        places = [*zip(center + sides, scores, strict=True)]
+        counted += places[: len(cell.counted)]
+        others += places[len(cell.counted) :]
+    axes.plot(*_columns(counted, 2), alpha=0.4, markeredgewidth=0, zorder=2, **dots)
+    axes.plot(*_columns(others, 2), alpha=0.8, mfc="none", mew=0.6, zorder=2, **dots)
     centers = zip(x, series, strict=True)
     estimates = [(center, *cell.estimate[:3]) for center, cell in centers if cell.counted]
-    x, value, low, high = np.array(estimates).reshape(-1, 4).T
+    x, value, low, high = _columns(estimates, 4)
     axes.vlines(x, low, high, color=colour, linewidth=1.6, zorder=3)
     (line,) = axes.plot(
         x, value, markersize=5, linewidth=1.3, mec="white", mew=0.6, zorder=4, **style
@@ -152,10 +190,14 @@ def _draw_marks(
     return line
 
 
+def _columns(rows: Sequence[tuple[Any, ...]], n: int) -> Column:
+    return np.array(rows, dtype=np.float64).reshape(-1, n).T
+
+
 # --- learning curves -----------------------------------------------------------------------------
 
 
-def _draw_curves(cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
+def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: FigureOptions) -> Any:
     """Draw learning curves, a panel for each task and length: bands, and thin lines of runs."""
     from matplotlib.ticker import EngFormatter
 
@@ -163,22 +205,24 @@ def _draw_curves(cells: Sequence[Cell], options: FigureOptions, form: str) -> by
     if not panels:
         return None
     caption = (
-        f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}, up to the end of the "
-        f"shortest run. Thin lines: single runs, dotted if not counted. {how_many(cells)}"
+        f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}; the last value of a run "
+        "that is done is carried forward to the end of the longest run of its series. Thin lines: "
+        f"single runs, dotted if not counted. {how_many(cells)}{notes}"
     )
     drawn = [cell for panel in panels for cell in panel.cells]
     points = sum(len(m.run.eval[c.metric]) for c in drawn for m in (*c.counted, *c.uncounted))
 
-    def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:
+    def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:
         handles = {}
         for cell in panel.cells:
             style = styles[cell.label] | {"marker": ""}
             thin = {"color": style["color"], "linewidth": 0.5, "rasterized": points > MANY_POINTS}
             dotted = thin | {"linestyle": (0, (1, 2))}
-            for member in cell.counted:
-                axes.plot(*cell.protocol.curve(member.run, cell.metric), alpha=0.35, **thin)
-            for member in cell.uncounted:
-                axes.plot(*cell.protocol.curve(member.run, cell.metric), alpha=0.7, **dotted)
+            for member in (*cell.counted, *cell.uncounted):
+                steps, values = cell.protocol.curve(member.run, cell.metric)
+                alone = {"marker": "." if len(steps) == 1 else ""}  # a line of one point is none
+                look = {"alpha": 0.7} | dotted if member.excluded else {"alpha": 0.35} | thin
+                axes.plot(steps, values, **look, **alone)
             (handles[cell.label],) = axes.plot([], [], **style)  # where there is no band
             if cell.band:
                 handles[cell.label] = _draw_band(axes, *cell.band, style)
@@ -186,7 +230,7 @@ def _draw_curves(cells: Sequence[Cell], options: FigureOptions, form: str) -> by
         axes.set_xlabel("environment steps")
         return handles | _draw_level(axes, panel)
 
-    return draw_panels(panels, _counts(panels), draw_series, (2.1, 3), caption, options, form)
+    return draw_panels(panels, _counts(panels), draw_series, (2.1, 3), caption, options)
 
 
 def curve_panels(cells: Sequence[Cell]) -> list[Panel]:
@@ -216,21 +260,23 @@ def _draw_band(
 # --- performance profiles ------------------------------------------------------------------------
 
 
-def _draw_profiles(cells: Sequence[Cell], options: FigureOptions, form: str) -> bytes | None:
+def _draw_profiles(
+    cells: Sequence[Cell], styles: Styles, notes: str, options: FigureOptions
+) -> Any:
     """Draw performance profiles, a panel for each task: the share of runs above each score."""
     compared = {a.task: a for a in aggregates(cells) if a.cells}
     if not compared:
         return None
     panels = [Panel(_name(task), aggregate.cells) for task, aggregate in compared.items()]
+    drawn = [cell for panel in panels for cell in panel.cells]
     counts = _by_label((label, e.n) for a in compared.values() for label, e in a.overall.items())
     places = "; ".join(f"{_name(task)}: {lengths_of(a)}" for task, a in compared.items())
     caption = (
         f"Score: {cells[0].protocol.text}. Share of runs above each score, at the lengths that all "
-        f"series have in common ({places}), with 95 % bootstrap intervals. "
-        f"{how_many([cell for panel in panels for cell in panel.cells])}"
+        f"series have in common ({places}), with {name_intervals(drawn)}. {how_many(drawn)}{notes}"
     )
 
-    def draw_series(axes: Any, panel: Panel, styles: Mapping[str, Any]) -> dict[str, Any]:
+    def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:
         aggregate = compared[panel.cells[0].task]
         metric = aggregate.metric.removeprefix("eval/")
         axes.set(xlabel=metric, ylabel="share of runs above", ylim=(-0.02, 1.02))
@@ -239,4 +285,4 @@ def _draw_profiles(cells: Sequence[Cell], options: FigureOptions, form: str) -> 
             for label, band in aggregate.profile.items()
         }
 
-    return draw_panels(panels, counts, draw_series, (2.6, 2), caption, options, form)
+    return draw_panels(panels, counts, draw_series, (2.6, 2), caption, options)

@@ -19,7 +19,7 @@ from memrl.results import figures
 from memrl.results.drawing import DEFAULTS
 from memrl.results.runs import DUPLICATE, Run, varying
 from memrl.results.scores import Cell
-from memrl.results.text import TextTable, compare, how_many, score_table
+from memrl.results.text import TextTable, compare, how_many, name_intervals, score_table, unequal
 from memrl.run.identity import NAMED, changes
 from memrl.run.outcome import below_cwd, show
 from memrl.sweep.states import ONGOING, State
@@ -146,6 +146,8 @@ def page(runs: Sequence[Run], cells: Sequence[Cell], title: str) -> str:
         pictures=pictures,
         protocol=cells[0].protocol,
         scores=score_table(cells),
+        intervals=name_intervals(cells),
+        unequal=unequal(cells),
         comparisons=compare(cells),
         varied=[(key, ", ".join(map(show, values))) for key, values in varying(runs).items()],
         changed=changed_keys(runs),

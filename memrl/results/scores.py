@@ -22,15 +22,15 @@ from memrl.run.tables import Column
 
 LAST = 10  # evaluations of a trailing average
 GOALS = ("eval/return", "eval/success")  # the metrics that tasks are solved by
-SOLVED = 0.95  # of these, in tasks where 1 is best
+SOLVED = 0.95  # of these, where 1 is best
 
 # --- one run -------------------------------------------------------------------------------------
 
 
 def evaluations(run: Run, metric: str) -> tuple[Column, Column]:
     """Return the environment steps of a run's evaluations and its metric, where it has both."""
-    values = run.eval.get(metric, np.empty(0))
-    steps = run.eval.get("env_steps", np.full(len(values), np.nan))
+    missing = np.full(max(map(len, run.eval.values()), default=0), np.nan)
+    values, steps = run.eval.get(metric, missing), run.eval.get("env_steps", missing)
     valid = ~np.isnan(values) & np.isfinite(steps)
     return steps[valid], values[valid]
 
@@ -68,6 +68,16 @@ def stops(run: Run) -> dict[str, float]:
     """Return the thresholds that end a run early, by metric, from ``budget.stop_at_...``."""
     thresholds = {goal: run.flat.get(f"budget.stop_at_{goal[5:]}") for goal in GOALS}
     return {goal: least for goal, least in thresholds.items() if isinstance(least, int | float)}
+
+
+def best_is_one(run: Run, metric: str) -> bool:
+    """Whether 1 is the best value that a metric can have: only of memrl's own tasks is it known."""
+    env = {key[4:]: value for key, value in run.flat.items() if key.startswith("env.")}
+    if not str(env.get("_target_", "memrl.envs.")).startswith("memrl.envs."):  # absent: imported
+        return False
+    rewards = env.get("goal_reward", 1), env.get("distract_reward", 0)
+    in_tmaze = run.task.startswith("tmaze") and rewards == (1, 0)
+    return metric == "eval/success" or (metric == "eval/return" and in_tmaze)
 
 
 class Protocol(NamedTuple):
@@ -126,9 +136,10 @@ PROTOCOLS = {
         _not_done,
         stats.iqm,
         "IQM",
-        f"mean of a run's last {LAST} evaluations, or the evaluation that stopped it early",
+        f"mean of a run's last {LAST} evaluations, of all if it has fewer, or the evaluation that "
+        "stopped it early",
         curve_to_its_stop,
-        f"Trailing averages of {LAST} evaluations; one that stopped its run is shown as it is.",
+        f"Trailing averages of up to {LAST} evaluations; one that stopped its run is not averaged.",
         False,
     ),
     "paper": Protocol(
@@ -136,9 +147,9 @@ PROTOCOLS = {
         _too_short,
         stats.mean,
         "mean",
-        f"trailing average of {LAST} evaluations, mean over the last 5 % of a run",
+        f"trailing average of up to {LAST} evaluations, mean over the last 5 % of a run",
         curve,
-        f"Trailing averages of {LAST} evaluations.",
+        f"Trailing averages of up to {LAST} evaluations.",
         True,
     ),
 }
@@ -201,23 +212,37 @@ class Cell:
         return stats.estimate([self.scores], self.protocol.statistic)
 
     @property
+    def best_is_one(self) -> bool:
+        """Whether 1 is the best score that its runs could reach."""
+        return all(best_is_one(member.run, self.metric) for member in self.members)
+
+    @property
     def solved(self) -> int | None:
-        """How many runs scored at least 0.95; None if that says nothing of this metric."""
-        if not self.counted or self.metric not in GOALS:
+        """How many runs scored at least 0.95; None if 1 is not the best score."""
+        if not self.counted or not self.best_is_one:
             return None
         return int((self.scores >= SOLVED).sum())
 
     @cached_property
     def band(self) -> tuple[Column, Estimate] | None:
-        """Steps and the statistic over curves, (100,) each, up to the end of the shortest curve."""
+        """Steps and the statistic over curves, (100,) each.
+
+        The last value of a run that is done is carried forward to the end of the longest run. An
+        unfinished run has no last value yet: there, the band ends.
+        """
         curves = [self.protocol.curve(member.run, self.metric) for member in self.counted]
         if not curves:
             return None
         start = 0 if self.protocol.from_zero else max(steps[0] for steps, _ in curves)
-        end = min(steps[-1] for steps, _ in curves)
+        ends = [
+            (m.run.state == "done", c[0][-1]) for m, c in zip(self.counted, curves, strict=True)
+        ]
+        longest = max(end for _, end in ends)
+        end = min((end for done, end in ends if not done), default=longest)
         if end <= start:
             return None
         at = np.linspace(start, end, 100)
+        # To the right of its last step a curve has its last value.
         values = np.stack([np.interp(at, *each) for each in curves], axis=-1)  # (100, n)
         return at, stats.estimate([values], self.protocol.statistic, stats.FEWER_RESAMPLES)
 
@@ -228,6 +253,13 @@ def metric_of(runs: Sequence[Run]) -> str:
     return "eval/success" if any(np.isfinite(s).any() for s in success) else "eval/return"
 
 
+def check_metric(runs: Sequence[Run], metric: str) -> None:
+    """Raise a ValueError if none of the evaluated runs has this column of ``eval.csv``."""
+    metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
+    if metrics and metric not in metrics:
+        raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric}")
+
+
 def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
     """Group runs by task, length and series, in this order; those without a config are left out.
 
@@ -236,9 +268,8 @@ def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     Raises:
         ValueError: no run has this column.
     """
-    metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
-    if metric is not None and metrics and metric not in metrics:
-        raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric}")
+    if metric is not None:
+        check_metric(runs, metric)
     tasks: dict[str, list[Run]] = {}
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):

@@ -18,6 +18,7 @@ Statistic = Callable[..., Any]
 CONFIDENCE = 0.95
 RESAMPLES = 9999  # more no longer change the second decimal of an interval
 FEWER_RESAMPLES = 1999  # of pairs of models, and of each point of a curve
+MANY_STRATA, FEWEST_RESAMPLES = 100, 199  # hundreds of lengths would take minutes
 BATCH = 1_000_000  # numbers resampled at a time, which bounds the memory
 
 
@@ -83,16 +84,19 @@ def estimate(
 ) -> Estimate:
     """Return a statistic and its interval: stratified bootstrap over runs, percentiles.
 
-    The same scores give the same interval. There is none if a stratum has one run. The strata are
-    (..., runs); the statistic is a function of them and of ``axis``, such as ``iqm``.
+    The same scores give the same interval. There is none if a stratum has one run, or if resampling
+    changes nothing, as of equal scores: an interval without a width would look like certainty. The
+    strata are (..., runs); the statistic is a function of them and of ``axis``, such as ``iqm``.
     """
     n = sum(scores.shape[-1] for scores in strata)
     if not n:
         return Estimate(np.nan, np.nan, np.nan, 0)
     value = statistic(*strata, axis=-1)
+    nothing = np.full_like(value, np.nan)[()]
     if min(scores.shape[-1] for scores in strata) < 2:
-        nothing = np.full_like(value, np.nan)[()]
         return Estimate(value, nothing, nothing, n)
+    if len(strata) > MANY_STRATA:
+        resamples = min(resamples, FEWEST_RESAMPLES)
     interval = stats.bootstrap(
         tuple(strata),
         statistic,
@@ -104,4 +108,6 @@ def estimate(
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
+    if np.allclose(interval.low, interval.high, rtol=1e-12, atol=1e-12):
+        return Estimate(value, nothing, nothing, n)
     return Estimate(value, interval.low, interval.high, n)

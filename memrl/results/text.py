@@ -6,11 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from memrl.results import stats
-from memrl.results.comparison import Aggregate, aggregates
+from memrl.results.comparison import (
+    Aggregate,
+    aggregates,
+    differences,
+    list_lengths,
+    name_lengths,
+)
 from memrl.results.runs import Run
 from memrl.results.scores import GOALS, SOLVED, Cell
 from memrl.run.tables import align
+from memrl.sweep.progress import SHOWN
 
 
 class TextTable(NamedTuple):
@@ -37,13 +46,16 @@ def score_table(cells: Sequence[Cell]) -> TextTable:
     name = cells[0].protocol.name
     columns = {"task": None, "length": "", "series": None, "metric": None}
     columns |= dict.fromkeys([f"{name} [95 %]", "mean [95 %]", "n", "requested"], "")
-    table = TextTable(columns | {f"solved (>= {SOLVED})": ""}, [])
+    if any(cell.best_is_one for cell in cells):
+        columns[f"solved (>= {SOLVED})"] = ""
+    table = TextTable(columns, [])
     for cell in cells:
         row: list[Any] = [cell.task, cell.length, cell.label, cell.metric.removeprefix("eval/")]
         row.append(cell.estimate)
         if name != "mean":
             row.append(stats.estimate([cell.scores], stats.mean))
-        table.values.append([*row, len(cell.counted), len(cell.members), cell.solved])
+        row += [len(cell.counted), len(cell.members), cell.solved]
+        table.values.append(row[: len(columns)])
     return table
 
 
@@ -53,10 +65,28 @@ def as_text(cells: Sequence[Cell]) -> str:
         return "no run whose config is known"
     table = score_table(cells)
     lines = [align([[*table.columns], *table.rows])]
-    lines.append(f"score: {cells[0].protocol.text}; intervals: bootstrap over runs")
+    lines.append(f"score: {cells[0].protocol.text}; {name_intervals(cells)}")
+    lines += unequal(cells)
     for place, comparisons in compare(cells).items():
         lines += [f"{place}: {line}" for line in comparisons]
     return "\n".join(lines)
+
+
+def name_intervals(cells: Sequence[Cell]) -> str:
+    """Name the kind of intervals, and if any is missing, say why."""
+    missing = any(cell.estimate.n and np.isnan(cell.estimate.low) for cell in cells)
+    none = " (none for a single run, or where resampling changes nothing)" if missing else ""
+    return f"95 % bootstrap intervals over runs{none}"
+
+
+def unequal(cells: Sequence[Cell]) -> list[str]:
+    """Return a line for each task whose compared runs differ in more than the labels say."""
+    lines = []
+    for task, values in differences(cells).items():
+        shown = [f"{key}: {where}" for key, where in list(values.items())[:SHOWN]]
+        shown += [f"and {len(values) - SHOWN} more"] * (len(values) > SHOWN)
+        lines.append(f"{task}, not the same in all runs: {'; '.join(shown)}")
+    return lines
 
 
 def compare(cells: Sequence[Cell]) -> dict[str, list[str]]:
@@ -75,9 +105,14 @@ def _comparisons(aggregate: Aggregate, name: str) -> list[str]:
         lines += [f"{name} of {label}: {e} (n = {e.n})" for label, e in aggregate.overall.items()]
     for (a, b), chance in aggregate.better.items():
         n = f"n = {aggregate.overall[a].n} and {aggregate.overall[b].n}"
-        lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
+        if (a, b) in aggregate.equal:
+            lines.append(f"all runs of {a} and {b} have the same score ({n})")
+        else:
+            lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
+    if aggregate.more_pairs:
+        lines.append(f"and {aggregate.more_pairs:,} more pairs of series")
     for label, lengths in aggregate.left_out.items():
-        has = ", ".join("none" if length is None else str(length) for length in lengths)
+        has = list_lengths(lengths)
         lines.append(
             f"{label} is not compared: it has no length in common with all others (only {has})"
         )
@@ -91,7 +126,7 @@ def lengths_of(aggregate: Aggregate) -> str:
         return "no length in common"
     if lengths == [None]:
         return "all runs"
-    return f"length{'s' * (len(lengths) > 1)} {', '.join(map(str, lengths))}"
+    return name_lengths(lengths)
 
 
 def how_many(cells: Sequence[Cell]) -> str:

@@ -6,12 +6,14 @@ import io
 import math
 from pathlib import Path
 
+from memrl.run.backend import import_matplotlib
 from memrl.run.files import write_whole
 from memrl.run.tables import Table
 
 
 def learning_curve(table: Table, title: str, path: Path) -> Path:
     """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG; return its path."""
+    import_matplotlib()
     from matplotlib.figure import Figure
 
     shown = [name for name in ("eval/return", "eval/success") if not math.isnan(table[name][-1])]
