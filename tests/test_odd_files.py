@@ -14,7 +14,7 @@ from memrl.commands import export, plot, report, start, sweep
 from memrl.results.runs import load
 from memrl.run.files import parse_yaml
 from memrl.run.outcome import exit_status
-from memrl.run.session import is_done
+from memrl.run.session import already_done
 from memrl.sweep.states import State, read_sweep
 
 BOMB = "a: &a [x, x, x, x]\n" + "".join(
@@ -146,7 +146,7 @@ def test_odd_runs_are_listed_with_their_reasons(odd: Path) -> None:
         assert states[name].cause or not unreadable
         assert (shown[name].state == State.UNREADABLE) <= unreadable, n
     assert sum(run.state == "done" and "seed=10" not in run.name for run in states.values()) >= 5
-    assert not is_done(odd / "nothing", {})
+    assert not already_done(odd / "nothing", {})
 
 
 def test_every_tool_goes_on_for_the_others(

@@ -265,7 +265,7 @@ def test_killed_at_random_and_continued_is_uninterrupted(
 ) -> None:
     arguments = VARIANTS[variant]
     dice = random.Random(variant)
-    first = launch(*arguments, ALWAYS, first=after(dice.randint(20, 120), signal.SIGKILL))
+    first = launch(*arguments, ALWAYS, first=after(dice.randint(60, 240), signal.SIGKILL))
     assert first.wait() == -signal.SIGKILL
 
     second = launch(*arguments, OFTEN)  # killed from outside, in the midst of anything

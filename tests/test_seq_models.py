@@ -197,7 +197,7 @@ def test_gpt_position_table_has_context_plus_three_rows():
         (lambda: GPT(8, 1, 3, "sine", 5, 0, 0), "n_head must divide the width 8, got 3"),
         (lambda: GPT(8, 1, 0, "sine", 5, 0, 0), "n_head must divide the width 8, got 0"),
         (lambda: GPT(8, 1, 1, "sine", 0, 0, 0), "context_len must be at least 1, got 0"),
-        (lambda: GPT(8, 1, 1, "sine", 5, 1.0, 0), r"dropout must be in \[0, 1\), got 1.0"),
+        (lambda: GPT(8, 1, 1, "sine", 5, 1.0, 0), r"dropout must be in \[0, 1\), got 1"),
         (lambda: GPT(8, 1, 1, "sine", 5, 0, -0.1), r"attention_dropout must be in \[0, 1\)"),
         (lambda: GPT(8, 1, 1, "rope", 5, 0, 0), "position must be one of sine, learned, got rope"),
     ],

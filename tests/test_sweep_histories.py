@@ -127,7 +127,8 @@ class Cluster:
         lines = []
         for job in self.jobs:
             index = job.index if job.record.jobs > 1 else "N/A"
-            words = (job.record.name, index, job.state, job.id, "n1", "None")
+            array = job.id.partition("_")[0]
+            words = (array, index, job.state, job.id, "n1", job.record.name, "None")
             lines.append("|".join(map(str, words)) + "\n")
         answer = self.cwd / "answer"
         answer.write_text("".join(lines)) if answers else answer.unlink(missing_ok=True)

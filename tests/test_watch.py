@@ -13,8 +13,10 @@ from PIL import Image
 from memrl.__main__ import main
 from memrl.experiment import build, resolve, run
 from memrl.results import films
+from memrl.run import checkpoint
 from memrl.run.config import compose_config
 from memrl.run.files import write_whole
+from memrl.run.identity import read_config
 from memrl.seq_models.gpt import GPT
 
 TASKS = {
@@ -276,7 +278,7 @@ def test_a_config_of_somebody_else_runs_only_code_that_is_trusted(
     for path in (folder, code, home):
         path.mkdir()
     (code / "evil.py").write_text(EVIL.format(marker=str(marker)))
-    (folder / "agent.pt").write_bytes((source / "agent.pt").read_bytes())
+    torch.save(checkpoint.load_weights(source, read_config(source)), folder / "agent.pt")
     text = (source / "config.yaml").read_text()
     target = "memrl.seq_models.rnn.Recurrent"
     evil = text.replace(target, "evil.Recurrent") if not depth else f"{text}note:\n  x:\n{depth}"
