@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("memrl")
 
-# Keys that decide how much memory is needed; a section's name stands for all of its keys.
+# Keys that decide how much memory is needed; ``env.`` stands for all keys of that section.
 SIZES = (
     *("env.", "encoder.", "seq_model.", "algo.", "num_envs", "batch_size"),
     *("context_len", "replay_capacity", "budget.eval_episodes"),
@@ -301,7 +301,7 @@ def _build_trainer(
         replay = Replay(spec, config["context_len"] or spec.horizon, slots, device)
     return make(  # type: ignore[no-any-return]
         "budget",
-        {"_target_": "memrl.trainer.Trainer", **config["budget"]},
+        {**config["budget"], "_target_": "memrl.trainer.Trainer"},
         make_env=lambda num_envs: make_env(config, num_envs),
         agent=agent,
         replay=replay,
@@ -323,7 +323,8 @@ def check_sizes(config: Config, spec: TaskSpec, free: int) -> int:
     slots, each = replay_capacity(config, spec), slot_bytes(spec)
     derived = config["replay_capacity"] is None  # from the length and the budget
     length = config["env"].get("length")
-    with refusals(f"env.length={length}: the default replay_" if derived else "replay_"):
+    cause = "" if length is None else f"env.length={length}: "
+    with refusals(f"{cause}the default replay_" if derived else "replay_"):
         check_memory("capacity", slots, each, free)
     window = config["context_len"] or spec.horizon
     with refusals(""):

@@ -147,13 +147,25 @@ def free_memory(device: torch.device = CPU) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free: int = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError, StopIteration):  # no limit, or none to be read
+    root = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/cgroup").read_text().splitlines()
-        group = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
-        folder = Path("/sys/fs/cgroup", group)
-        limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, max(limit - used, 0))
+        group = root / next(line[4:] for line in lines if line.startswith("0::/"))
+        for folder in (group, *group.parents):  # any of them may have a limit
+            if folder.is_relative_to(root):
+                free = min(free, _free_in_group(folder, free))
     return free
+
+
+def _free_in_group(folder: Path, otherwise: int) -> int:
+    """Return the bytes that a control group may still take; what caches files can be taken back."""
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no limit, or none to be read
+        limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+        rows = (folder / "memory.stat").read_text().splitlines()
+        about = dict(row.split() for row in rows)
+        caches = int(about["inactive_file"]) + int(about["active_file"])
+        return max(limit - used + caches, 0)
+    return otherwise
 
 
 def check_memory(name: str, count: int, each: int, free: int) -> None:

@@ -298,6 +298,7 @@ REFUSED = {
     "algo=sacd_separate algo.dropout_scope=x": "algo.dropout_scope=x: must be one of everywhere, ",
     "algo=sacd_separate algo.tau=2": "algo.tau must be in (0, 1], got 2",
     "budget.stop_at_success=x": "budget.stop_at_success=x: must be a finite number or null",
+    "+budget._target_=memrl.run.files.MIB": "budget._target_=memrl.run.files.MIB: no such key",
     "env._target_=[a]": "env._target_=[a]: must be text, module.Class",
     "env._target_=os.system": "env._target_=os.system: must be a gymnasium.vector.VectorEnv",
     "env._target_=builtins.int": "env._target_=builtins.int: must be a gymnasium.vector.VectorEnv",

@@ -95,6 +95,8 @@ def test_a_run_needs_nobody_to_read_what_it_prints(
 ) -> None:
     assert launch(*TINY, first=output).wait() == 0
     assert states(tmp_path) == ["done"]
+    (log,) = tmp_path.glob("outputs/*/*/run.log")  # a closed descriptor would be its own
+    assert all(line[:2] == "20" for line in log.read_text().splitlines())
 
 
 def test_a_stopped_run_says_so_where_it_is_recorded(launch: Launch, tmp_path: Path) -> None:

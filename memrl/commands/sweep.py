@@ -224,7 +224,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     for run in runs:  # their configs may name classes that have moved since
         check_origin(run.config, args.trust, args.cwd)
         try:
-            check_types(run.config)
+            run.config = check_types(run.config)
         except ConfigError as error:
             raise ConfigError(f"{run.name}: {error}; {again}") from None
     return start(runs, launcher)

@@ -74,8 +74,9 @@ def load_run(folder: Path, trusted: Collection[str] = ()) -> tuple[Config, Agent
         agent, _, _ = build_agent(config)
     path = folder / checkpoint.WEIGHTS
     if path.exists():
+        weights = checkpoint.load_weights(folder, config)
         with checkpoint.fitting(path):
-            agent.load_weights(checkpoint.load_weights(folder, config))
+            agent.load_weights(weights)
         return config, agent, path.name
     newest = checkpoint.load(folder, config)
     if newest is None:

@@ -83,6 +83,8 @@ def weights_problem(folder: Path) -> str | None:
         problem = _damage(files.read_bytes(folder / WEIGHTS, files.WEIGHTS))
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
     return f"is damaged ({problem})" if problem else None
 
 
@@ -99,12 +101,12 @@ def remove(folder: Path) -> None:
 
 @contextlib.contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Raise CannotContinue, which names the file, if what it holds does not fit the run."""
+    """Raise CannotContinue, which names the file, if its contents do not fit the run."""
     import torch
 
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, CannotContinue):
+    except (OSError, MemoryError, torch.OutOfMemoryError, CannotContinue):
         raise
     except Exception as error:
         raise CannotContinue(
@@ -145,8 +147,9 @@ def _load(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise Damaged(f"{path}: {(str(error).splitlines() or ['?'])[0]}") from error
     if changed := differences(saved, config) if saved else []:
         raise CannotContinue(f"{path} is of another run (there -> here): {changed[0]}")
-    with fitting(path):
-        return {**state}
+    if not isinstance(state, dict):
+        raise Damaged(f"{path}: no mapping")
+    return state
 
 
 def _damage(content: bytes) -> str | None:
@@ -163,9 +166,9 @@ def _damage(content: bytes) -> str | None:
     except Exception as error:  # zipfile raises many kinds
         return in_one_line(error)
     if member:
-        return f"{member} is not what was written"
+        return f"{member} does not match its checksum"
     from_older_version = content[-22:-18] == END_OF_DIRECTORY and content[-2:] == bytes(2)
-    return None if from_older_version else "not what was written"
+    return None if from_older_version else "does not match its checksum"
 
 
 def _is_sealed(content: bytes) -> bool:

@@ -47,11 +47,12 @@ class _File(io.FileIO):
 
 
 class _Stream(io.TextIOWrapper):
-    """Text for a descriptor; characters that the encoding lacks are written out."""
+    """Text for a descriptor; characters that the encoding lacks are escaped."""
 
-    as_it_is = False  # control characters too
+    raw = False  # control characters too
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
+        self.replaced = stream  # which would close the descriptor if it were collected
         self.file = _File(stream.fileno(), "w", closefd=False)
         self.file.optional = stream.fileno() == 2  # a warning that is lost must not end a command
         super().__init__(
@@ -63,7 +64,7 @@ class _Stream(io.TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        return super().write(text if self.as_it_is else printable(text))
+        return super().write(text if self.raw else printable(text))
 
 
 @contextlib.contextmanager
@@ -101,12 +102,12 @@ def _take_over() -> None:
 def print_optionally() -> None:
     """From here on drop what cannot be printed: a run matters more than its messages.
 
-    A user's own code, which may print during a run, does so as it likes.
+    Control characters pass, since a user's own code may print during a run.
     """
     _take_over()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, _Stream):
-            stream.file.optional = stream.as_it_is = True
+            stream.file.optional = stream.raw = True
 
 
 def clear_screen() -> None:

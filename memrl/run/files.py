@@ -1,4 +1,4 @@
-"""Files of runs and sweeps: written whole or not at all, and read whatever they may hold.
+"""Files of runs and sweeps: written atomically, and read defensively.
 
 Anybody may have made what is read: it is of bounded size and depth, and plain values.
 """
@@ -105,14 +105,14 @@ def read_bytes(path: Path, limit: int = RECORD) -> bytes:
         OSError: names the path. It cannot be read, is no regular file (a pipe would make the reader
             wait, a device may never end), or has more than ``limit`` bytes.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with naming(path), open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", str(path))
         if about.st_size > limit:
             raise OSError(errno.EFBIG, f"Larger than {limit // MIB} MiB", str(path))
-        with naming(path):
-            return file.read()
+        return file.read()
 
 
 def parse_json(content: bytes | str) -> Any:

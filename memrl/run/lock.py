@@ -109,8 +109,9 @@ class Lock:
 
     def require_held(self) -> None:
         """Raise Busy unless the lock is still that of this process: to be called before a write."""
-        if not self.is_held():
-            reason = "another process took it over" if self.path.exists() else "it was deleted"
+        now = _read(self.path)
+        if now != self.content:
+            reason = "it was deleted" if now is None else "another process took it over"
             raise Busy(f"{self.folder}: this process has lost the run's lock: {reason}")
 
     def renew(self) -> None:
@@ -168,7 +169,7 @@ def _create(path: Path, content: bytes) -> bool:
 
     It gets its name once it is whole, where the file system has hard links.
     """
-    temporary = path.with_name(f".{path.name.strip('.')}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(8)}.tmp")
     with naming(path):
         try:
             _write_new(temporary, content)

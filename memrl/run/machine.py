@@ -84,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed, or its size was more than a machine can address."""
     if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
         return True
-    words = ("allocate", "bad_alloc", "overflow", "not enough memory")
+    words = ("can't allocate", "bad_alloc", "not enough memory", "size calculation overflowed")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 

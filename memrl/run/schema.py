@@ -116,6 +116,8 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
         if section.keys() != {"_target_"}:
             raise ConfigError(f"{path}: no such group, or no _target_ in it")
         return dict(section)
+    if path in PLAIN_SECTIONS and "_target_" in section:
+        raise ConfigError(f"{path}._target_={show(section['_target_'])}: no such key")
     if not isinstance(target, str):
         raise ConfigError(f"{path}._target_={show(target)}: must be text, module.Class")
     try:
@@ -189,6 +191,8 @@ def check_kind(path: str, target: str, code: Any) -> None:
     if path not in KINDS:
         return
     methods, text = KINDS[path]
+    if isinstance(code, functools.partial):
+        code = code.func
     if isinstance(code, type):
         ok = _is_module_or_env(path, code)
         ok = ok and all(callable(getattr(code, method, None)) for method in methods)

@@ -154,6 +154,7 @@ class Session:
         if name != checkpoint.NEWEST:
             log.warning(f"{checkpoint.NEWEST} is missing or damaged; continuing from {name}")
             # The next save must not put it in place of the one before.
+            self.lock.require_held()
             (self.folder / checkpoint.NEWEST).unlink(missing_ok=True)
         with checkpoint.fitting(self.folder / name):
             self.trainer.load_state_dict(state["trainer"])
@@ -180,8 +181,8 @@ class Session:
                 if not is_done(self.folder):
                     state = "stopped" if stopped else "failed"
                     self.record(state=state, cause=in_one_line(error), **self.progress.fields())
-            self.close(1)
             self.lock.require_held()  # what failed may have failed because of another process
+            self.close(1)
             raise
         self.close(0)
 

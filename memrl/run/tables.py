@@ -38,6 +38,7 @@ class CsvTables:
                 )
         for table, path in self.paths.items():
             with naming(path), open(path, "ab") as file:
+                lock.require_held()  # to load a checkpoint may have taken long
                 file.truncate(self.sizes[table])
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
@@ -48,7 +49,7 @@ class CsvTables:
         """
         path, header = self.paths[table], ",".join(row) + "\n"
         cells = (repr(v if isinstance(v, int) else float(v)) for v in row.values())
-        with naming(path), open(path, "r+b") as file:  # which makes none in another's folder
+        with naming(path), open(path, "r+b") as file:  # not created in another's folder
             if self.sizes[table] and file.readline().decode() != header:  # of another version
                 raise CannotContinue(f"{path} has other columns than {header.strip()}")
             data = f"{'' if self.sizes[table] else header}{','.join(cells)}\n".encode()
