@@ -495,7 +495,14 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "seq_model.n_head=2": "seq_model.n_head=2: no such key; there are seq_model.cell, ",
     "envs=tmaze": "envs=tmaze: no such key; did you mean env?",
     "seed=1,2": "seed=1,2: several values are a sweep; add -m, or quote a list as [1,2]",
-    "seed": "Error parsing override 'seed' missing EQUAL",
+    "seed": "seed: must be key=value",
+    "lr=1e-3": "lr=1e-3: no such key; did you mean algo.lr?",
+    "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",
+    "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
+    "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
+    "-cn typo": "-cn typo: no such config",
+    "hydra.launcher.dry_run=true": "hydra.launcher.dry_run=true is for sweeps: add -m",
+    "hydra.run.dir=x": "hydra.run.dir=x: results go to outputs/",
 }
 
 

@@ -167,9 +167,13 @@ REFUSED = {  # what stands after -m, and how the one line begins
     " have no % and no \\, which SLURM replaces in the names of log files",
     f"sweep='{'統' * 86}' hydra.launcher.dry_run=true": "sweep must be a folder's name of at most "
     "150 characters and 255 bytes, ",
-    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from basic, local",
+    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from local",
     "hydra/launcher=submitit_slurm": "hydra/launcher",  # no such option, or not one of ours
-    "hydra/sweeper=basic": "hydra/launcher=basic needs hydra/sweeper=memrl",
+    "hydra.sweeper.params=0.5": "hydra.sweeper.params=0.5: must be a mapping",
+    "hydra.verbose=1e3": "hydra.verbose=1e3: it has no effect",
+    "+hydra.job.env_set.A=b": "+hydra.job.env_set.A=b: for a sweep, set variables in the shell",
+    "hydra.sweep.dir=x": "hydra.sweep.dir=x: results go to outputs/",
+    "hydra/sweeper=basic": "hydra/sweeper=basic: only hydra/sweeper=memrl starts sweeps",
     "+hydra.sweeper.max_batch_size=3": "",
     "sweep=a,b": "sweep: ",
     "seed=range(0)": "",
@@ -224,13 +228,14 @@ def test_a_launcher_of_sweeps_without_m_is_refused(launch: Launch, tmp_path: Pat
 # --- a dry run -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["basic", "local", "slurm"])
+@pytest.mark.parametrize("launcher", ["serial", "basic", "local", "slurm"])
 def test_a_dry_run_prints_every_run_and_writes_nothing(
     launcher: str, launch: Launch, tmp_path: Path
 ) -> None:
     if launcher == "slurm":
         pytest.importorskip("submitit", reason="submitit is not installed")
-    process = launch("-m", "budget=smoke", "seed=range(12)", DRY, f"hydra/launcher={launcher}")
+    dry = f"+{DRY}" if launcher == "basic" else DRY  # Hydra's own has no keys
+    process = launch("-m", "budget=smoke", "seed=range(12)", dry, f"hydra/launcher={launcher}")
     assert process.wait() == 0, process.output
     smoke = "budget.eval_every=5,budget.train_episodes=20"
     assert planned(process) == [f"tmaze_passive-10,dqn,lstm,{smoke},seed={n}" for n in range(12)]
