@@ -167,13 +167,17 @@ REFUSED = {  # what stands after -m, and how the one line begins
     " have no % and no \\, which SLURM replaces in the names of log files",
     f"sweep='{'統' * 86}' hydra.launcher.dry_run=true": "sweep must be a folder's name of at most "
     "150 characters and 255 bytes, ",
-    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from local",
+    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from local, serial, "
+    "slurm",
     "hydra/launcher=submitit_slurm": "hydra/launcher",  # no such option, or not one of ours
     "hydra.sweeper.params=0.5": "hydra.sweeper.params=0.5: must be a mapping",
     "hydra.verbose=1e3": "hydra.verbose=1e3: it has no effect",
     "+hydra.job.env_set.A=b": "+hydra.job.env_set.A=b: for a sweep, set variables in the shell",
     "hydra.sweep.dir=x": "hydra.sweep.dir=x: results go to outputs/",
-    "hydra/sweeper=basic": "hydra/sweeper=basic: only hydra/sweeper=memrl starts sweeps",
+    "hydra/sweeper=basic": "hydra/sweeper=basic: must be one of memrl",
+    "hydra/launcher=null": "hydra/launcher=null: choose one option of local, serial, slurm",
+    "env=visual_match env.lenght=5": "env.lenght=5: no such key; did you mean env.length?",
+    "hydra.mode=RUN": "hydra.mode=RUN: -m already says MULTIRUN",
     "+hydra.sweeper.max_batch_size=3": "",
     "sweep=a,b": "sweep: ",
     "seed=range(0)": "",
@@ -225,6 +229,47 @@ def test_a_launcher_of_sweeps_without_m_is_refused(launch: Launch, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+EXPERIMENTS = {  # what the files of a group hold
+    "local": "defaults: [override /hydra/launcher: local]\n",
+    "slurm": "defaults: [override /hydra/launcher: slurm]\n",
+    "dry": "hydra: {launcher: {dry_run: true}}\n",
+    "swept": "hydra: {sweeper: {params: {seed: '1,2'}}}\n",
+    "plain": "seed: 4\n",
+}
+ONE = "a sweep has one; give it on the command line"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"-m +experiment=local {DRY} hydra.launcher.n_jobs=3", ""),
+        (f"-m +experiment=local,plain {DRY} hydra/launcher=serial", ""),
+        (f"-m +experiment=plain {DRY}", ""),
+        ("-m +experiment=dry", ""),
+        ("+experiment=local", "hydra/launcher=local is for sweeps: add -m"),
+        ("+experiment=swept", "hydra.sweeper.params.seed=1,2 is for sweeps: add -m"),
+        ("-m +experiment=plain,local", f"+experiment=local sets hydra/launcher=local: {ONE}"),
+        ("-m +experiment=slurm,local", f"+experiment=slurm sets hydra/launcher=slurm: {ONE}"),
+        ("-m +experiment=plain,dry", f"+experiment=dry sets hydra.launcher.dry_run=true: {ONE}"),
+        ("-m +experiment=swept,plain", "+experiment=swept sets hydra.sweeper.params.seed=1,2: "),
+    ],
+)
+def test_an_experiment_that_sets_what_is_the_sweeps_is_obeyed_or_refused(
+    line: str, message: str, launch: Launch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    for name, text in EXPERIMENTS.items():
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    process = launch(*line.split(), "-cd", ".")
+    assert process.wait() == (2 if message else 0), process.output
+    if message:
+        assert process.err.startswith(f"error: {message}") and process.err.count("\n") == 1
+    else:
+        assert process.out.endswith("dry run: nothing was started, nothing written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment"]
+
+
 # --- a dry run -----------------------------------------------------------------------------------
 
 
@@ -234,8 +279,7 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(
 ) -> None:
     if launcher == "slurm":
         pytest.importorskip("submitit", reason="submitit is not installed")
-    dry = f"+{DRY}" if launcher == "basic" else DRY  # Hydra's own has no keys
-    process = launch("-m", "budget=smoke", "seed=range(12)", dry, f"hydra/launcher={launcher}")
+    process = launch("-m", "budget=smoke", "seed=range(12)", DRY, f"hydra/launcher={launcher}")
     assert process.wait() == 0, process.output
     smoke = "budget.eval_every=5,budget.train_episodes=20"
     assert planned(process) == [f"tmaze_passive-10,dqn,lstm,{smoke},seed={n}" for n in range(12)]

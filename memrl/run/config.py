@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,8 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
         overrides: those of the command line, or of one run of a sweep.
         config: what the chosen groups compose to, with the node ``hydra``, if it is known.
     """
+    if "HYDRA_FULL_ERROR" in os.environ:
+        traceback.print_exception(error)
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
@@ -100,6 +104,8 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
         return f"{typed}: no such key; {_known(key, config)}"
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
+    if match := re.match(r"provider=(.*), path=(.*) is not available", text):
+        return f"{match[1]}: there is no folder or package {match[2]}"
     lines = [text, str(error.__cause__)] if error.__cause__ else [text]
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return " ".join(" ".join(lines).split())
@@ -128,7 +134,8 @@ def _missing(error: MissingConfigException) -> str:
         known = own if group.startswith("hydra/") and own else error.options
         return f"{group}={option}: no such option; choose from {', '.join(known)}"
     if str(error).startswith("Cannot find primary config"):
-        known = GlobalHydra.instance().config_loader().get_group_options("")
+        loader = GlobalHydra.instance().config_loader()
+        known = [n for n in loader.get_group_options("") if not n.startswith("_")]  # Hydra's own
         return f"-cn {name}: no such config in conf/ or the folder of -cd; {suggest(name, known)}"
     return " ".join(str(error).split())
 
@@ -148,8 +155,8 @@ def _known(key: str, config: DictConfig | None) -> str:
         files = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
         if others := [path.stem for path in files if name in OmegaConf.load(path)]:
             return f"hydra/launcher={' or '.join(others)} has it"
-    if key.startswith("hydra.launcher.additional_parameters."):
-        return "an option that is new needs a + in front"
+    if key.startswith(("hydra.launcher.additional_parameters.", "hydra.sweeper.params.")):
+        return "a key that is new needs a + in front"
     flat = flatten(hydra if key.startswith("hydra.") else plain)
     groups = [] if "." in key else [name for name, node in plain.items() if isinstance(node, dict)]
     return suggest(key, [*(n for n in flat if n.rpartition(".")[2] not in LABELS), *groups])

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from memrl.experiment import check, folder_of, resolve
-from memrl.run.command_line import check_choices, is_choice, refuse_own_hydra_keys
+from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
@@ -75,10 +75,8 @@ class Composer:
         return tuple(text for text in overrides if is_choice(self.parse(text), self.options))
 
     def check(self, overrides: Sequence[str]) -> None:
-        """Raise ConfigError for a choice of no or several options, or of what is the sweep's."""
+        """Raise ConfigError for a choice of no or of several options."""
         check_choices([self.parse(text) for text in overrides], self.options)
-        choices = self.choices(overrides)
-        refuse_own_hydra_keys(self.master, self.compose(choices)[0], choices)
 
     def explain(self, error: Exception, overrides: Sequence[str]) -> str:
         """Return one line about what Hydra refused in a run, with that run's own keys."""
@@ -90,6 +88,7 @@ class Composer:
     def _compose(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
         """Return the config composed from files with these choices, with and without ``hydra``."""
         whole = self.loader.load_sweep_config(self.master, list(choices))
+        refuse_own_hydra_keys(self.loader, self.master, whole, choices)
         base = copy.deepcopy(whole)
         with open_dict(base):
             del base["hydra"]
@@ -116,6 +115,8 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             run = Run(config, folder_of(config))
         except MissingConfigException as error:  # an option that does not exist
             raise ConfigError(composer.explain(error, overrides)) from None
+        except SweepError:
+            raise
         except (ConfigError, HydraException) as error:
             is_ours = isinstance(error, ConfigError)
             text = str(error) if is_ours else composer.explain(error, overrides)
