@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -15,6 +19,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from test_run import tiny
 
 from memrl.experiment import folder_of, resolve
 from memrl.run.config import CONF
@@ -167,8 +172,8 @@ REFUSED = {  # what stands after -m, and how the one line begins
     " have no % and no \\, which SLURM replaces in the names of log files",
     f"sweep='{'統' * 86}' hydra.launcher.dry_run=true": "sweep must be a folder's name of at most "
     "150 characters and 255 bytes, ",
-    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from local, serial, "
-    "slurm",
+    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from local, "
+    "serial, slurm",
     "hydra/launcher=submitit_slurm": "hydra/launcher",  # no such option, or not one of ours
     "hydra.sweeper.params=0.5": "hydra.sweeper.params=0.5: must be a mapping",
     "hydra.verbose=1e3": "hydra.verbose=1e3: it has no effect",
@@ -227,6 +232,68 @@ def test_a_launcher_of_sweeps_without_m_is_refused(launch: Launch, tmp_path: Pat
     assert process.wait() == 2
     assert process.err.startswith("error: hydra/launcher=slurm ") and "-m" in process.err
     assert list(tmp_path.iterdir()) == []
+
+
+OTHER_APP = """\
+import hydra
+
+@hydra.main(config_path=None, config_name="other", version_base="1.3")
+def main(cfg):
+    print("lr", cfg.lr)
+
+ConfigStore = hydra.core.config_store.ConfigStore
+defaults = ["_self_"] + OVERRIDES
+ConfigStore.instance().store("other", {"defaults": defaults, "lr": 0})
+main()
+"""
+
+
+@pytest.mark.parametrize("overrides", [[], [{"override hydra/launcher": "basic"}]], ids=str)
+def test_another_hydra_program_in_the_same_environment_is_left_alone(
+    overrides: list[dict[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "other.py").write_text(OTHER_APP.replace("OVERRIDES", repr(overrides)))
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    for arguments, printed in ([["lr=1"], ["lr 1"]], [["-m", "lr=1,2"], ["lr 1", "lr 2"]]):
+        command = [sys.executable, "other.py", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.findall("^lr .*", done.stdout, re.M) == printed
+
+
+def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
+    launch: Launch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "seq_model"
+    folder.mkdir(parents=True)
+    text = (CONF / "seq_model" / "gru.yaml").read_text()
+    (folder / "small.yaml").write_text(text.replace("name: gru", "name: small"))
+    (folder / "odd.yaml").write_text(text.replace("name: gru", "name: other"))
+    search = f"hydra.searchpath=[{folder.parent}]"
+    words = [word for word in tiny("gru", "budget.train_episodes=2") if "seq_model=" not in word]
+    for more in (["seq_model=small", "seed=2"], ["-m", "seq_model=small,gru"]):
+        process = launch(*more, search, *words)
+        assert process.wait() == 0, process.output
+    found = {path.name.split(",algo")[0] for path in tmp_path.glob("outputs/runs/tmaze*")}
+    assert found == {"tmaze_passive-5,dqn,small", "tmaze_passive-5,dqn,gru"}
+    assert len([*tmp_path.glob("outputs/runs/*/agent.pt")]) == 3
+    process = launch(search, "budget=smoke", "seq_model=odd")
+    assert process.wait() == 2
+    assert process.err == (
+        "error: seq_model.name=other: must be its file's; there is no seq_model/other.yaml\n"
+    )
+
+
+def test_a_copy_of_conf_under_another_name_works(launch: Launch, tmp_path: Path) -> None:
+    shutil.copytree(CONF, tmp_path / "copy")
+    (tmp_path / "copy" / "config.yaml").rename(tmp_path / "copy" / "main.yaml")
+    flags = ("-cp", str(tmp_path / "copy"), "-cn", "main")
+    process = launch("-m", "budget=smoke", "seed=1,2", DRY, *flags)
+    assert process.wait() == 0, process.output
+    assert len(planned(process)) == 2
+    process = launch("budget=smoke", "env.lenght=3", *flags)
+    assert process.wait() == 2
+    assert process.err == "error: env.lenght=3: no such key; did you mean env.length?\n"
 
 
 EXPERIMENTS = {  # what the files of a group hold

@@ -7,7 +7,6 @@ continues a stopped run.
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -110,8 +109,10 @@ def _with_hydra() -> None:
     _check_flags(args)
     version.setbase("1.3")
     if args.hydra_help or args.info or args.shell_completion:  # Hydra answers for itself
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # makes it raise its errors instead of printing them
-        hydra.main(str(CONF), "config", version_base="1.3")(_task)()
+        try:
+            hydra.main(str(CONF), "config", version_base="1.3")(_task)()
+        except HydraException as error:
+            raise ConfigError(explain(error, args.overrides, None)) from None
         return
     with open_command_line(args) as line:
         config = line.compose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shlex
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from memrl.run.identity import flatten
@@ -41,11 +45,16 @@ OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose ``conf/config.yaml`` with overrides as they are written on the command line.
 
-    Within a command the search path is the command's, and its folders come first.
+    Within a command the folders of its search path come first.
     """
     if GlobalHydra.instance().is_initialized():
-        own = QuotedString(f"file://{CONF}", Quote.single).with_quotes()
-        return compose("config", overrides=[f"hydra.searchpath=[{own}]", *overrides])
+        path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
+        path.prepend("memrl", f"file://{CONF}", SearchPathQuery(provider="schema"))
+        # Hydra's public ``compose`` takes no search path.
+        config = ConfigLoaderImpl(path).load_configuration("config", [*overrides], RunMode.RUN)
+        with open_dict(config):
+            del config["hydra"]
+        return config
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 
@@ -65,8 +74,7 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
         except InterpolationResolutionError as error:
             if strict:
                 text = str(error).splitlines()[0].split("resolving interpolation: ")[-1]
-                other = " or choose budget=quick" if path == "budget" else ""
-                raise ConfigError(f"{name}: {text}; give it as {name}=...{other}") from None
+                raise ConfigError(f"{name}: {text}; give it as {name}=...") from None
             continue
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
@@ -148,7 +156,9 @@ def _has(config: DictConfig, key: str) -> bool:
 
 def _known(key: str, config: DictConfig | None) -> str:
     """Return what may have been meant by a key: of the options that were chosen."""
-    plain: Any = OmegaConf.to_container(config, resolve=False) if config is not None else {}
+    if config is None:
+        return "--cfg job shows all keys"
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     hydra = {"hydra": plain.pop("hydra", {})}
     launcher, _, name = key.rpartition(".")
     if launcher == "hydra.launcher":
