@@ -118,10 +118,10 @@ def _with_hydra() -> None:
         config = line.compose()
         if args.cfg:
             line.show(args.cfg, args.package, args.resolve)
-        elif config.hydra.mode == RunMode.RUN:
-            line.hydra.run(line.config_name, _task, line.overrides)
-        else:
+        elif config.hydra.mode == RunMode.MULTIRUN:
             _sweep(line, config)
+        else:  # null too
+            line.hydra.run(line.config_name, _task, line.overrides)
 
 
 def _check_flags(args: Namespace) -> None:
