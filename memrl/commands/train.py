@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import hydra
 from hydra import version
+
+# Hydra has no public way to read its flags, or to make the context that a sweeper is given.
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
