@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
@@ -41,18 +40,22 @@ class Sweeper(BasicSweeper):
         Raises:
             ConfigError: a key, its value and what is allowed; or it is no launcher of memrl.
         """
-        from memrl.run.outcome import ConfigError
+        from memrl.run.outcome import ConfigError, show
         from memrl.run.schema import check_section
 
-        keys: dict[str, Any]
-        keys = OmegaConf.to_container(config.hydra.launcher, resolve=True)  # type: ignore[assignment]
-        name = keys.pop("_target_").rpartition(".")[2]
-        if name not in KEYS_BY_CLASS:
+        node = config.hydra.launcher
+        keys: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else {}
+        target = keys.pop("_target_", None)
+        if target not in KEYS_BY_TARGET:
             known = ", ".join(launchers.LAUNCHERS)
-            raise ConfigError(f"hydra/launcher: {name} is not memrl's; choose from {known}")
-        check_section("hydra.launcher.", keys, KEYS_BY_CLASS[name])
+            raise ConfigError(
+                f"hydra.launcher._target_={show(target)}: choose hydra/launcher={known}"
+            )
+        if target == HYDRAS_OWN:  # it has no keys
+            keys = {"retry_failed": False, "dry_run": False, **keys}
+        check_section("hydra.launcher.", keys, KEYS_BY_TARGET[target])
         try:
-            self.chosen = KEYS_BY_CLASS[name](**keys)
+            self.chosen = KEYS_BY_TARGET[target](**keys)
         except ValueError as error:
             raise ConfigError(f"hydra.launcher.{error}") from None
         self.hydra_context, self.config = hydra_context, config
@@ -90,8 +93,8 @@ class MemrlLauncher(Launcher):
         self.setup()
 
 
-class BasicLauncher(MemrlLauncher):
-    KEYS = launchers.Basic
+class SerialLauncher(MemrlLauncher):
+    KEYS = launchers.Serial
 
 
 class LocalLauncher(MemrlLauncher):
@@ -102,12 +105,10 @@ class SlurmLauncher(MemrlLauncher):
     KEYS = launchers.Slurm
 
 
-KEYS_BY_CLASS = {cls.__name__: cls.KEYS for cls in (BasicLauncher, LocalLauncher, SlurmLauncher)}
-
-# A file in conf/ would clash with Hydra's own entry of this name, which this one replaces.
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="basic",
-    node={"_target_": f"{__name__}.BasicLauncher", "retry_failed": False, "dry_run": False},
-    provider="memrl",
-)
+HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # hydra/launcher=basic
+KEYS_BY_TARGET: dict[str, type[launchers.Launcher]] = {
+    HYDRAS_OWN: launchers.Serial,
+    f"{__name__}.SerialLauncher": launchers.Serial,
+    f"{__name__}.LocalLauncher": launchers.Local,
+    f"{__name__}.SlurmLauncher": launchers.Slurm,
+}

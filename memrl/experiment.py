@@ -75,8 +75,11 @@ def folder_of(config: Config) -> Path:
     default = default_config(config)
     if default is None:
         groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
-        named = ", ".join(f"{group}={config[group]['name']}" for group in groups)
-        raise ConfigError(f"{named}: a group's name must be that of its file in conf/")
+        names = {group: config[group]["name"] for group in groups}
+        wrong = [g for g, name in names.items() if _compose_default((f"{g}={name}",)) is None]
+        group = (wrong or groups)[0]
+        file = f"{group}/{names[group]}.yaml"
+        raise ConfigError(f"{group}.name={names[group]}: must be its file's; there is no {file}")
     name, older_name = identity.run_names(config, default)
     folder, older = (OUTPUTS / str(config["sweep"]) / text for text in (name, older_name))
     return older if older != folder and older.exists() and not folder.exists() else folder

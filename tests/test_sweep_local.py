@@ -261,7 +261,7 @@ def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
 def test_a_run_that_cannot_begin_has_failed_each_time(launch: Launch) -> None:
     """Here for want of a GPU, which is found out before the run has a status."""
     sweep = (*LOCAL, "device=cuda", "hydra.launcher.retry_failed=true")
-    for launcher, count in (("local", "1 missing"), ("basic", "1 failed")):
+    for launcher, count in (("local", "1 missing"), ("serial", "1 failed")):
         process = launch(*sweep, f"hydra/launcher={launcher}")
         assert process.wait() == 1, process.output
         assert f"outputs/runs: 1 run ({count}); to start: 1\n" in process.out
@@ -271,7 +271,7 @@ def test_a_run_that_cannot_begin_has_failed_each_time(launch: Launch) -> None:
 
 def test_a_failure_that_cannot_be_recorded_fails_the_sweep(launch: Launch, tmp_path: Path) -> None:
     """A file is in the place of its folder."""
-    sweep = (*LOCAL, "hydra/launcher=basic")
+    sweep = (*LOCAL, "hydra/launcher=serial")
     planned = launch(*sweep, "hydra.launcher.dry_run=true")
     assert planned.wait() == 0, planned.output
     (name,) = re.findall(r"tmaze\S+,seed=\d+", planned.out)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -15,6 +19,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from test_run import tiny
 
 from memrl.experiment import folder_of, resolve
 from memrl.run.config import CONF
@@ -167,9 +172,17 @@ REFUSED = {  # what stands after -m, and how the one line begins
     " have no % and no \\, which SLURM replaces in the names of log files",
     f"sweep='{'統' * 86}' hydra.launcher.dry_run=true": "sweep must be a folder's name of at most "
     "150 characters and 255 bytes, ",
-    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from basic, local",
+    "hydra/launcher=nonsense": "hydra/launcher=nonsense: no such option; choose from local, "
+    "serial, slurm",
     "hydra/launcher=submitit_slurm": "hydra/launcher",  # no such option, or not one of ours
-    "hydra/sweeper=basic": "hydra/launcher=basic needs hydra/sweeper=memrl",
+    "hydra.sweeper.params=0.5": "hydra.sweeper.params=0.5: must be a mapping",
+    "hydra.verbose=1e3": "hydra.verbose=1e3: it has no effect",
+    "+hydra.job.env_set.A=b": "+hydra.job.env_set.A=b: for a sweep, set variables in the shell",
+    "hydra.sweep.dir=x": "hydra.sweep.dir=x: results go to outputs/",
+    "hydra/sweeper=basic": "hydra/sweeper=basic: must be one of memrl",
+    "hydra/launcher=null": "hydra/launcher=null: choose one option of local, serial, slurm",
+    "env=visual_match env.lenght=5": "env.lenght=5: no such key; did you mean env.length?",
+    "hydra.mode=RUN": "hydra.mode=RUN: -m already says MULTIRUN",
     "+hydra.sweeper.max_batch_size=3": "",
     "sweep=a,b": "sweep: ",
     "seed=range(0)": "",
@@ -221,10 +234,113 @@ def test_a_launcher_of_sweeps_without_m_is_refused(launch: Launch, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+OTHER_APP = """\
+import hydra
+
+@hydra.main(config_path=None, config_name="other", version_base="1.3")
+def main(cfg):
+    print("lr", cfg.lr)
+
+ConfigStore = hydra.core.config_store.ConfigStore
+defaults = ["_self_"] + OVERRIDES
+ConfigStore.instance().store("other", {"defaults": defaults, "lr": 0})
+main()
+"""
+
+
+@pytest.mark.parametrize("overrides", [[], [{"override hydra/launcher": "basic"}]], ids=str)
+def test_another_hydra_program_in_the_same_environment_is_left_alone(
+    overrides: list[dict[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "other.py").write_text(OTHER_APP.replace("OVERRIDES", repr(overrides)))
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    for arguments, printed in ([["lr=1"], ["lr 1"]], [["-m", "lr=1,2"], ["lr 1", "lr 2"]]):
+        command = [sys.executable, "other.py", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.findall("^lr .*", done.stdout, re.M) == printed
+
+
+def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
+    launch: Launch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "seq_model"
+    folder.mkdir(parents=True)
+    text = (CONF / "seq_model" / "gru.yaml").read_text()
+    (folder / "small.yaml").write_text(text.replace("name: gru", "name: small"))
+    (folder / "odd.yaml").write_text(text.replace("name: gru", "name: other"))
+    search = f"hydra.searchpath=[{folder.parent}]"
+    words = [word for word in tiny("gru", "budget.train_episodes=2") if "seq_model=" not in word]
+    for more in (["seq_model=small", "seed=2"], ["-m", "seq_model=small,gru"]):
+        process = launch(*more, search, *words)
+        assert process.wait() == 0, process.output
+    found = {path.name.split(",algo")[0] for path in tmp_path.glob("outputs/runs/tmaze*")}
+    assert found == {"tmaze_passive-5,dqn,small", "tmaze_passive-5,dqn,gru"}
+    assert len([*tmp_path.glob("outputs/runs/*/agent.pt")]) == 3
+    process = launch(search, "budget=smoke", "seq_model=odd")
+    assert process.wait() == 2
+    assert process.err == (
+        "error: seq_model.name=other: must be its file's; there is no seq_model/other.yaml\n"
+    )
+
+
+def test_a_copy_of_conf_under_another_name_works(launch: Launch, tmp_path: Path) -> None:
+    shutil.copytree(CONF, tmp_path / "copy")
+    (tmp_path / "copy" / "config.yaml").rename(tmp_path / "copy" / "main.yaml")
+    flags = ("-cp", str(tmp_path / "copy"), "-cn", "main")
+    process = launch("-m", "budget=smoke", "seed=1,2", DRY, *flags)
+    assert process.wait() == 0, process.output
+    assert len(planned(process)) == 2
+    process = launch("budget=smoke", "env.lenght=3", *flags)
+    assert process.wait() == 2
+    assert process.err == "error: env.lenght=3: no such key; did you mean env.length?\n"
+
+
+EXPERIMENTS = {  # what the files of a group hold
+    "local": "defaults: [override /hydra/launcher: local]\n",
+    "slurm": "defaults: [override /hydra/launcher: slurm]\n",
+    "dry": "hydra: {launcher: {dry_run: true}}\n",
+    "swept": "hydra: {sweeper: {params: {seed: '1,2'}}}\n",
+    "plain": "seed: 4\n",
+}
+ONE = "a sweep has one; give it on the command line"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"-m +experiment=local {DRY} hydra.launcher.n_jobs=3", ""),
+        (f"-m +experiment=local,plain {DRY} hydra/launcher=serial", ""),
+        (f"-m +experiment=plain {DRY}", ""),
+        ("-m +experiment=dry", ""),
+        ("+experiment=local", "hydra/launcher=local is for sweeps: add -m"),
+        ("+experiment=swept", "hydra.sweeper.params.seed=1,2 is for sweeps: add -m"),
+        ("-m +experiment=plain,local", f"+experiment=local sets hydra/launcher=local: {ONE}"),
+        ("-m +experiment=slurm,local", f"+experiment=slurm sets hydra/launcher=slurm: {ONE}"),
+        ("-m +experiment=plain,dry", f"+experiment=dry sets hydra.launcher.dry_run=true: {ONE}"),
+        ("-m +experiment=swept,plain", "+experiment=swept sets hydra.sweeper.params.seed=1,2: "),
+    ],
+)
+def test_an_experiment_that_sets_what_is_the_sweeps_is_obeyed_or_refused(
+    line: str, message: str, launch: Launch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    for name, text in EXPERIMENTS.items():
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    process = launch(*line.split(), "-cd", ".")
+    assert process.wait() == (2 if message else 0), process.output
+    if message:
+        assert process.err.startswith(f"error: {message}") and process.err.count("\n") == 1
+    else:
+        assert process.out.endswith("dry run: nothing was started, nothing written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment"]
+
+
 # --- a dry run -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["basic", "local", "slurm"])
+@pytest.mark.parametrize("launcher", ["serial", "basic", "local", "slurm"])
 def test_a_dry_run_prints_every_run_and_writes_nothing(
     launcher: str, launch: Launch, tmp_path: Path
 ) -> None:

@@ -316,6 +316,6 @@ def _logs(run: Run) -> list[Path]:
     paths = [run.folder / "run.log"]
     if run.submission:
         paths += run.submission.job_logs(run.index)
-        if run.submission.launcher != "basic":
+        if run.submission.launcher != "serial":
             paths.append(run.submission.log(run.index))
     return paths

@@ -7,19 +7,24 @@ continues a stopped run.
 
 from __future__ import annotations
 
-import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
+from hydra import version
+
+# Hydra has no public way to read its flags, or to make the context that a sweeper is given.
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.utils import get_args_parser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 import memrl
 from memrl.run.command import remember_command
+from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
 from memrl.run.outcome import ConfigError, exit_status, log_to_console
@@ -59,7 +64,7 @@ Examples:
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
   python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
-Sweeps run with hydra/launcher=basic (one run after another), local (hydra.launcher.n_jobs=N at a
+Sweeps run with hydra/launcher=serial (one run after another), local (hydra.launcher.n_jobs=N at a
 time) or slurm (docs/slurm.md). The same command again starts only what is missing. To print the
 runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
 hydra.launcher.retry_failed=true
@@ -102,14 +107,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _with_hydra() -> None:
-    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
+    args = get_args_parser().parse_args()
+    _check_flags(args)
+    version.setbase("1.3")
+    if args.hydra_help or args.info or args.shell_completion:  # Hydra answers for itself
+        try:
+            hydra.main(str(CONF), "config", version_base="1.3")(_task)()
+        except HydraException as error:
+            raise ConfigError(explain(error, args.overrides, None)) from None
+        return
+    with open_command_line(args) as line:
+        config = line.compose()
+        if args.cfg:
+            line.show(args.cfg, args.package, args.resolve)
+        elif config.hydra.mode == RunMode.MULTIRUN:
+            _sweep(line, config)
+        else:  # null too
+            line.hydra.run(line.config_name, _task, line.overrides)
+
+
+def _check_flags(args: Namespace) -> None:
+    modes = {"--run": args.run, "-m": args.multirun, "--cfg": args.cfg, "--info": args.info}
+    modes |= {"--shell-completion": args.shell_completion, "--hydra-help": args.hydra_help}
+    if len(chosen := [flag for flag, value in modes.items() if value]) > 1:
+        raise ConfigError(f"{' and '.join(chosen)}: only one of them is possible")
+    for flag, value in (("--package", args.package), ("--resolve", args.resolve)):
+        if value and not args.cfg:
+            raise ConfigError(f"{flag} needs --cfg")
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun: give the command of the run again instead")
+
+
+def _sweep(line: CommandLine, config: DictConfig) -> None:
+    """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
+    context = HydraContext(config_loader=line.hydra.config_loader, callbacks=Callbacks())
+    sweeper = Plugins.instance().instantiate_sweeper(
+        hydra_context=context, task_function=_task, config=config
+    )
     try:
-        hydra.main(str(CONF), "config", version_base="1.3")(_task)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if wants_traceback:
-            raise
-        raise ConfigError(explain(error)) from None
+        sweeper.sweep(line.task_overrides)
+    except HydraException as error:
+        raise ConfigError(explain(error, line.overrides, config)) from None
 
 
 def _task(cfg: DictConfig) -> None:
@@ -119,13 +157,6 @@ def _task(cfg: DictConfig) -> None:
 
 
 def _one_run(cfg: DictConfig) -> None:
-    hydra_config = HydraConfig.get()
-    launcher = hydra_config.runtime.choices["hydra/launcher"]
-    # Hydra would silently run it in this process, perhaps on the login node.
-    if hydra_config.mode == RunMode.RUN and launcher != "basic":
-        raise ConfigError(
-            f"hydra/launcher={launcher} is for sweeps: add -m (a sweep may have one run)"
-        )
     from memrl import experiment  # --help and --cfg answer without it
 
     experiment.run(cfg)

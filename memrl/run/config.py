@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import re
-import sys
+import shlex
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from memrl.run.identity import flatten
-from memrl.run.outcome import ConfigError, suggest
+from memrl.run.outcome import ConfigError, in_one_line, suggest
 from memrl.run.schema import LABELS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -34,15 +42,21 @@ def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 
 
-def compose_config(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
+def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose ``conf/config.yaml`` with overrides as they are written on the command line.
 
-    With ``hydra`` it keeps the node ``hydra``, which holds the launcher's keys.
+    Within a command the folders of its search path come first.
     """
-    if GlobalHydra.instance().is_initialized():  # keeps the search path of the command line
-        return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+    if GlobalHydra.instance().is_initialized():
+        path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
+        path.prepend("memrl", f"file://{CONF}", SearchPathQuery(provider="schema"))
+        # Hydra's public ``compose`` takes no search path.
+        config = ConfigLoaderImpl(path).load_configuration("config", [*overrides], RunMode.RUN)
+        with open_dict(config):
+            del config["hydra"]
+        return config
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+        return compose("config", overrides=list(overrides))
 
 
 def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
@@ -73,35 +87,86 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
 # --- what Hydra refuses --------------------------------------------------------------------------
 
 
-def explain(error: Exception) -> str:
-    """Return one line: which key of the command line was refused, and what is allowed."""
+def explain(error: Exception, overrides: Sequence[str], config: DictConfig | None) -> str:
+    """Return one line: which override was refused, and what is allowed.
+
+    Args:
+        error: what Hydra raised.
+        overrides: those of the command line, or of one run of a sweep.
+        config: what the chosen groups compose to, with the node ``hydra``, if it is known.
+    """
+    if "HYDRA_FULL_ERROR" in os.environ:
+        traceback.print_exception(error)
     text = str(error)
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
-    unknown = re.match(r"Could not override '([^']*)'", text)
-    if isinstance(error, ConfigCompositionException) and unknown:
-        key = unknown[1]
-        typed = (text for text in sys.argv[1:] if re.split("[=@]", text.lstrip("+~"))[0] == key)
-        if key.startswith("hydra.launcher.additional_parameters"):
-            return f"{next(typed, key)}: an option that is new needs a + in front"
-        return f"{next(typed, key)}: no such key; {suggest(key, _known_keys(key))}"
-    several = re.match(r"Ambiguous value for argument '([^']*)'", text)
-    if several:
-        return f"{several[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if match := re.match(r"Could not (override|delete from config\.) '([^']*)'", text):
+        key = match[2]
+        typed = next((o for o in overrides if re.split("[=@]", o.lstrip("+~"))[0] == key), key)
+        if "To append to your default list use" in text:
+            return f"{typed}: a group that is new needs a + in front"
+        if config is not None and match[1] != "override" and _has(config, key):
+            return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
+        return f"{typed}: no such key; {_known(key, config)}"
+    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
+        return f"{match[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
+    if match := re.match(r"provider=(.*), path=(.*) is not available", text):
+        return f"{match[1]}: there is no folder or package {match[2]}"
     lines = [text, str(error.__cause__)] if error.__cause__ else [text]
-    return " ".join(" ".join(lines).split())
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        return " ".join(" ".join(lines).split())
+    return in_one_line(error)
 
 
-def _known_keys(key: str) -> list[str]:
-    """Return the keys beside this one, for the groups' options that were chosen."""
-    options = {f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml")}
-    chosen = [argument for argument in sys.argv[1:] if argument in options]
-    if key.startswith("hydra.launcher."):
-        launcher = compose_config(chosen, hydra=True).hydra.launcher
-        return [f"hydra.launcher.{name}" for name in launcher if name not in LABELS]
-    section = key.rpartition(".")[0]
-    config: Any = OmegaConf.to_container(compose_config(chosen))
-    known = [name for name in flatten(config) if name.rpartition(".")[2] not in LABELS]
-    beside = [name for name in known if name.rpartition(".")[0] == section]
-    return (beside or known) + ([] if section else [p.name for p in CONF.iterdir() if p.is_dir()])
+def _unreadable(error: OverrideParseException) -> str:
+    """Return what to write for text that Hydra's grammar does not accept."""
+    key, equals, value = error.override.partition("=")
+    quoted = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return f"{error.override}: must be key=value or group=option"
+    if not equals:
+        return f"{error.override}: a value is missing, as in {error.override}=VALUE"
+    return f"{error.override}: Hydra reads such a value only in quotes: {shlex.quote(quoted)}"
+
+
+def _missing(error: MissingConfigException) -> str:
+    name = str(error.missing_cfg_file)
+    group, _, option = name.rpartition("/")
+    if error.options is not None:
+        # A launcher of another package, or Hydra's own, does not start runs of memrl.
+        own = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        known = own if group.startswith("hydra/") and own else error.options
+        return f"{group}={option}: no such option; choose from {', '.join(known)}"
+    if str(error).startswith("Cannot find primary config"):
+        loader = GlobalHydra.instance().config_loader()
+        known = [n for n in loader.get_group_options("") if not n.startswith("_")]  # Hydra's own
+        return f"-cn {name}: no such config in conf/ or the folder of -cd; {suggest(name, known)}"
+    return " ".join(str(error).split())
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, section) if section else config
+    return OmegaConf.is_dict(node) and name in node
+
+
+def _known(key: str, config: DictConfig | None) -> str:
+    """Return what may have been meant by a key: of the options that were chosen."""
+    if config is None:
+        return "--cfg job shows all keys"
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    hydra = {"hydra": plain.pop("hydra", {})}
+    launcher, _, name = key.rpartition(".")
+    if launcher == "hydra.launcher":
+        files = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
+        if others := [path.stem for path in files if name in OmegaConf.load(path)]:
+            return f"hydra/launcher={' or '.join(others)} has it"
+    if key.startswith(("hydra.launcher.additional_parameters.", "hydra.sweeper.params.")):
+        return "a key that is new needs a + in front"
+    flat = flatten(hydra if key.startswith("hydra.") else plain)
+    groups = [] if "." in key else [name for name, node in plain.items() if isinstance(node, dict)]
+    return suggest(key, [*(n for n in flat if n.rpartition(".")[2] not in LABELS), *groups])

@@ -105,10 +105,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def suggest(key: str, known: Collection[str]) -> str:
-    """Name the known key whose last part is most like this one's, or all keys."""
-    ends = {name.rpartition(".")[2]: name for name in known}
-    close = difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
-    return f"did you mean {ends[close[0]]}?" if close else f"there are {', '.join(sorted(known))}"
+    """Name the known keys with the same last part, or the one beside it most like it, or all."""
+    section, _, last = key.rpartition(".")
+    if same := sorted(name for name in known if name.rpartition(".")[2] == last):
+        return f"did you mean {' or '.join(same)}?"
+    beside = [name for name in known if name.rpartition(".")[0] == section] or known
+    ends = {name.rpartition(".")[2]: name for name in beside}
+    close = difflib.get_close_matches(last, ends, n=1)
+    return f"did you mean {ends[close[0]]}?" if close else f"there are {', '.join(sorted(beside))}"
 
 
 def show(value: Any) -> str:

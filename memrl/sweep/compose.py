@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Sequence
@@ -12,12 +13,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from memrl.experiment import check, folder_of, resolve
+from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
@@ -59,7 +60,7 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """Return what Hydra would compose from these overrides, without the ``hydra`` node."""
-        choices = tuple(text for text in overrides if self._is_choice(self.parse(text)))
+        choices = self.choices(overrides)
         values = [self.parse(text) for text in overrides if text not in choices]
         whole, base = self.compose(choices)
         # Interpolations such as ${hydra:runtime.choices.env} read it.
@@ -69,19 +70,29 @@ class Composer:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
+    def choices(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """Return the overrides that choose options of groups."""
+        return tuple(text for text in overrides if is_choice(self.parse(text), self.options))
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Raise ConfigError for a choice of no or of several options."""
+        check_choices([self.parse(text) for text in overrides], self.options)
+
+    def explain(self, error: Exception, overrides: Sequence[str]) -> str:
+        """Return one line about what Hydra refused in a run, with that run's own keys."""
+        config = None
+        with contextlib.suppress(HydraException, ValueError):
+            config = self.compose(self.choices(overrides))[0]
+        return explain(error, overrides, config)
+
     def _compose(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
         """Return the config composed from files with these choices, with and without ``hydra``."""
         whole = self.loader.load_sweep_config(self.master, list(choices))
+        refuse_own_hydra_keys(self.loader, self.master, whole, choices)
         base = copy.deepcopy(whole)
         with open_dict(base):
             del base["hydra"]
         return whole, base
-
-    def _is_choice(self, override: Override) -> bool:
-        """Return whether it chooses an option of a group; others set, add or delete a key."""
-        sets_keys = isinstance(override.value(), dict)  # env={length:5} is merged into the group
-        is_group = bool(self.options(override.key_or_group))
-        return bool(override.package) or (is_group and not sets_keys)
 
 
 def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
@@ -98,13 +109,17 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
     product = composer.product(arguments)
     for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
         try:
+            composer.check(overrides)
             config = resolve(composer(overrides))
             _check(config, checked, here)
             run = Run(config, folder_of(config))
-        except MissingConfigException:  # an option that does not exist
+        except MissingConfigException as error:  # an option that does not exist
+            raise ConfigError(composer.explain(error, overrides)) from None
+        except SweepError:
             raise
-        except (ConfigError, ConfigCompositionException) as error:
-            text = str(error) if isinstance(error, ConfigError) else explain(error)
+        except (ConfigError, HydraException) as error:
+            is_ours = isinstance(error, ConfigError)
+            text = str(error) if is_ours else composer.explain(error, overrides)
             refused.setdefault(text, []).append(" ".join(overrides))
             continue
         runs[run.folder] = run

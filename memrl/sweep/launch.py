@@ -173,7 +173,7 @@ def _require_slurm(launcher: Slurm, folder: Path) -> None:
         install = "pip install -c constraints.txt -e '.[slurm]'"
         raise ConfigError(f"hydra/launcher=slurm: {error}; {install}") from None
     if not launcher.dry_run and shutil.which("sbatch") is None:
-        raise ConfigError("hydra/launcher=slurm: there is no sbatch here; local and basic work")
+        raise ConfigError("hydra/launcher=slurm: there is no sbatch here; local and serial work")
 
 
 def _with_defaults_for_sbatch(launcher: Slurm) -> Slurm:

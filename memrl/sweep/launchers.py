@@ -37,10 +37,10 @@ class Launcher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Basic(Launcher):
+class Serial(Launcher):
     """One run after another, in this process."""
 
-    name = "basic"
+    name = "serial"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,4 +104,4 @@ def _refuse_own_option(option: str, value: object) -> None:
             raise ValueError(f"additional_parameters.{option}={value}: {instead}")
 
 
-LAUNCHERS: dict[str, type[Launcher]] = {cls.name: cls for cls in (Basic, Local, Slurm)}
+LAUNCHERS: dict[str, type[Launcher]] = {cls.name: cls for cls in (Serial, Local, Slurm)}

@@ -67,7 +67,7 @@ class Submission:
 
     folder: Path  # absolute; the last part is its name, and the job's
     runs: list[Run] = field(repr=False, compare=False)  # their folders are relative to cwd
-    launcher: str  # basic, local or slurm
+    launcher: str  # serial, local or slurm
     settings: dict[str, Any]  # the keys below hydra.launcher
     code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
     python_path: list[str]  # folders that the runs import from, the snapshot first
@@ -96,7 +96,7 @@ class Submission:
 
     @property
     def jobs(self) -> int:
-        """How many jobs it has; of ``basic`` and ``local`` that is the number of runs."""
+        """How many jobs it has; of ``serial`` and ``local`` that is the number of runs."""
         return -(-len(self.runs) // self.per_job)
 
     def log(self, index: int) -> Path:
@@ -189,6 +189,8 @@ def load(folder: Path) -> Submission:
     try:
         record: dict[str, Any] = {"command": None, "n_runs": None, **parse_json(content)}
         record = {key: record[key] for key in RECORDED if key in record}
+        if record.get("launcher") == "basic":  # the former name of serial
+            record["launcher"] = "serial"
         record |= {"folder": folder, "runs": []}
         check_section("", record, Submission)
         if not (record["per_job"] > 0 < record["created"]):
