@@ -21,7 +21,7 @@ from memrl.experiment import check, folder_of, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import Config
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, Failure
 from memrl.sweep.submissions import Run
 
 MAX_ERRORS = 5  # that are printed
@@ -117,6 +117,8 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             raise ConfigError(composer.explain(error, overrides)) from None
         except SweepError:
             raise
+        except Failure as error:  # out of memory
+            raise Failure(f"{error} ({' '.join(overrides)})") from None
         except (ConfigError, HydraException) as error:
             is_ours = isinstance(error, ConfigError)
             text = str(error) if is_ours else composer.explain(error, overrides)
