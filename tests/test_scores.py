@@ -312,7 +312,7 @@ def test_equal_scores_are_not_certainty(tmp_path: Path) -> None:
         make_run(tmp_path, [0.0], "seq_model=gru", f"seed={seed}")
     text = as_text(score(load(tmp_path / "outputs"), PROTOCOLS["last"]))
     assert "1.00  " in text and "[1.00" not in text and "[0.00" not in text
-    assert "none for a single run, or where resampling changes nothing" in text
+    assert "none for a single run, or where both ends coincide" in text
     assert "all runs of gpt and lstm have the same score (n = 3 and 3)" in text
     assert "probability that a run of gpt beats one of gru: 1.00 (n = 3 and 3)" in text
 

@@ -309,6 +309,14 @@ def test_a_retry_runs_only_code_that_is_trusted(
     assert process.wait() == 2 and marker.exists()
     assert "logger._target_=evil.Logger: no class Logger there" in process.err
 
+    for path in (mixed / MIXED / ".submissions").glob("*/submission.json"):
+        record = json.loads(path.read_text())
+        record["settings"]["setup"] = ["touch marker"]
+        path.write_text(json.dumps(record))
+    process = command("retry", MIXED, "--trust", "evil")
+    assert process.wait() == 2
+    assert process.err.endswith("runs shell lines; if you trust them, add --trust setup\n")
+
 
 def test_the_arguments_are_checked(mixed: Path, command: Command) -> None:
     for arguments in (["dance", MIXED], ["status"], ["logs", MIXED], []):

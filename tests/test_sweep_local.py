@@ -253,7 +253,8 @@ def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     warnings = ["the logger failed to close: RuntimeError: no network"]
     assert warnings[0] in (folder / "run.log").read_text()
     if launcher == "local":
-        warnings = [f"warning: {folder.relative_to(tmp_path)} is done, but: killed by SIGSEGV"]
+        name = folder.relative_to(tmp_path)
+        warnings = [f"warning: {name} is done, although its process ended badly: killed by SIGSEGV"]
     assert all(line in process.output for line in warnings)
     assert states(launch) == {"seed=0": "done"}
 

@@ -58,10 +58,15 @@ def load_folders(folders: Sequence[Path]) -> list[Run]:
     Raises:
         ConfigError: there is no such folder.
     """
+    require_folders(folders)
+    return load(*folders)
+
+
+def require_folders(folders: Sequence[Path]) -> None:
+    """Raise ConfigError unless these folders exist."""
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
-    return load(*folders)
 
 
 def output_folder(folders: Sequence[Path]) -> Path:

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from memrl.commands.arguments import require_folders
 from memrl.results.original import find_logs, import_log
 from memrl.run.identity import OUTPUTS
 from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line, plural
@@ -29,9 +30,7 @@ def run(args: argparse.Namespace) -> None:
         ConfigError: there is no such folder, or no log in any.
         Failure: nothing could be imported.
     """
-    for folder in args.logs:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder")
+    require_folders(args.logs)
     logs = {folder: find_logs(folder) for folder in args.logs}
     if not any(logs.values()):
         raise ConfigError(f"{', '.join(map(str, args.logs))}: no log here or below")

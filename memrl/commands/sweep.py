@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,12 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add the argument that says whose classes a config in a run's folder may name."""
     parser.add_argument(
         "--trust",
-        type=lambda text: text.split(","),
+        type=lambda text: [name for name in text.split(",") if name],
         default=[],
         metavar="PACKAGE[,PACKAGE]",
         help="packages whose classes the run's config may name, besides memrl and those in the "
-        "current folder: their code is run",
+        "current folder: their code is run; for retry also the word setup, which lets shell lines "
+        "of hydra.launcher.setup run",
     )
 
 
@@ -206,14 +208,23 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     if not runs:
         raise ConfigError(f"{folder}: no sweep was started here; give the run's own command again")
     last = sweep.submissions[-1]
-    # What the sweep's own command could import, and what is started from here can. A folder that
-    # somebody else recorded could hold another numpy.
-    recorded = [p for p in last.python_path[1:] if args.trust or Path(p).is_relative_to(args.cwd)]
+    # What is started from here can import, and of what the sweep's own command could, what is below
+    # here or trusted: another folder that somebody else recorded could hold another numpy.
+    here = args.cwd.resolve()
+    recorded = [
+        path
+        for path in last.python_path[1:]
+        if Path(path).resolve().is_relative_to(here)
+        or any(PathFinder.find_spec(package, [path]) for package in args.trust)
+    ]
     paths = dict.fromkeys([*python_path(), *recorded])
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.path += [path for path in paths if path not in sys.path]
     settings = last.settings | {"retry_failed": True, "dry_run": False}
     again = "give the sweep's own command again"
+    if settings.get("setup") and "setup" not in args.trust:
+        reason = "hydra.launcher.setup runs shell lines; if you trust them, add --trust setup"
+        raise ConfigError(f"{last.folder / 'submission.json'}: {reason}")
     try:
         launcher = LAUNCHERS[last.launcher](**settings)
     except (KeyError, TypeError):

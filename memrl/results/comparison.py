@@ -15,11 +15,11 @@ from memrl.results import stats
 from memrl.results.runs import MAIN_KEYS, Run, varying
 from memrl.results.scores import Cell
 from memrl.results.stats import Estimate
-from memrl.run.identity import ABSENT, changes, identity
+from memrl.run.identity import ABSENT, canonical, changes, identity
 from memrl.run.outcome import show
 
-PAIRS = 15  # all of six series; of more, the best ones first
-LOOKED_AT = 24  # runs whose defaults are composed, which takes about 20 ms each
+COMPARED = 6  # series whose pairs are compared: of more, the best
+LOOKED_AT = 24  # values of a key whose runs' defaults are composed, which takes 20 ms each
 MANY = 12  # lengths, beyond which a text does not list them
 
 
@@ -63,10 +63,10 @@ def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
     overall = {
         label: stats.estimate(arrays, first.protocol.statistic) for label, arrays in strata.items()
     }
-    every = [*combinations(strata, 2)]
-    if len(every) > PAIRS:
-        every = [*combinations(sorted(strata, key=lambda label: -overall[label].value), 2)]
-    pairs = every[:PAIRS]
+    best = [*strata]
+    if len(best) > COMPARED:
+        best = sorted(strata, key=lambda label: -overall[label].value)[:COMPARED]
+    pairs = [*combinations(best, 2)]
     return Aggregate(
         first.task,
         first.metric,
@@ -78,7 +78,7 @@ def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
             for a, b in pairs
         },
         {pair for pair in pairs if _equal(*(strata[label] for label in pair))},
-        len(every) - len(pairs),
+        math.comb(len(strata), 2) - len(pairs),
         {label: stats.profile(arrays, levels) for label, arrays in strata.items()},
         levels,
         {label: [*own] for label, own in by_label.items() if label not in labels},
@@ -134,12 +134,20 @@ def _differences_in(cells: Sequence[Cell]) -> dict[str, str]:
         for key in sorted({key for run in runs for key in identity(run.config)})
         if key not in labelled and key not in MAIN_KEYS
     }
-    some = runs[:: math.ceil(len(runs) / LOOKED_AT)]
     return {
         key: _places(cells, of_runs)
         for key, of_runs in values.items()
-        if _differs(key, of_runs, runs) and any(_is_changed(run, key) for run in some)
+        if _differs(key, of_runs, runs)
+        and any(_is_changed(run, key) for run in _one_of_each(runs, of_runs))
     }
+
+
+def _one_of_each(runs: Sequence[Run], values: Sequence[object]) -> list[Run]:
+    """Return a run for each value, that of the rarest value first."""
+    groups: dict[str, list[Run]] = {}
+    for run, value in zip(runs, values, strict=True):
+        groups.setdefault(canonical(value), []).append(run)
+    return [group[0] for group in sorted(groups.values(), key=len)][:LOOKED_AT]
 
 
 def _differs(key: str, values: Sequence[object], runs: Sequence[Run]) -> bool:

@@ -71,7 +71,8 @@ def arrange(name: str, cells: Sequence[Cell], options: FigureOptions) -> Any:
     functions = {"lengths": _draw_lengths, "curves": _draw_curves, "profiles": _draw_profiles}
     labels = sorted({cell.label for cell in cells if cell.has_score})
     styles = series_styles(labels[:SERIES])  # of all series, so that all figures have the same
-    shown = [cell for cell in cells if cell.label in styles]
+    hidden = {*labels[SERIES:]}
+    shown = [cell for cell in cells if cell.label not in hidden]
     notes = []
     if len(labels) > SERIES:
         notes.append(f"The first {SERIES} of {len(labels)} series are shown.")
@@ -206,7 +207,7 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
         return None
     caption = (
         f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}; the last value of a run "
-        "that is done is carried forward to the end of the longest run of its series. Thin lines: "
+        "that is done is carried forward, unless an unfinished run counts. Thin lines: "
         f"single runs, dotted if not counted. {how_many(cells)}{notes}"
     )
     drawn = [cell for panel in panels for cell in panel.cells]
@@ -220,7 +221,9 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
             dotted = thin | {"linestyle": (0, (1, 2))}
             for member in (*cell.counted, *cell.uncounted):
                 steps, values = cell.protocol.curve(member.run, cell.metric)
-                alone = {"marker": "." if len(steps) == 1 else ""}  # a line of one point is none
+                alone = {
+                    "marker": "." if len(steps) == 1 else ""
+                }  # a line through one point is invisible
                 look = {"alpha": 0.7} | dotted if member.excluded else {"alpha": 0.35} | thin
                 axes.plot(steps, values, **look, **alone)
             (handles[cell.label],) = axes.plot([], [], **style)  # where there is no band

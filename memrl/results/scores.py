@@ -71,7 +71,7 @@ def stops(run: Run) -> dict[str, float]:
 
 
 def best_is_one(run: Run, metric: str) -> bool:
-    """Whether 1 is the best value that a metric can have: only of memrl's own tasks is it known."""
+    """Whether 1 is a metric's best value, which is known only for memrl's own tasks."""
     env = {key[4:]: value for key, value in run.flat.items() if key.startswith("env.")}
     if not str(env.get("_target_", "memrl.envs.")).startswith("memrl.envs."):  # absent: imported
         return False

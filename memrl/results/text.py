@@ -46,7 +46,7 @@ def score_table(cells: Sequence[Cell]) -> TextTable:
     name = cells[0].protocol.name
     columns = {"task": None, "length": "", "series": None, "metric": None}
     columns |= dict.fromkeys([f"{name} [95 %]", "mean [95 %]", "n", "requested"], "")
-    if any(cell.best_is_one for cell in cells):
+    if has_solved := any(cell.best_is_one for cell in cells):
         columns[f"solved (>= {SOLVED})"] = ""
     table = TextTable(columns, [])
     for cell in cells:
@@ -54,8 +54,8 @@ def score_table(cells: Sequence[Cell]) -> TextTable:
         row.append(cell.estimate)
         if name != "mean":
             row.append(stats.estimate([cell.scores], stats.mean))
-        row += [len(cell.counted), len(cell.members), cell.solved]
-        table.values.append(row[: len(columns)])
+        row += [len(cell.counted), len(cell.members)]
+        table.values.append([*row, cell.solved] if has_solved else row)
     return table
 
 
@@ -75,7 +75,7 @@ def as_text(cells: Sequence[Cell]) -> str:
 def name_intervals(cells: Sequence[Cell]) -> str:
     """Name the kind of intervals, and if any is missing, say why."""
     missing = any(cell.estimate.n and np.isnan(cell.estimate.low) for cell in cells)
-    none = " (none for a single run, or where resampling changes nothing)" if missing else ""
+    none = " (none for a single run, or where both ends coincide)" if missing else ""
     return f"95 % bootstrap intervals over runs{none}"
 
 
@@ -106,7 +106,8 @@ def _comparisons(aggregate: Aggregate, name: str) -> list[str]:
     for (a, b), chance in aggregate.better.items():
         n = f"n = {aggregate.overall[a].n} and {aggregate.overall[b].n}"
         if (a, b) in aggregate.equal:
-            lines.append(f"all runs of {a} and {b} have the same score ({n})")
+            where = " at each length" * (len(aggregate.lengths) > 1)
+            lines.append(f"all runs of {a} and {b} have the same score{where} ({n})")
         else:
             lines.append(f"probability that a run of {a} {beats} one of {b}: {chance} ({n})")
     if aggregate.more_pairs:

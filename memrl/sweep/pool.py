@@ -128,7 +128,10 @@ class Pool:
         folder = self.submission.cwd / self.submission.runs[child.index].folder
         if code != BAD_CONFIG and settle(folder):  # a crash, or a signal, after its last word
             name = self.submission.runs[child.index].folder
-            tqdm.write(f"warning: {name} is done, but: {_cause(code)}", file=sys.stderr)
+            tqdm.write(
+                f"warning: {name} is done, although its process ended badly: {_cause(code)}",
+                file=sys.stderr,
+            )
             return
         if code in STOP_STATUSES:
             if child.index not in self.submission.cancelled:

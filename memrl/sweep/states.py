@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -32,7 +33,7 @@ class State(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     LOST = "lost"  # died unexpectedly, or was never started
-    UNREADABLE = "unreadable"  # its status.json is there and does not say
+    UNREADABLE = "unreadable"  # its status.json exists but cannot be read
 
 
 ONGOING = (State.QUEUED, State.RUNNING)
@@ -87,11 +88,9 @@ def judge(facts: Facts) -> tuple[State, str]:
             return State.QUEUED, ""
         if facts.slurm and not facts.queue_known:
             return State.QUEUED, "unless it is lost: squeue does not answer"
-        if facts.problem:
-            return State.UNREADABLE, facts.problem
-        if state is None and facts.slurm:
-            return State.LOST, NEVER_STARTED
-        if state is None:
+        if state is None and not facts.problem:
+            if facts.slurm:
+                return State.LOST, NEVER_STARTED
             return State.STOPPED, "not started: its sweep ended first"
     if facts.problem:
         return State.UNREADABLE, facts.problem
@@ -201,9 +200,10 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
 
 
 def _end_of_job(submission: Submission, index: int) -> str | None:
-    """Return how the job of a run ended that never started, by the job's log; None without one."""
-    for path in submission.job_logs(index)[-1:]:
-        with open(path, "rb") as file:
+    """Return how the job of a run that never started ended, by its log; None without one."""
+    for path in [path for path in submission.job_logs(index) if path.is_file()][-1:]:
+        text = ""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(max(path.stat().st_size - LOG_END, 0))
             text = file.read(LOG_END).decode(errors="replace")
         if re.search(r"^(slurmstepd|srun)\S* .*(oom.kill|out of memory)", text, re.M | re.I):
