@@ -108,13 +108,9 @@ def test_a_stopped_run_says_so_where_it_is_recorded(launch: Launch, tmp_path: Pa
     assert "stopped by SIGTERM" in log.read_text()
 
 
-@pytest.mark.parametrize(("launcher", "seeds"), [("basic", "0,1"), ("local", "0")])
-def test_a_sweep_whose_reader_has_left_goes_on(
-    launcher: str, seeds: str, launch: Launch, tmp_path: Path
-) -> None:
-    command = ("-m", *TINY, f"seed={seeds}", f"hydra/launcher={launcher}")
-    assert launch(*command, first=unread).wait() == 0
-    assert states(tmp_path) == ["done"] * len(seeds.split(","))
+def test_a_sweep_whose_reader_has_left_goes_on(launch: Launch, tmp_path: Path) -> None:
+    assert launch("-m", *TINY, "seed=0,1", first=unread).wait() == 0
+    assert states(tmp_path) == ["done", "done"]
     assert list(tmp_path.glob("outputs/*/runs.csv"))
 
 

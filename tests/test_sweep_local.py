@@ -232,7 +232,7 @@ class FailsToClose:
 """
 
 
-@pytest.mark.parametrize("launcher", ["local", "basic"])
+@pytest.mark.parametrize("launcher", ["local", "serial"])
 def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     launcher: str,
     launch: Launch,
