@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,8 @@ class CommandLine:
         self.multirun: bool = args.multirun
         self.run: bool = args.run
         self.shows: bool = args.cfg is not None
+        own = args.config_path, args.config_dir, self.config_name if args.config_name else None
+        self.is_standard = not any(own)  # nothing but memrl's own files, unless it is typed
         self.hydra = Hydra.create_main_hydra2("memrl", _search_path(args))
 
     def compose(self) -> DictConfig:
@@ -109,13 +112,16 @@ class CommandLine:
             self.overrides.append("hydra.mode=MULTIRUN")
         path = [text for key, text in typed.items() if key == "hydra.searchpath"]
 
+        @functools.cache  # Hydra composes to answer
         def options(group: str) -> list[str]:
             loader = self.hydra.config_loader
             return loader.get_group_options(group, config_name=self.config_name, overrides=path)
 
         check_choices(parsed, options)
         choices += [str(o.input_line) for o in parsed if is_choice(o, options)] + path
-        stands_in = self._choose_serial(choices, options)
+        # Then no key of Hydra's can differ: to find that out takes half a second.
+        is_plain = self.is_standard and not typed
+        stands_in = not is_plain and self._choose_serial(choices, options)
         values = [o for o in parsed if not (o.is_hydra_override() or is_choice(o, options))]
         texts = [o.input_line for o in values]
         config = self._load([text for text in self.overrides if text not in texts])
@@ -124,7 +130,7 @@ class CommandLine:
             raise ConfigError("--run: the config says hydra.mode=MULTIRUN, a sweep")
         mode = RunMode.MULTIRUN if sweep else RunMode.RUN
         ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
-        if not self.shows:
+        if not (self.shows or is_plain):
             _check_hydra_keys(config, typed, sweep)
         if stands_in:
             config.hydra.runtime.choices["hydra/launcher"] = "basic"
@@ -196,7 +202,11 @@ def is_choice(override: Override, options: Callable[[str], Sequence[str]]) -> bo
         return True
     # env={length:5} is merged into the group
     sets_keys = not override.is_sweep_override() and isinstance(override.value(), dict)
-    return bool(options(override.key_or_group)) and not sets_keys
+    return not sets_keys and _has_options(override, options)
+
+
+def _has_options(override: Override, options: Callable[[str], Sequence[str]]) -> bool:
+    return "." not in override.key_or_group and bool(options(override.key_or_group))
 
 
 def check_choices(overrides: Sequence[Override], options: Callable[[str], Sequence[str]]) -> None:
@@ -205,8 +215,8 @@ def check_choices(overrides: Sequence[Override], options: Callable[[str], Sequen
         if override.is_sweep_override() or override.is_delete():
             continue
         group = override.key_or_group
-        if not isinstance(override.value(), str | dict) and (known := options(group)):
-            names = ", ".join(LAUNCHERS if group == "hydra/launcher" else known)
+        if not isinstance(override.value(), str | dict) and _has_options(override, options):
+            names = ", ".join(LAUNCHERS if group == "hydra/launcher" else options(group))
             raise ConfigError(f"{override.input_line}: choose one option of {names}")
 
 
