@@ -1,4 +1,4 @@
-"""Matplotlib without a display, whatever the environment says."""
+"""Matplotlib without a display, regardless of ``MPLBACKEND``."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class CommandLine:
         self.multirun: bool = args.multirun
         self.run: bool = args.run
         self.shows: bool = args.cfg is not None
-        own = args.config_path, args.config_dir, self.config_name if args.config_name else None
-        self.is_standard = not any(own)  # nothing but memrl's own files, unless it is typed
+        # Nothing but memrl's own files, unless it is typed.
+        self.is_standard = not (args.config_path or args.config_dir or args.config_name)
         self.hydra = Hydra.create_main_hydra2("memrl", _search_path(args))
 
     def compose(self) -> DictConfig:

@@ -1,4 +1,4 @@
-"""Standard output and error: nobody need read them, and what they show controls no terminal."""
+"""Standard output and error: they may be closed, and nothing printed controls the terminal."""
 
 from __future__ import annotations
 

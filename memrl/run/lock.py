@@ -232,7 +232,7 @@ def _file_system_time(folder: Path) -> float:
 
 
 def _pid_namespace() -> str | None:
-    """Return which numbering of processes this one belongs to; None if the system has just one."""
+    """Return this process's PID namespace; None if the system has none."""
     with contextlib.suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return None

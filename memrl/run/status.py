@@ -56,7 +56,7 @@ def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
 class Fields:
     """The contents of ``status.json``, in the order of its keys; defaults are a new run's."""
 
-    id: str = field(default_factory=lambda: secrets.token_hex(8))  # no other run's, anywhere
+    id: str = field(default_factory=lambda: secrets.token_hex(8))  # random
     state: str = "running"
     cause: str | None = None
     command: str | None = field(default_factory=typed_command)
@@ -176,7 +176,7 @@ def is_done(folder: Path) -> bool:
 
 
 def settle(folder: Path) -> bool:
-    """Return True if a run is done, and leave its folder as a run leaves it."""
+    """Return True if a run is done; finish what its process did not get to."""
     if not is_done(folder):
         return False
     said = read_status(folder).get("state") == "done"
