@@ -138,12 +138,11 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         ConfigError: a missing key, or a value that the constructor refused.
     """
     target = schema.find(section["_target_"])
-    keys = {key: value for key, value in section.items() if key not in schema.LABELS}
     try:
         made = target(**arguments(path, section, available))
     except ValueError as error:
         first = str(error).split(" ")[0]
-        prefix = f"{path}." if first in keys else "" if first in schema.RANGES else f"{path}: "
+        prefix = f"{path}." if first in section else "" if first in schema.RANGES else f"{path}: "
         raise ConfigError(prefix + str(error)) from error
     schema.check_kind(path, section["_target_"], type(made))  # what a function returned
     return made

@@ -37,7 +37,7 @@ class Replay:
         device: where the ring lives.
 
     Raises:
-        ValueError: the capacity is too small, or reserves more memory than is free.
+        ValueError: the capacity is too small.
     """
 
     def __init__(self, spec: TaskSpec, window: int, capacity: int, device: torch.device) -> None:
@@ -47,7 +47,6 @@ class Replay:
         assert shape is not None and dtype is not None
         obs_dtype = torch.uint8 if dtype == np.uint8 else torch.float32  # pixels stay bytes
         self.nbytes = capacity * slot_bytes(spec)
-        check_memory("capacity", capacity, slot_bytes(spec), free_memory(device))
         self.window = window
         self.capacity = capacity
         self.device = device

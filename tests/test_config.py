@@ -348,6 +348,7 @@ def test_bad_values_are_refused_in_one_line(overrides):
     [
         "seq_model.hidden_dim=1000000000",
         "seq_model.hidden_dim=1000000000000000000",  # more than an address holds
+        "seq_model.hidden_dim=10000000000000000000",  # more than an integer of 64 bits holds
         "algo.hidden_dims=[8,1000000000]",
         "encoder.obs_dim=1000000000000",
         "env.length=1000000000000 seq_model=gpt budget=smoke",

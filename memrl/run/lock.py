@@ -104,8 +104,10 @@ class Lock:
         return self.path.parent
 
     def is_held(self) -> bool:
-        """Tell whether the lock is still that of this process."""
-        return _read(self.path) == self.content
+        """Tell whether the lock is still that of this process; False if it cannot be read."""
+        with contextlib.suppress(OSError):
+            return _read(self.path) == self.content
+        return False
 
     def require_held(self) -> None:
         """Raise Busy unless the lock is still that of this process: to be called before a write."""

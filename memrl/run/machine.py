@@ -60,9 +60,9 @@ def prepare(threads: int, precision: str, device: str, update: str) -> torch.dev
 def within_free_memory() -> Iterator[int]:
     """Let allocations fail once they exceed the free memory, where the kernel would kill.
 
-    Yields the free memory in bytes. A failed allocation is a MemoryError, or PyTorch's
-    RuntimeError; ``is_out_of_memory`` tells. Where the system has no such limit, nothing changes,
-    nor where there is a GPU, whose driver maps more memory than there is.
+    Yields the free memory in bytes; ``is_out_of_memory`` tells what a failed allocation raises.
+    Nothing changes where the system has no such limit, nor where there is a GPU, whose driver maps
+    more memory than there is.
     """
     free, limit = free_memory(), resource.RLIMIT_DATA
     if torch.cuda.is_available():
@@ -84,8 +84,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed, or its size was more than a machine can address."""
     if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
         return True
-    words = ("can't allocate", "bad_alloc", "not enough memory", "size calculation overflowed")
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    words = (
+        *("can't allocate", "bad_alloc", "not enough memory"),
+        *("size calculation overflowed", "overflow when unpacking"),
+    )
+    raised_by_torch = isinstance(error, RuntimeError | TypeError)
+    return raised_by_torch and any(word in str(error).lower() for word in words)
 
 
 def window_format(precision: str, device: torch.device) -> torch.dtype:

@@ -23,7 +23,7 @@ from memrl.run.lock import Lock, locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
 from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import Status, heartbeat, is_done, read_status, settle, tidy
+from memrl.run.status import Status, heartbeat, is_done, says_done, settle, tidy
 from memrl.run.tables import TABLES, CsvTables, read_table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def already_done(folder: Path, config: Mapping[str, Any]) -> bool:
     refuse_other_config(folder, config)
     if settle(folder):
         return True
-    was_done = read_status(folder).get("state") == "done" or (folder / checkpoint.WEIGHTS).exists()
+    was_done = says_done(folder) or (folder / checkpoint.WEIGHTS).exists()
     if was_done and not checkpoint.exists(folder):
         problem = f"{checkpoint.WEIGHTS} {checkpoint.weights_problem(folder)}"
         advice = f"its csv files still count; {START_OVER}"
@@ -103,15 +103,18 @@ def train_in_folder(
 
 
 def keep_traceback(folder: Path) -> None:
-    """Write the current exception's traceback to ``run.log`` of a run that could not start."""
-    with contextlib.suppress(OSError):
+    """Write the current exception's traceback to ``run.log`` of a run that could not start.
+
+    If another process is working on the run, the file is that process's.
+    """
+    with contextlib.suppress(OSError, Busy):
         folder.mkdir(parents=True, exist_ok=True)
-        with log_file(folder / "run.log"):
+        with locked(folder) as lock, log_file(folder / "run.log", lock.is_held):
             log.debug("failed", exc_info=True)
 
 
 @contextlib.contextmanager
-def log_file(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def log_file(path: Path, is_ours: Callable[[], bool]) -> Iterator[None]:
     """Copy what is logged into a file, with times, debugging lines and tracebacks.
 
     ``is_ours`` tells for each entry whether this process may still write it.

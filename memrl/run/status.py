@@ -164,13 +164,18 @@ def _write(path: Path, fields: Mapping[str, Any]) -> None:
 # --- is it done? ---------------------------------------------------------------------------------
 
 
+def says_done(folder: Path) -> bool:
+    """Tell whether a run's status says that it is done."""
+    return read_status(folder).get("state") == "done"
+
+
 def is_done(folder: Path) -> bool:
     """Tell whether a run is done: its weights, which it writes last of its results, are whole.
 
     The status only reports that, and may be lost. If it does not, and there is a checkpoint, the
     run is continued from there, to the same results: older versions wrote the weights earlier.
     """
-    if read_status(folder).get("state") != "done" and checkpoint.exists(folder):
+    if not says_done(folder) and checkpoint.exists(folder):
         return False
     return checkpoint.weights_problem(folder) is None
 
@@ -179,8 +184,7 @@ def settle(folder: Path) -> bool:
     """Return True if a run is done; finish what its process did not get to."""
     if not is_done(folder):
         return False
-    said = read_status(folder).get("state") == "done"
-    if not said or checkpoint.exists(folder) or (folder / "lock").exists():
+    if not says_done(folder) or checkpoint.exists(folder) or (folder / "lock").exists():
         with contextlib.suppress(Busy, OSError), locked(folder):  # busy: its process will do it
             tidy(folder)
     return True
@@ -188,14 +192,14 @@ def settle(folder: Path) -> bool:
 
 def tidy(folder: Path) -> None:
     """Do what the process of a run that is done did not get to; the lock must be held."""
-    if read_status(folder).get("state") != "done":
+    if not says_done(folder):
         record_done(folder)
     checkpoint.remove(folder)
 
 
 def note_failure(folder: Path, cause: str, state: str = "failed") -> None:
     """Mark a run as failed; not if it is done, or another process is working on it."""
-    if read_status(folder).get("state") == "done" or settle(folder):
+    if says_done(folder) or settle(folder):
         return
     with contextlib.suppress(Busy, OSError):
         folder.mkdir(parents=True, exist_ok=True)
