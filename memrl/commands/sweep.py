@@ -140,15 +140,6 @@ def _table(runs: Sequence[Run]) -> str:
 
 def show(folder: Path, args: argparse.Namespace) -> int:
     """Print the table of runs; with ``--watch`` until no run is active, or Ctrl-C."""
-    try:
-        return _show(folder, args)
-    except KeyboardInterrupt:
-        if not args.watch:
-            raise
-        return INTERRUPTED
-
-
-def _show(folder: Path, args: argparse.Namespace) -> int:
     while True:
         sweep = _read(folder)
         text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
@@ -157,7 +148,10 @@ def _show(folder: Path, args: argparse.Namespace) -> int:
         print(text, flush=True)
         if not args.watch or not sweep.is_active:
             return 0
-        time.sleep(WATCH_S)
+        try:
+            time.sleep(WATCH_S)
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
 
 def _as_text(sweep: Sweep) -> str:
