@@ -31,8 +31,9 @@ class Aggregate(NamedTuple):
     cells: list[Cell]  # those that it is over
     lengths: list[float | None]  # those at which every series here has a run that counts
     overall: dict[str, Estimate]  # the statistic; each length is a stratum
-    better: dict[tuple[str, str], Estimate]  # probability that a run of the first beats the second
-    equal: set[tuple[str, str]]  # of these pairs, those with the same score in all runs of a length
+    # The probability that a run of the first beats one of the second; None if all runs of a length
+    # have the same score.
+    better: dict[tuple[str, str], Estimate | None]
     more_pairs: int  # those that are not in ``better``
     profile: dict[str, Estimate]  # the share of runs above each of the levels
     levels: npt.NDArray[np.float64]  # (L,)
@@ -64,34 +65,32 @@ def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
     scores = np.concatenate([[0.0, 1.0], *(s for arrays in strata.values() for s in arrays)])
     levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
     cells = [by_label[label][length] for length in lengths for label in labels]
-    first, fewer = cells_of_task[0], stats.FEWER_RESAMPLES
+    first = cells_of_task[0]
     overall = {
         label: stats.estimate(arrays, first.protocol.statistic) for label, arrays in strata.items()
     }
     best = [*strata]
     if len(best) > COMPARED:
         best = sorted(strata, key=lambda label: -overall[label].value)[:COMPARED]
-    pairs = [*combinations(best, 2)]
+    better = {(a, b): _chance(strata[a], strata[b]) for a, b in combinations(best, 2)}
     return Aggregate(
         first.task,
         first.metric,
         cells,
         lengths,
         overall,
-        {
-            (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement, fewer)
-            for a, b in pairs
-        },
-        {pair for pair in pairs if _equal(*(strata[label] for label in pair))},
-        math.comb(len(strata), 2) - len(pairs),
+        better,
+        math.comb(len(strata), 2) - len(better),
         {label: stats.profile(arrays, levels) for label, arrays in strata.items()},
         levels,
         {label: [*own] for label, own in by_label.items() if label not in labels},
     )
 
 
-def _equal(first: Sequence[stats.Scores], second: Sequence[stats.Scores]) -> bool:
-    return all(len({*a, *b}) == 1 for a, b in zip(first, second, strict=True))
+def _chance(first: Sequence[stats.Scores], second: Sequence[stats.Scores]) -> Estimate | None:
+    if all(len({*a, *b}) == 1 for a, b in zip(first, second, strict=True)):
+        return None
+    return stats.estimate([*first, *second], stats.improvement, stats.FEWER_RESAMPLES)
 
 
 def _common_lengths(
@@ -141,7 +140,8 @@ def _differences_in(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _differs_by_choice(key: str, values: Sequence[object], runs: Sequence[Run]) -> bool:
-    first: dict[str, Run] = {}  # run that has a value
+    """Whether a key has several values, and not only because the defaults have them."""
+    first: dict[str, Run] = {}  # of the runs with the same value
     for run, value in zip(runs, values, strict=True):
         if value is not ABSENT or key == "budget.name":  # a budget need not have a name
             first.setdefault(canonical(value), run)

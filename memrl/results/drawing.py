@@ -24,7 +24,8 @@ PANELS = 24  # more take minutes and are too many to be read
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-FORMATS = ("png", "pdf", "svg")
+# With metadata that leave out the time of writing and the version of the writer.
+FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 SCALES = ("even", "linear", "log")
 
 RC: dict[Any, Any] = {
@@ -34,6 +35,7 @@ RC: dict[Any, Any] = {
     "axes.titlesize": "medium",
     "grid.alpha": 0.3,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
+    "text.hinting": "none",  # a text is as wide at any resolution, and in pdf and svg
     "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "memrl",  # ids that do not change
 }
@@ -87,10 +89,8 @@ def in_style(options: FigureOptions) -> Iterator[None]:
 
 def encode(figure: Any, form: str, options: FigureOptions) -> bytes:
     """Return a figure as png, pdf or svg, the same bytes each time."""
-    # Without the time of writing and the version of the writer.
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=options.dpi, metadata=metadata[form])
+    figure.savefig(buffer, format=form, dpi=options.dpi, metadata=FORMATS[form])
     return buffer.getvalue()
 
 
@@ -109,7 +109,7 @@ def series_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def draw_panels(
     panels: Sequence[Panel],
-    counts: Mapping[str, Sequence[int]],
+    counts: Sequence[tuple[str, int]],
     draw_series: Callable[[Any, Panel], Mapping[str, Any]],
     size: tuple[float, int],
     caption: str,
@@ -119,7 +119,7 @@ def draw_panels(
 
     Args:
         panels: at least one; of more than 24 an even selection is drawn, and the caption says so.
-        counts: the numbers of runs that each series has.
+        counts: of each series its label and how many runs it has, at each place where it is.
         draw_series: draws a panel into axes; returns legend handles.
         size: the height of a row, in inches, and the greatest number of panels in it.
         caption, options: the text below, and the size.
@@ -153,7 +153,7 @@ def draw_panels(
     legend = _draw_legend(figure, counts, handles, options)
     small = max(options.font_size - 2, 1)
     below = figure.supxlabel(caption, x=0.01, ha="left", fontsize=small, color="0.3")
-    _wrap(below, 0.95 * figure.bbox.width)
+    _wrap(below, 0.97 * figure.bbox.width)
     around = sum(artist.get_window_extent().height for artist in (legend, below)) / figure.dpi + 0.2
     figure.set_figheight(options.height or size[0] * rows + around)
     _fit_panels(figure, [*grid[: len(panels)]], rows, options)
@@ -176,22 +176,22 @@ def _length(text: Any) -> float:
 
 def _draw_legend(
     figure: Any,
-    counts: Mapping[str, Sequence[int]],
+    counts: Sequence[tuple[str, int]],
     handles: Mapping[str, Any],
     options: FigureOptions,
 ) -> Any:
     """Draw the legend: the series with their numbers of runs, then the reference levels."""
     names = {}
-    for label in sorted(label for label in counts if label in handles):
-        low, high = min(counts[label]), max(counts[label])
+    for label in sorted({label for label, _ in counts if label in handles}):
+        numbers = [n for of_series, n in counts if of_series == label]
+        low, high = min(numbers), max(numbers)
         names[label] = f"{label} (n = {low})" if low == high else f"{label} (n = {low} to {high})"
     names |= {text: text for text in handles if text not in names}
     em = options.font_size / 72 * figure.dpi
     room = options.width * figure.dpi - 2 * em
     texts = [*names.values()]
-    # As many columns as fit; each is wider than six letters.
-    columns = max(min(len(names), int(room / (6 * em))), 1)
-    while True:
+    columns = max(min(len(names), int(room / (6 * em))), 1)  # each is wider than six letters
+    while True:  # until they fit
         legend = figure.legend(
             [handles[label] for label in names],
             texts,

@@ -215,7 +215,7 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
 
 
 def _arrays(
-    due: Sequence[Run], launcher: Slurm, code: dict[str, Any], paths: Sequence[str]
+    due: Sequence[Run], launcher: Slurm, code: dict[str, Any], paths: list[str]
 ) -> tuple[list[Submission], int]:
     """Draft arrays that the cluster accepts; also return how many jobs each may run."""
     from memrl.sweep import slurm
