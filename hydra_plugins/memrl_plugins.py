@@ -108,5 +108,5 @@ class SlurmLauncher(MemrlLauncher):
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # hydra/launcher=basic
 KEYS_BY_TARGET: dict[str, type[launchers.Launcher]] = {
     HYDRAS_OWN: launchers.Serial,
-    **{f"{__name__}.{cls.__name__}": cls.KEYS for cls in MemrlLauncher.__subclasses__()},
+    **{f"{__name__}.{c.__name__}": c.KEYS for c in (SerialLauncher, LocalLauncher, SlurmLauncher)},
 }
