@@ -108,7 +108,5 @@ class SlurmLauncher(MemrlLauncher):
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # hydra/launcher=basic
 KEYS_BY_TARGET: dict[str, type[launchers.Launcher]] = {
     HYDRAS_OWN: launchers.Serial,
-    f"{__name__}.SerialLauncher": launchers.Serial,
-    f"{__name__}.LocalLauncher": launchers.Local,
-    f"{__name__}.SlurmLauncher": launchers.Slurm,
+    **{f"{__name__}.{c.__name__}": c.KEYS for c in (SerialLauncher, LocalLauncher, SlurmLauncher)},
 }

@@ -21,7 +21,7 @@ import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
 from memrl.run import identity, schema, session
 from memrl.run.config import compose_config, leaves
-from memrl.run.identity import NAMED_GROUPS, OUTPUTS, Config
+from memrl.run.identity import GROUPS, NAMED_GROUPS, OUTPUTS, Config
 from memrl.run.logger import PACKAGES
 from memrl.run.outcome import CannotContinue, ConfigError, Failure, show
 from memrl.run.status import read_status
@@ -50,7 +50,7 @@ def resolve(cfg: DictConfig) -> Config:
     """
     plain: Config = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     schema.check_types(plain)
-    for group in (*NAMED_GROUPS, "encoder", "budget", "logger"):
+    for group in GROUPS:
         if not isinstance(plain.get(group), dict):
             raise ConfigError(f"{group}={show(plain.get(group))}: must be a group's option")
         if group in NAMED_GROUPS and not isinstance(plain[group].get("name"), str):

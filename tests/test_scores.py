@@ -16,6 +16,7 @@ from memrl.results.comparison import aggregates, differences
 from memrl.results.runs import Run, load
 from memrl.results.scores import LAST, PROTOCOLS, curve, metric_of, score
 from memrl.results.text import as_text, compare, how_many
+from memrl.run.outcome import ConfigError
 
 DONE = {"env_steps": TOTAL, "progress": 1.0}
 
@@ -192,7 +193,7 @@ def test_a_task_is_judged_by_its_success_if_it_reports_any(tmp_path: Path) -> No
 def test_a_metric_that_nobody_has_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path, [0.5])
     with pytest.raises(
-        ValueError, match="metric must be one of eval/length, eval/return, eval/suc"
+        ConfigError, match="--metric must be one of eval/length, eval/return, eval/suc"
     ):
         score(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/regret")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from memrl.results.runs import Run, load
-from memrl.results.scores import PROTOCOLS, Cell, check_metric, score
+from memrl.results.scores import PROTOCOLS, Cell, score
 from memrl.run.outcome import ConfigError
 from memrl.sweep.progress import SHOWN
 
@@ -44,11 +44,6 @@ def read_runs(args: argparse.Namespace) -> tuple[list[Run], list[Cell]]:
         places = ", ".join(map(str, args.folder))
         causes = "; ".join(f"{run.name}: {run.cause}" for run in runs[:SHOWN])
         raise ConfigError(f"{places}: no run{f' ({causes})' if causes else ''}")
-    if args.metric is not None:
-        try:
-            check_metric(runs, args.metric)
-        except ValueError as error:
-            raise ConfigError(f"--{error}") from None
     return runs, score(runs, PROTOCOLS[args.protocol], args.metric)
 
 

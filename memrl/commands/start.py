@@ -12,7 +12,7 @@ from pathlib import Path
 
 from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
-from memrl.run.identity import flatten
+from memrl.run.identity import NAMED, flatten
 from memrl.run.outcome import BUSY, FAILED, below_cwd, in_one_line
 from memrl.run.tables import spreadsheet_cell
 from memrl.sweep.launch import launch
@@ -78,14 +78,13 @@ def draw_scores(folder: Path) -> list[Path]:
 
 def write_table(sweep: Sweep) -> Path:
     """Write ``runs.csv``, one line per run, into the sweep's folder."""
-    keys = {group: f"{group}.name" for group in ("env", "algo", "seq_model")}
-    keys |= {"length": "env.length", "seed": "seed"}
+    names = ["env", "algo", "seq_model", "length", "seed"]  # of the keys in NAMED
     fields = ["progress", "env_steps", "episodes", "updates", "last_return", "job_id", "host"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "state", "cause", *keys, *fields])
+    writer.writerow(["run", "state", "cause", *names, *fields])
     for run in sweep.runs:
-        values = [*map(flatten(run.config).get, keys.values()), *map(run.status.get, fields)]
+        values = [*map(flatten(run.config).get, NAMED), *map(run.status.get, fields)]
         writer.writerow(map(spreadsheet_cell, [run.name, run.state, run.cause, *values]))
     path = sweep.folder / "runs.csv"
     write_whole(path, text.getvalue().encode(errors="backslashreplace"))

@@ -141,23 +141,19 @@ def _table(runs: Sequence[Run]) -> str:
 def show(folder: Path, args: argparse.Namespace) -> int:
     """Print the table of runs; with ``--watch`` until no run is active, or Ctrl-C."""
     try:
-        return _show(folder, args)
+        while True:
+            sweep = _read(folder)
+            text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
+            if args.watch and sys.stdout.isatty():
+                clear_screen()
+            print(text, flush=True)
+            if not args.watch or not sweep.is_active:
+                return 0
+            time.sleep(WATCH_S)
     except KeyboardInterrupt:
         if not args.watch:
             raise
         return INTERRUPTED
-
-
-def _show(folder: Path, args: argparse.Namespace) -> int:
-    while True:
-        sweep = _read(folder)
-        text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
-        if args.watch and sys.stdout.isatty():
-            clear_screen()
-        print(text, flush=True)
-        if not args.watch or not sweep.is_active:
-            return 0
-        time.sleep(WATCH_S)
 
 
 def _as_text(sweep: Sweep) -> str:

@@ -31,8 +31,9 @@ class Aggregate(NamedTuple):
     cells: list[Cell]  # those that it is over
     lengths: list[float | None]  # those at which every series here has a run that counts
     overall: dict[str, Estimate]  # the statistic; each length is a stratum
-    better: dict[tuple[str, str], Estimate]  # probability that a run of the first beats the second
-    equal: set[tuple[str, str]]  # of these pairs, those with the same score in all runs of a length
+    # The probability that a run of the first beats one of the second; None if all runs of a length
+    # have the same score.
+    better: dict[tuple[str, str], Estimate | None]
     more_pairs: int  # those that are not in ``better``
     profile: dict[str, Estimate]  # the share of runs above each of the levels
     levels: npt.NDArray[np.float64]  # (L,)
@@ -46,8 +47,13 @@ def aggregates(cells: Sequence[Cell]) -> list[Aggregate]:
 
 @lru_cache(1)  # the table, and the figure in each format, need the same
 def _aggregates(cells: tuple[Cell, ...]) -> list[Aggregate]:
-    counted = sorted((cell for cell in cells if cell.counted), key=lambda cell: cell.task)
-    return [_aggregate([*own]) for _, own in groupby(counted, lambda cell: cell.task)]
+    return [_aggregate(own) for _, own in _counted_by_task(cells)]
+
+
+def _counted_by_task(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
+    """Return the cells of each task that have a run that counts; cells are sorted by task."""
+    counted = [cell for cell in cells if cell.counted]
+    return [(task, [*own]) for task, own in groupby(counted, lambda cell: cell.task)]
 
 
 def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
@@ -59,34 +65,32 @@ def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
     scores = np.concatenate([[0.0, 1.0], *(s for arrays in strata.values() for s in arrays)])
     levels = np.linspace(scores.min() - 0.05, scores.max() + 0.05, 201)
     cells = [by_label[label][length] for length in lengths for label in labels]
-    first, fewer = cells_of_task[0], stats.FEWER_RESAMPLES
+    first = cells_of_task[0]
     overall = {
         label: stats.estimate(arrays, first.protocol.statistic) for label, arrays in strata.items()
     }
     best = [*strata]
     if len(best) > COMPARED:
         best = sorted(strata, key=lambda label: -overall[label].value)[:COMPARED]
-    pairs = [*combinations(best, 2)]
+    better = {(a, b): _chance(strata[a], strata[b]) for a, b in combinations(best, 2)}
     return Aggregate(
         first.task,
         first.metric,
         cells,
         lengths,
         overall,
-        {
-            (a, b): stats.estimate([*strata[a], *strata[b]], stats.improvement, fewer)
-            for a, b in pairs
-        },
-        {pair for pair in pairs if _equal(*(strata[label] for label in pair))},
-        math.comb(len(strata), 2) - len(pairs),
+        better,
+        math.comb(len(strata), 2) - len(better),
         {label: stats.profile(arrays, levels) for label, arrays in strata.items()},
         levels,
         {label: [*own] for label, own in by_label.items() if label not in labels},
     )
 
 
-def _equal(first: Sequence[stats.Scores], second: Sequence[stats.Scores]) -> bool:
-    return all(len({*a, *b}) == 1 for a, b in zip(first, second, strict=True))
+def _chance(first: Sequence[stats.Scores], second: Sequence[stats.Scores]) -> Estimate | None:
+    if all(len({*a, *b}) == 1 for a, b in zip(first, second, strict=True)):
+        return None
+    return stats.estimate([*first, *second], stats.improvement, stats.FEWER_RESAMPLES)
 
 
 def _common_lengths(
@@ -118,47 +122,30 @@ def differences(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
 
 @lru_cache(2)
 def _differences(cells: tuple[Cell, ...]) -> dict[str, dict[str, str]]:
-    by_task: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.counted:
-            by_task.setdefault(cell.task, []).append(cell)
-    return {task: found for task, own in by_task.items() if (found := _differences_in(own))}
+    by_task = {task: _differences_in(own) for task, own in _counted_by_task(cells)}
+    return {task: values for task, values in by_task.items() if values}
 
 
 def _differences_in(cells: Sequence[Cell]) -> dict[str, str]:
     labelled = varying([member.run for cell in cells for member in cell.members])
     # Labels tell apart what differs within a cell: of each, one run stands for all.
     runs = [cell.counted[0].run for cell in cells]
-    values = {
-        key: [run.flat.get(key, ABSENT) for run in runs]
-        for key in sorted({key for run in runs for key in identity(run.config)})
-        if key not in labelled and key not in MAIN_KEYS
-    }
+    keys = {key for run in runs for key in identity(run.config)} - {*MAIN_KEYS, *labelled}
+    by_key = {key: [run.flat.get(key, ABSENT) for run in runs] for key in sorted(keys)}
     return {
-        key: _places(cells, of_runs)
-        for key, of_runs in values.items()
-        if _differs(key, of_runs, runs)
-        and any(_is_changed(run, key) for run in _one_of_each(runs, of_runs))
+        key: _places(cells, values)
+        for key, values in by_key.items()
+        if _differs_by_choice(key, values, runs)
     }
 
 
-def _one_of_each(runs: Sequence[Run], values: Sequence[object]) -> list[Run]:
-    """Return a run for each value, that of the rarest value first."""
-    groups: dict[str, list[Run]] = {}
+def _differs_by_choice(key: str, values: Sequence[object], runs: Sequence[Run]) -> bool:
+    """Whether a key has several values, and not only because the defaults have them."""
+    first: dict[str, Run] = {}  # of the runs with the same value
     for run, value in zip(runs, values, strict=True):
-        groups.setdefault(canonical(value), []).append(run)
-    return [group[0] for group in sorted(groups.values(), key=len)][:LOOKED_AT]
-
-
-def _differs(key: str, values: Sequence[object], runs: Sequence[Run]) -> bool:
-    section, _, last = key.rpartition(".")
-    if last == "_target_":  # a class that goes with its name does not
-        names = [run.flat.get(f"{section}.name") for run in runs]
-        return len({*zip(map(repr, names), map(repr, values), strict=True)}) > len(
-            {*map(repr, names)}
-        )
-    present = [v for v in values if v is not ABSENT or key == "budget.name"]
-    return any(value != present[0] for value in present)
+        if value is not ABSENT or key == "budget.name":  # a budget need not have a name
+            first.setdefault(canonical(value), run)
+    return len(first) > 1 and any(_is_changed(run, key) for run in [*first.values()][:LOOKED_AT])
 
 
 def _is_changed(run: Run, key: str) -> bool:

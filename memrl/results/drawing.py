@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from memrl.results.scores import Cell
 from memrl.run.backend import import_matplotlib
@@ -24,7 +24,8 @@ PANELS = 24  # more take minutes and are too many to be read
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-FORMATS = ("png", "pdf", "svg")
+# With metadata that leave out the time of writing and the version of the writer.
+FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 SCALES = ("even", "linear", "log")
 
 RC: dict[Any, Any] = {
@@ -34,6 +35,7 @@ RC: dict[Any, Any] = {
     "axes.titlesize": "medium",
     "grid.alpha": 0.3,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
+    "text.hinting": "none",  # a text is as wide at any resolution, and in pdf and svg
     "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "memrl",  # ids that do not change
 }
@@ -87,10 +89,8 @@ def in_style(options: FigureOptions) -> Iterator[None]:
 
 def encode(figure: Any, form: str, options: FigureOptions) -> bytes:
     """Return a figure as png, pdf or svg, the same bytes each time."""
-    # Without the time of writing and the version of the writer.
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=options.dpi, metadata=metadata[form])
+    figure.savefig(buffer, format=form, dpi=options.dpi, metadata=FORMATS[form])
     return buffer.getvalue()
 
 
@@ -109,7 +109,7 @@ def series_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def draw_panels(
     panels: Sequence[Panel],
-    counts: Mapping[str, Sequence[int]],
+    counts: Sequence[tuple[str, int]],
     draw_series: Callable[[Any, Panel], Mapping[str, Any]],
     size: tuple[float, int],
     caption: str,
@@ -119,7 +119,7 @@ def draw_panels(
 
     Args:
         panels: at least one; of more than 24 an even selection is drawn, and the caption says so.
-        counts: the numbers of runs that each series has.
+        counts: of each series its label and how many runs it has, at each place where it is.
         draw_series: draws a panel into axes; returns legend handles.
         size: the height of a row, in inches, and the greatest number of panels in it.
         caption, options: the text below, and the size.
@@ -127,6 +127,7 @@ def draw_panels(
     Raises:
         ConfigError: the size in the options is too small for what is to be drawn.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if len(panels) > PANELS:
@@ -137,7 +138,7 @@ def draw_panels(
     columns = max(1, min(size[1], len(panels), int(options.width / narrowest)))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(options.width, size[0] * rows), layout="constrained")
-    ruler = _Ruler(figure)
+    FigureCanvasAgg(figure)  # which measures text
     handles: dict[str, Any] = {}
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
@@ -149,122 +150,85 @@ def draw_panels(
             metric = panel.cells[0].metric
             axes.set_ylabel(metric.removeprefix("eval/"))
         handles |= draw_series(axes, panel)
-    legend = _draw_legend(figure, counts, handles, options, ruler)
+    legend = _draw_legend(figure, counts, handles, options)
     small = max(options.font_size - 2, 1)
-    text = ruler.wrap(caption, options.width * 0.97, small)
-    below = figure.supxlabel(text, x=0.01, ha="left", fontsize=small, color="0.3")
-    around = sum(ruler.height(artist) for artist in (legend, below)) + 0.2
+    below = figure.supxlabel(caption, x=0.01, ha="left", fontsize=small, color="0.3")
+    _wrap(below, 0.97 * figure.bbox.width)
+    around = sum(artist.get_window_extent().height for artist in (legend, below)) / figure.dpi + 0.2
     figure.set_figheight(options.height or size[0] * rows + around)
-    _fit_panels(figure, [*grid[: len(panels)]], rows, options, ruler)
+    _fit_panels(figure, [*grid[: len(panels)]], rows, options)
     return figure
 
 
-class _Ruler:
-    """Measures text and other artists of a figure, in inches."""
+def _wrap(text: Any, room: float) -> None:
+    """Break a text into lines of at most this length, in pixels."""
+    paragraphs = text.get_text().split("\n")
+    n = max(map(len, paragraphs))  # characters in a line
+    while n > 1 and (length := _length(text)) > room:
+        n = max(min(n - 1, int(n * room / length)), 1)
+        text.set_text("\n".join(textwrap.fill(paragraph, n) for paragraph in paragraphs))
 
-    def __init__(self, figure: Any) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        self.dpi = figure.dpi
-        self.renderer: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-
-    def width(self, text: str, size: float) -> float:
-        """Return how wide a line of this size, in points, is."""
-        from matplotlib.font_manager import FontProperties
-
-        font = FontProperties(size=size)
-        return float(self.renderer.get_text_width_height_descent(text, font, False)[0] / self.dpi)
-
-    def height(self, artist: Any) -> float:
-        """Return how high an artist is."""
-        return float(artist.get_window_extent(self.renderer).height / self.dpi)
-
-    def wrap(self, text: str, width: float, size: float) -> str:
-        """Break lines between words, and within those that are too long, to fit into a width."""
-        lines = []
-        for paragraph in text.split("\n"):
-            line = ""
-            for word in paragraph.split(" "):
-                longer = f"{line} {word}" if line else word
-                if self.width(longer, size) <= width:
-                    line = longer
-                    continue
-                if line:
-                    lines.append(line)
-                while len(word) > 1 and self.width(word, size) > width:
-                    n = max(int(len(word) * width / self.width(word, size)), 1)
-                    while n > 1 and self.width(word[:n], size) > width:
-                        n -= 1
-                    lines.append(word[:n])
-                    word = word[n:]
-                line = word
-            lines.append(line)
-        return "\n".join(lines)
+def _length(text: Any) -> float:
+    box = text.get_window_extent()
+    return float(box.height if text.get_rotation() else box.width)
 
 
 def _draw_legend(
     figure: Any,
-    counts: Mapping[str, Sequence[int]],
+    counts: Sequence[tuple[str, int]],
     handles: Mapping[str, Any],
     options: FigureOptions,
-    ruler: _Ruler,
 ) -> Any:
     """Draw the legend: the series with their numbers of runs, then the reference levels."""
     names = {}
-    for label in sorted(label for label in counts if label in handles):
-        low, high = min(counts[label]), max(counts[label])
+    for label in sorted({label for label, _ in counts if label in handles}):
+        numbers = [n for of_series, n in counts if of_series == label]
+        low, high = min(numbers), max(numbers)
         names[label] = f"{label} (n = {low})" if low == high else f"{label} (n = {low} to {high})"
     names |= {text: text for text in handles if text not in names}
-    size, em = options.font_size, options.font_size / 72
-    handle, space = 3 * em, 2 * em  # of a line with its padding, and between columns
-    room = options.width - 2 * em
-    texts = [ruler.wrap(name, room - handle, size) for name in names.values()]
-    widths = [handle + max(ruler.width(line, size) for line in text.split("\n")) for text in texts]
-    columns = len(texts)
-    while columns > 1 and _width_of(np.array_split(widths, columns), space) > room:
+    em = options.font_size / 72 * figure.dpi
+    room = options.width * figure.dpi - 2 * em
+    texts = [*names.values()]
+    columns = max(min(len(names), int(room / (6 * em))), 1)  # each is wider than six letters
+    while True:  # until they fit
+        legend = figure.legend(
+            [handles[label] for label in names],
+            texts,
+            loc="outside upper center",
+            ncols=columns,
+            fontsize=options.font_size,
+            handlelength=2.2,
+        )
+        for text in legend.get_texts():
+            _wrap(text, room - 4 * em)  # beside a line
+        if columns == 1 or legend.get_window_extent().width <= room:
+            return legend
+        texts = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
         columns -= 1
-    lines = [handles[label] for label in names]
-    return figure.legend(
-        lines,
-        texts,
-        loc="outside upper center",
-        ncols=columns,
-        fontsize=size,
-        handlelength=2.2,
-        handletextpad=0.8,
-        columnspacing=2.0,
-    )
 
 
-def _width_of(columns: Sequence[npt.NDArray[np.float64]], space: float) -> float:
-    return sum(float(column.max()) for column in columns) + space * (len(columns) - 1)
-
-
-def _fit_panels(
-    figure: Any, grid: Sequence[Any], rows: int, options: FigureOptions, ruler: _Ruler
-) -> None:
+def _fit_panels(figure: Any, grid: Sequence[Any], rows: int, options: FigureOptions) -> None:
     """Wrap the texts of axes to their size, leave out tick labels that overlap, add the height.
 
     Raises:
         ConfigError: the axes are too small.
     """
     _lay_out(figure, options)
-    size, em = options.font_size, options.font_size / 72
-    extra = 1
+    em = options.font_size / 72
     for axes in grid:
-        width, height = (float(side) / ruler.dpi for side in axes.bbox.size)
-        title = ruler.wrap(axes.get_title(), width, size)
-        axes.set_title(title)
-        extra = max(extra, title.count("\n") + 1)
-        axes.set_ylabel(ruler.wrap(axes.get_ylabel(), height, size))
-        axes.set_xlabel(ruler.wrap(axes.get_xlabel(), width, size))
+        _wrap(axes.title, axes.bbox.width)
+        _wrap(axes.xaxis.label, axes.bbox.width)
+        _wrap(axes.yaxis.label, axes.bbox.height)
     if not options.height:
-        figure.set_figheight(figure.get_figheight() + rows * (extra - 1) * 1.2 * em)
+        more = max(axes.get_title().count("\n") for axes in grid)
+        figure.set_figheight(figure.get_figheight() + rows * more * 1.2 * em)
     _lay_out(figure, options)
-    if np.min([axes.bbox.size for axes in grid]) < AXES_EMS * em * ruler.dpi:
+    if np.min([axes.bbox.size for axes in grid]) < AXES_EMS * em * figure.dpi:
         raise ConfigError(_no_room(options))
     for axes in grid:
-        _thin_labels(axes.xaxis, ruler.renderer)
+        _thin_labels(axes.xaxis)
 
 
 def _lay_out(figure: Any, options: FigureOptions) -> None:
@@ -281,14 +245,14 @@ def _no_room(options: FigureOptions) -> str:
     return f"--width {options.width:g}{height} --font-size {options.font_size:g}: no room for axes"
 
 
-def _thin_labels(axis: Any, renderer: Any) -> None:
+def _thin_labels(axis: Any) -> None:
     """Hide the tick labels that would overlap an earlier one."""
     end = -math.inf
     first, last = sorted(axis.get_view_interval())
     for tick in axis.get_major_ticks():
         label = tick.label1
         if first <= tick.get_loc() <= last and label.get_text():
-            box = label.get_window_extent(renderer)
+            box = label.get_window_extent()
             if box.x0 < end + 0.3 * box.height:
                 label.set_visible(False)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,8 @@ def arrange(name: str, cells: Sequence[Cell], options: FigureOptions) -> Any:
     return functions[name](shown, styles, "".join(f" {note}" for note in notes), options)
 
 
-def _by_label(counts: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    by_label: dict[str, list[int]] = {}
-    for label, n in counts:
-        by_label.setdefault(label, []).append(n)
-    return by_label
-
-
-def _counts(panels: Sequence[Panel]) -> dict[str, list[int]]:
-    return _by_label((cell.label, len(cell.counted)) for panel in panels for cell in panel.cells)
+def _counts(panels: Sequence[Panel]) -> list[tuple[str, int]]:
+    return [(cell.label, len(cell.counted)) for panel in panels for cell in panel.cells]
 
 
 def _center(cells: Sequence[Cell]) -> str:
@@ -221,11 +214,9 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
             dotted = thin | {"linestyle": (0, (1, 2))}
             for member in (*cell.counted, *cell.uncounted):
                 steps, values = cell.protocol.curve(member.run, cell.metric)
-                alone = {
-                    "marker": "." if len(steps) == 1 else ""
-                }  # a line through one point is invisible
                 look = {"alpha": 0.7} | dotted if member.excluded else {"alpha": 0.35} | thin
-                axes.plot(steps, values, **look, **alone)
+                marker = "." if len(steps) == 1 else ""  # a line through one point is invisible
+                axes.plot(steps, values, marker=marker, **look)
             (handles[cell.label],) = axes.plot([], [], **style)  # where there is no band
             if cell.band:
                 handles[cell.label] = _draw_band(axes, *cell.band, style)
@@ -272,7 +263,7 @@ def _draw_profiles(
         return None
     panels = [Panel(_name(task), aggregate.cells) for task, aggregate in compared.items()]
     drawn = [cell for panel in panels for cell in panel.cells]
-    counts = _by_label((label, e.n) for a in compared.values() for label, e in a.overall.items())
+    counts = [(label, e.n) for a in compared.values() for label, e in a.overall.items()]
     places = "; ".join(f"{_name(task)}: {lengths_of(a)}" for task, a in compared.items())
     caption = (
         f"Score: {cells[0].protocol.text}. Share of runs above each score, at the lengths that all "

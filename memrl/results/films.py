@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from memrl.experiment import build_agent, closing, enough_memory, make_env
 from memrl.run import checkpoint
 from memrl.run.files import Unreadable
-from memrl.run.identity import Config, read_config
+from memrl.run.identity import GROUPS, Config, read_config
 from memrl.run.outcome import ConfigError
 from memrl.run.schema import check_origin, check_ranges, check_types
 
@@ -89,15 +89,15 @@ def load_run(folder: Path, trusted: Collection[str] = ()) -> tuple[Config, Agent
 
 
 def _read_config(folder: Path, trusted: Collection[str]) -> Config:
-    path, sections = folder / "config.yaml", ("env", "algo", "seq_model", "encoder", "budget")
     try:
         config = read_config(folder)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
     except Unreadable as error:
         raise ConfigError(f"{folder}/{error}") from error
-    if not all(isinstance(config.get(section), dict) for section in sections):
-        raise ConfigError(f"{path}: not the config of a run; it needs {', '.join(sections)}")
+    if not config.keys() >= {*GROUPS}:  # of an imported run, say
+        needed = ", ".join(GROUPS)
+        raise ConfigError(f"{folder}/config.yaml: not the config of a run; it needs {needed}")
     config["device"] = "auto"
     check_origin(config, trusted, Path.cwd())
     config = check_types(config)

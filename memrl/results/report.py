@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jinja2 import StrictUndefined, Template
@@ -39,7 +38,7 @@ def _cost(runs: Sequence[Run]) -> list[float | None]:
     runs = [run for run in runs if run.state != DUPLICATE]
     timed = [run for run in runs if run.highest("time/seconds")]
     total = sum(run.highest("time/seconds") for run in timed)
-    devices = [_versions(run).get("device") for run in timed]
+    devices = [run.versions.get("device") for run in timed]
     on_gpu = [run for run, device in zip(timed, devices, strict=True) if device == "cuda"]
     updates = sum(run.highest("updates") for run in timed)
     return [
@@ -49,11 +48,6 @@ def _cost(runs: Sequence[Run]) -> list[float | None]:
         sum(run.env_steps for run in timed) / total if timed else None,
         updates / total if updates else None,
     ]
-
-
-def _versions(run: Run) -> dict[str, Any]:
-    versions = run.status.get("versions")
-    return versions if isinstance(versions, dict) else {}
 
 
 def run_table(cells: Sequence[Cell], runs: Sequence[Run]) -> TextTable:
@@ -90,8 +84,7 @@ def version_table(runs: Iterable[Run]) -> list[tuple[str, str]]:
     """Return what the runs ran on, and how many did where it was not the same for all."""
     counts: dict[str, Counter[str]] = {}
     for run in runs:
-        versions = _versions(run) if run.state != DUPLICATE else {}
-        for key, value in versions.items():
+        for key, value in run.versions.items() if run.state != DUPLICATE else ():
             values = value if isinstance(value, list) else [value]
             counts.setdefault(key, Counter()).update(map(show, values))
     return [(key, _spread(values)) for key, values in counts.items()]

@@ -18,6 +18,7 @@ from memrl.results import stats
 from memrl.results.paper import CURVE_POINTS, FIGURE_ENDS, SCORE_POINTS
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
+from memrl.run.outcome import ConfigError
 from memrl.run.tables import Column
 
 LAST = 10  # evaluations of a trailing average
@@ -41,13 +42,12 @@ def curve(run: Run, metric: str) -> tuple[Column, Column]:
     The first nine are averages of fewer.
     """
     steps, values = evaluations(run, metric)
+    if not len(values):
+        return steps, values
     # Window by window: an infinite or a huge value would stay in a running sum.
+    padded = np.pad(values, (LAST - 1, 0), constant_values=np.nan)
     with np.errstate(invalid="ignore"):  # inf - inf
-        averages = values[: LAST - 1].cumsum() / np.arange(1, min(len(values), LAST - 1) + 1)
-        if len(values) >= LAST:
-            rest = sliding_window_view(values, LAST).mean(axis=-1)
-            averages = np.concatenate([averages, rest])
-    return steps, averages
+        return steps, np.nanmean(sliding_window_view(padded, LAST), axis=-1)
 
 
 def curve_to_its_stop(run: Run, metric: str) -> tuple[Column, Column]:
@@ -253,23 +253,17 @@ def metric_of(runs: Sequence[Run]) -> str:
     return "eval/success" if any(np.isfinite(s).any() for s in success) else "eval/return"
 
 
-def check_metric(runs: Sequence[Run], metric: str) -> None:
-    """Raise a ValueError if none of the evaluated runs has this column of ``eval.csv``."""
-    metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
-    if metrics and metric not in metrics:
-        raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric}")
-
-
 def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) -> list[Cell]:
     """Group runs by task, length and series, in this order; those without a config are left out.
 
     Without a ``metric``, a column of ``eval.csv``, it is that of each task.
 
     Raises:
-        ValueError: no run has this column.
+        ConfigError: there are evaluations, and none has this column.
     """
-    if metric is not None:
-        check_metric(runs, metric)
+    metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
+    if metric and metrics and metric not in metrics:
+        raise ConfigError(f"--metric must be one of {', '.join(metrics)}, got {metric}")
     tasks: dict[str, list[Run]] = {}
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):

@@ -105,7 +105,7 @@ def _comparisons(aggregate: Aggregate, name: str) -> list[str]:
         lines += [f"{name} of {label}: {e} (n = {e.n})" for label, e in aggregate.overall.items()]
     for (a, b), chance in aggregate.better.items():
         n = f"n = {aggregate.overall[a].n} and {aggregate.overall[b].n}"
-        if (a, b) in aggregate.equal:
+        if chance is None:
             where = " at each length" * (len(aggregate.lengths) > 1)
             lines.append(f"all runs of {a} and {b} have the same score{where} ({n})")
         else:

@@ -12,17 +12,15 @@ from typing import Any, Literal
 from memrl.run.tables import TABLES
 
 PACKAGES = {"TensorBoard": "tensorboard", "WandB": "wandb"}  # an extra of that name installs it
-
-
-LONGEST_NAME = 128  # what W&B accepts
+WANDB_LIMIT = 128  # characters in a name
 
 
 def shorten(name: str) -> str:
     """Return a name for W&B: in one that is too long a hash stands for the middle."""
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= WANDB_LIMIT:
         return name
     digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
-    half = (LONGEST_NAME - len(digest) - 2) // 2
+    half = (WANDB_LIMIT - len(digest) - 2) // 2
     return f"{name[:half]}~{digest}~{name[-half:]}"
 
 

@@ -74,10 +74,6 @@ class Composer:
         """Return the overrides that choose options of groups."""
         return tuple(text for text in overrides if is_choice(self.parse(text), self.options))
 
-    def check(self, overrides: Sequence[str]) -> None:
-        """Raise ConfigError for a choice of no or of several options."""
-        check_choices([self.parse(text) for text in overrides], self.options)
-
     def explain(self, error: Exception, overrides: Sequence[str]) -> str:
         """Return one line about what Hydra refused in a run, with that run's own keys."""
         config = None
@@ -109,7 +105,7 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
     product = composer.product(arguments)
     for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
         try:
-            composer.check(overrides)
+            check_choices([*map(composer.parse, overrides)], composer.options)
             config = resolve(composer(overrides))
             _check(config, checked, here)
             run = Run(config, folder_of(config))

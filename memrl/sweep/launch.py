@@ -181,15 +181,16 @@ def _with_defaults_for_sbatch(launcher: Slurm) -> Slurm:
 
     All else in ``SBATCH_*`` would override what memrl tells SLURM, and is ignored.
     """
-    keys = ("partition", "account", "qos", "constraint", "reservation", "wckey")
-    values: dict[str, Any] = {
-        key: value for key in keys if (value := os.environ.get(f"SBATCH_{key.upper()}"))
-    }
-    own = {key: value for key, value in values.items() if hasattr(launcher, key)}
-    others = {key: value for key, value in values.items() if key not in own}
-    unset = {key: value for key, value in own.items() if getattr(launcher, key) is None}
+    own: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for key in ("partition", "account", "qos", "constraint", "reservation", "wckey"):
+        if value := os.environ.get(f"SBATCH_{key.upper()}"):
+            if not hasattr(launcher, key):
+                others[key] = value
+            elif getattr(launcher, key) is None:
+                own[key] = value
     others |= launcher.additional_parameters
-    return replace(launcher, **unset, additional_parameters=others)
+    return replace(launcher, **own, additional_parameters=others)
 
 
 def _submit(due: Sequence[Run], launcher: Slurm) -> None:
@@ -214,7 +215,7 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
 
 
 def _arrays(
-    due: Sequence[Run], launcher: Slurm, code: dict[str, Any], paths: Sequence[str]
+    due: Sequence[Run], launcher: Slurm, code: dict[str, Any], paths: list[str]
 ) -> tuple[list[Submission], int]:
     """Draft arrays that the cluster accepts; also return how many jobs each may run."""
     from memrl.sweep import slurm

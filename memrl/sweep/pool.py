@@ -125,20 +125,17 @@ class Pool:
         code = child.process.returncode
         if code in (0, BUSY):
             return
-        folder = self.submission.cwd / self.submission.runs[child.index].folder
+        name, cause = self.submission.runs[child.index].folder, _cause(code)
+        folder = self.submission.cwd / name
         if code != BAD_CONFIG and settle(folder):  # a crash, or a signal, after its last word
-            name = self.submission.runs[child.index].folder
-            tqdm.write(
-                f"warning: {name} is done, although its process ended badly: {_cause(code)}",
-                file=sys.stderr,
-            )
+            warning = f"warning: {name} is done, although its process ended badly: {cause}"
+            tqdm.write(warning, file=sys.stderr)
             return
         if code in STOP_STATUSES:
             if child.index not in self.submission.cancelled:
                 self.unfinished.append(child.index)
             return
         self.failed.append(child.index)
-        cause = _cause(code)
         status = read_status(folder)
         ended = get_number(status, "updated") or 0
         if status.get("state") != "failed" or ended < child.began:  # else it says why itself
@@ -147,7 +144,7 @@ class Pool:
         lines = output.decode(errors="replace").splitlines()
         if code < 0:
             lines.append(cause)
-        lines = [f"{self.submission.runs[child.index].folder}:", *lines[-TAIL_LINES:]]
+        lines = [f"{name}:", *lines[-TAIL_LINES:]]
         tqdm.write("\n  ".join(lines), file=sys.stderr)  # above a progress bar, if there is one
 
     def _stop_cancelled(self) -> None:

@@ -32,9 +32,8 @@ def status_command(folder: Path) -> str:
 
 def code_of(run: Run) -> str | None:
     """Return the label of the code that a run was started from, or None if it is unknown."""
-    versions = run.status.get("versions")
-    if isinstance(versions, dict) and versions.get("code"):
-        return str(versions["code"])
+    if code := run.versions.get("code"):
+        return str(code)
     return snapshot.label(run.submission.code) if run.submission else None
 
 

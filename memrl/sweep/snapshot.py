@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,8 @@ MAX_BYTES = 10 * 2**20  # of a file; a larger one is data, not code
 NOT_CODE = ("outputs", "tests", "docs", "benchmarks")
 # What is copied where git does not say what the code is. Beside an installed memrl lie all other
 # packages, whose plugins are in hydra_plugins too.
-WITHOUT_GIT = (
-    "memrl",
-    "hydra_plugins/memrl_plugins.py",
-    "conf",
-    "sweeps",
-    "run.py",
-    "pyproject.toml",
-)
+PLUGINS = "hydra_plugins/memrl_plugins.py"
+WITHOUT_GIT = ("memrl", PLUGINS, "conf", "sweeps", "run.py", "pyproject.toml")
 
 
 def take() -> Path:
@@ -75,7 +68,7 @@ def describe() -> dict[str, Any]:
     diff = _git("diff", "HEAD", "--binary", "--", ".", ":!outputs")
     new = _git("ls-files", "--others", "--exclude-standard")
     changed = bool(diff or new) if commit else None
-    return {"commit": commit, "changed": changed, "taken": time.time(), "diff": diff}
+    return {"commit": commit, "changed": changed, "diff": diff}
 
 
 def label(code: dict[str, Any]) -> str:

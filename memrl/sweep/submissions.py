@@ -56,6 +56,11 @@ class Run:
         host = str(self.status.get("host") or "")
         return (self.job.node if self.job and not self.job.waiting else "") or host
 
+    @property
+    def versions(self) -> Mapping[str, Any]:
+        """What its results may depend on; empty if that is unknown."""
+        return self.status.get("versions") or {}
+
     def number(self, key: str) -> float | None:
         """Return a number of its status; None if it is missing or no number."""
         return get_number(self.status, key)
@@ -71,11 +76,11 @@ class Submission:
     settings: dict[str, Any]  # the keys below hydra.launcher
     code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
     python_path: list[str]  # folders that the runs import from, the snapshot first
-    created: float  # UTC seconds
-    driver: dict[str, Any]  # the process that submitted it
     per_job: int  # how many consecutive runs form one job
-    command: str | None  # what was typed; None of a retry, whose runs were submitted before
-    n_runs: int | None  # how many runs it has; None if an older version wrote it
+    created: float = field(default_factory=time.time)  # UTC seconds
+    driver: dict[str, Any] = field(default_factory=this_process)  # the process that submitted it
+    # What was typed; None of a retry, whose runs were submitted before.
+    command: str | None = field(default_factory=typed_command)
     job_id: str | None = None  # SLURM's, once sbatch has returned
 
     @property
@@ -119,7 +124,8 @@ class Submission:
 
     def save(self, job_id: str | None) -> None:
         """Write the record itself, with its job once there is one."""
-        content = {key: getattr(self, key) for key in RECORDED} | {"job_id": job_id}
+        content = {key: getattr(self, key) for key in RECORDED}
+        content |= {"job_id": job_id, "n_runs": len(self.runs)}
         content["code"] = {key: value for key, value in self.code.items() if key != "diff"}
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
@@ -146,34 +152,23 @@ class Submission:
             return []
 
 
-# The keys of submission.json.
+# The keys of submission.json, besides the number of runs.
 RECORDED = [f.name for f in fields(Submission) if f.name not in ("folder", "runs")]
 
 
 def draft(
     runs: Sequence[Run],
     launcher: str,
-    settings: Mapping[str, Any],
-    code: Mapping[str, Any],
-    python_path: Sequence[str],
+    settings: dict[str, Any],
+    code: dict[str, Any],
+    python_path: list[str],
     per_job: int = 1,
 ) -> Submission:
     """Return a submission with a name of its own, which is written nowhere yet."""
     sweep = runs[0].folder.parent
     name = re.sub("[^A-Za-z0-9._=+-]", "-", sweep.name)  # what SLURM accepts as a job's name
-    return Submission(
-        folder=(sweep / FOLDER / f"{name}-{secrets.token_hex(3)}").absolute(),
-        runs=list(runs),
-        launcher=launcher,
-        settings=dict(settings),
-        code=dict(code),
-        python_path=list(python_path),
-        created=time.time(),
-        driver=this_process(),
-        per_job=per_job,
-        command=typed_command(),
-        n_runs=len(runs),
-    )
+    folder = (sweep / FOLDER / f"{name}-{secrets.token_hex(3)}").absolute()
+    return Submission(folder, list(runs), launcher, settings, code, python_path, per_job)
 
 
 def load(folder: Path) -> Submission:
@@ -187,8 +182,8 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     content = read_bytes(path)
     try:
-        record: dict[str, Any] = {"command": None, "n_runs": None, **parse_json(content)}
-        record = {key: record[key] for key in RECORDED if key in record}
+        written: dict[str, Any] = {"command": None, **parse_json(content)}
+        record = {key: written[key] for key in RECORDED if key in written}
         if record.get("launcher") == "basic":  # the former name of serial
             record["launcher"] = "serial"
         record |= {"folder": folder, "runs": []}
@@ -204,8 +199,9 @@ def load(folder: Path) -> Submission:
             if not isinstance(config, dict) or Path(name).name != name or name in ("", ".."):
                 raise ValueError(f"line {n + 1} holds no run")
             submission.runs.append(Run(config, sweep / name, submission, n))
-        if not submission.runs or submission.n_runs not in (None, len(submission.runs)):
-            expected = f" of {submission.n_runs}" if submission.n_runs else ""
+        n_runs = written.get("n_runs")  # an older version wrote none
+        if not submission.runs or n_runs not in (None, len(submission.runs)):
+            expected = f" of {n_runs}" if n_runs else ""
             raise ValueError(f"it holds {len(submission.runs)}{expected} runs; some were lost")
     except ConfigError as error:
         message = f"{path}: {error}; was it written by another version?"
