@@ -406,7 +406,7 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
         (
             ["outputs", "--metric", "eval/regret"],
             2,
-            "--metric must be one of eval/length, eval/return, eval/success, got eval/regret",
+            "metric must be one of eval/length, eval/return, eval/success, got eval/regret",
         ),
         (["outputs", "--style", "nice"], 2, "error: --style nice: neither a file nor one of "),
         (["outputs", "--width", "0"], 2, "argument --width: must be 1 to 50, got 0"),

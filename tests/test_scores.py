@@ -193,7 +193,7 @@ def test_a_task_is_judged_by_its_success_if_it_reports_any(tmp_path: Path) -> No
 def test_a_metric_that_nobody_has_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path, [0.5])
     with pytest.raises(
-        ConfigError, match="--metric must be one of eval/length, eval/return, eval/suc"
+        ConfigError, match="metric must be one of eval/length, eval/return, eval/suc"
     ):
         score(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/regret")
 

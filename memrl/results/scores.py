@@ -263,7 +263,7 @@ def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
     """
     metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
     if metric and metrics and metric not in metrics:
-        raise ConfigError(f"--metric must be one of {', '.join(metrics)}, got {metric}")
+        raise ConfigError(f"metric must be one of {', '.join(metrics)}, got {metric}")
     tasks: dict[str, list[Run]] = {}
     groups: dict[tuple[str, float | None, str], list[Run]] = {}
     for run, label in zip(runs, labels(runs), strict=True):
