@@ -229,9 +229,11 @@ def test_one_that_fails_or_dies_leaves_the_others_alone_and_only_a_failed_one_wa
 
 
 CRASHING = """\
-import atexit, os, signal, sys
-if "memrl.sweep.child" in sys.orig_argv:
-    atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+import faulthandler, os, signal
+faulthandler.disable()  # pytest's, which would print
+def crash(code):
+    os.kill(os.getpid(), signal.SIGSEGV)
+os._exit = crash  # which is how a fork ends
 """
 LOGGER = """\
 class FailsToClose:
@@ -242,6 +244,7 @@ class FailsToClose:
 """
 
 
+@pytest.mark.usefixtures("forked_runs")
 @pytest.mark.parametrize("launcher", ["local", "serial"])
 def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     launcher: str,
@@ -256,7 +259,8 @@ def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     logger = "logger._target_=failing_logger.FailsToClose"
-    process = launch(*LOCAL, f"hydra/launcher={launcher}", logger)
+    local = [*FORKED, logger] if launcher == "local" else ["-m", *TINY, logger]
+    process = launch(*local)
     assert process.wait() == 0, process.output
     assert_all_like(tmp_path, one_by_one, 1)
     (folder,) = folders(tmp_path).values()
