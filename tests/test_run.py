@@ -74,7 +74,7 @@ VARIANTS = {  # each way of storing and training; the cells of one class stand f
     ),
     "a-new-arrangement-every-episode": tiny(
         *("gru", "env=visual_match", "env.frames=[2,5,3]", "env.colours=per_episode", "algo=dqn"),
-        *("budget.warmup_episodes=3", "num_envs=3", "budget.train_episodes=6"),
+        *("budget.warmup_episodes=3", "num_envs=3"),
     ),
     "separate-memories-and-a-learned-temperature": tiny(
         *("lstm", "env=key_to_door", "env.frames=[4,5,3]", "algo=sacd_separate"),
@@ -273,12 +273,12 @@ def test_killed_at_random_and_continued_is_uninterrupted(
 ) -> None:
     arguments = VARIANTS[variant]
     dice = random.Random(variant)
-    first = train(*arguments, ALWAYS, first=after(dice.randint(60, 240), signal.SIGKILL))
+    first = train(*arguments, ALWAYS, first=after(dice.randint(150, 300), signal.SIGKILL))
     assert first.wait() == -signal.SIGKILL
 
     second = train(*arguments, OFTEN)  # killed from outside, in the midst of anything
     wait_until(lambda: status(run_in(tmp_path))["pid"] == second.pid, second)
-    time.sleep(dice.uniform(0, 0.15))
+    time.sleep(dice.uniform(0, 0.1))
     assert second.kill() in (-signal.SIGKILL, 0)
 
     last = train(*arguments, OFTEN)
