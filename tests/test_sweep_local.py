@@ -20,6 +20,7 @@ from conftest import Process, at, wait_until
 from test_run import assert_ended_like, status, table, tiny, weights
 
 from memrl.__main__ import main
+from memrl.sweep import pool
 
 Launch = Callable[..., Process]
 
@@ -112,6 +113,7 @@ class Children:
 
 @pytest.fixture
 def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    monkeypatch.setattr(pool, "CANCELLED_POLL_S", pool.POLL_S)  # nobody else reads that file
     made = Children(tmp_path / "hook")
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(made.folder), before])))
