@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import pytest
 
@@ -43,12 +44,18 @@ class Process:
         arguments: what stands after ``run.py``.
         cwd: where it runs, and so where its ``outputs`` are.
         first: called in the new process before anything else.
+        composed: start with the composed config of a single run: Hydra takes longer than the run.
     """
 
     def __init__(
-        self, arguments: tuple[str, ...], cwd: Path, first: Callable[[], object] | None = None
+        self,
+        arguments: tuple[str, ...],
+        cwd: Path,
+        first: Callable[[], object] | None = None,
+        composed: bool = False,
     ) -> None:
         _warm_up()
+        main = _train_composed(arguments) if composed else _command_line
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._code: int | None = None
         sys.stdout.flush()
@@ -57,7 +64,9 @@ class Process:
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
             self.pid = os.fork()
         if self.pid == 0:
-            _be_the_command_line(arguments, cwd, first, self._out.fileno(), self._err.fileno())
+            sys.argv = [str(ROOT / "run.py"), *arguments]
+            calls = [first, main] if first else [main]
+            _execute(calls, cwd, self._out.fileno(), self._err.fileno())
 
     def __del__(self) -> None:
         self._out.close()  # not left to the garbage collector, which warns, of any test's code
@@ -138,7 +147,7 @@ def _warm_up() -> None:
     from memrl.commands import plot, report, start, sweep, train  # noqa: F401
     from memrl.experiment import run
     from memrl.run.config import compose_config
-    from memrl.sweep import compose, launch  # noqa: F401
+    from memrl.sweep import child, compose, launch  # noqa: F401
 
     overrides = ["device=cpu", "env.length=5", "budget=smoke", "budget.train_episodes=1"]
     with tempfile.TemporaryDirectory() as cwd, contextlib.chdir(cwd), torch.random.fork_rng():
@@ -147,9 +156,8 @@ def _warm_up() -> None:
             start.draw_scores(folder.parent)
 
 
-def _be_the_command_line(
-    arguments: tuple[str, ...], cwd: Path, first: Callable[[], object] | None, out: int, err: int
-) -> NoReturn:
+def _execute(calls: Sequence[Callable[[], object]], cwd: Path, out: int, err: int) -> NoReturn:
+    """Be a new process, although a fork: call these, one after the other, and end."""
     code = 1
     gc.freeze()  # what the parent imported need not be searched for garbage
     try:
@@ -161,26 +169,19 @@ def _be_the_command_line(
         sys.stdout = open(1, "w", buffering=1, closefd=False)
         sys.stderr = open(2, "w", buffering=1, closefd=False)
         os.chdir(cwd)
-        sys.argv = [str(ROOT / "run.py"), *arguments]
-        code = _exit_status(first)
+        logging.getLogger("memrl").handlers.clear()
+        code = _exit_status(calls)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
 
 
-def _exit_status(first: Callable[[], object] | None) -> int:
-    """Run the command line; return what Python would make of the way it ends."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    from memrl.commands.train import main
-
-    GlobalHydra.instance().clear()
-    logging.getLogger("memrl").handlers.clear()
+def _exit_status(calls: Sequence[Callable[[], object]]) -> int:
+    """Call these; return what Python would make of the way they end."""
     try:
-        if first is not None:
-            first()
-        main()
+        for call in calls:
+            call()
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return (error.code or 0) & 0xFF
@@ -192,9 +193,35 @@ def _exit_status(first: Callable[[], object] | None) -> int:
     return 0
 
 
+def _command_line() -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from memrl.commands.train import main
+
+    GlobalHydra.instance().clear()
+    main()
+
+
+@functools.cache
+def _train_composed(overrides: tuple[str, ...]) -> Callable[[], None]:
+    """Return what the command line does after Hydra."""
+    from memrl.experiment import run
+    from memrl.run.command import remember_command
+    from memrl.run.outcome import exit_status, log_to_console
+
+    config = compose_quickly(overrides)
+
+    def train() -> None:
+        remember_command(overrides)
+        log_to_console()
+        sys.exit(exit_status(lambda: run(config) and 0))
+
+    return train
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start the command line: ``launch(*arguments, cwd=tmp_path, first=None) -> Process``."""
+    """Start the command line: ``launch(*arguments, cwd=tmp_path, **options) -> Process``."""
     processes: list[Process] = []
 
     def start(*arguments: str, cwd: Path = tmp_path, **options: Any) -> Process:
@@ -204,6 +231,74 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     yield start
     for process in processes:
         process.kill()
+
+
+class ForkedRun:
+    """What a sweep's pool needs of ``subprocess.Popen``: a run in a fork of the sweep's process.
+
+    Like a new interpreter it begins with the ``sitecustomize.py`` of ``PYTHONPATH``.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        env: dict[str, str],
+        stdin: int,
+        stdout: IO[bytes],
+        stderr: int,
+    ) -> None:
+        from memrl.sweep.child import main
+
+        *options, folder, index = command
+        assert options[1:] == ["-P", "-u", "-m", "memrl.sweep.child"]
+        assert stdin == subprocess.DEVNULL and stderr == subprocess.STDOUT
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+            self.pid = os.fork()
+        if self.pid == 0:
+            output = stdout.fileno()
+            calls = [lambda: _begin(command, env), lambda: sys.exit(main(folder, index))]
+            _execute(calls, cwd, output, output)
+
+    def poll(self) -> int | None:
+        """Return its exit status, minus the signal that killed it, or None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def terminate(self) -> None:
+        """Send SIGTERM, unless it has ended."""
+        self.send_signal(signal.SIGTERM)
+
+
+def _begin(command: Sequence[str], env: dict[str, str]) -> None:
+    """Do what Python does at its start, as far as runs depend on it."""
+    os.environ.clear()
+    os.environ.update(env)
+    sys.orig_argv = [*command]
+    paths = [Path(path, "sitecustomize.py") for path in env["PYTHONPATH"].split(os.pathsep)]
+    for path in [path for path in paths if path.exists()][:1]:
+        exec(path.read_text(), {"__file__": str(path)})
+
+
+@pytest.fixture
+def forked_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of ``hydra/launcher=local`` import nothing: seconds for each of them."""
+    from memrl.sweep import pool
+
+    class Subprocess:
+        DEVNULL, STDOUT, Popen = subprocess.DEVNULL, subprocess.STDOUT, ForkedRun
+
+    monkeypatch.setattr(pool, "subprocess", Subprocess)
 
 
 @pytest.fixture(scope="session")

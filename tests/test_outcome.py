@@ -1,5 +1,6 @@
 """How a command ends: a pipe that is closed early, and what fails to close."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT, Process, at
 from made import make_run
 
+from memrl.__main__ import main
 from memrl.experiment import closing
 
 PRINT = "from memrl.run.console import console\nwith console():\n    print('x')\n"
@@ -41,10 +43,10 @@ def test_an_exit_status_is_kept_when_nobody_reads(status: int) -> None:
     assert with_no_reader("-c", f"{PRINT}    raise SystemExit({status})") == (status, "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plot", "--help"], ["train", "--help"]])
-def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
-    assert with_no_reader("-m", "memrl", *arguments) == (0, "")
-    assert with_no_reader("-u", "-m", "memrl", *arguments) == (0, "")
+@pytest.mark.parametrize("options", [[], ["-u"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_a_reader_that_leaves_is_no_error(options: list[str], arguments: list[str]) -> None:
+    assert with_no_reader(*options, "-m", "memrl", *arguments) == (0, "")
 
 
 def test_what_fails_to_close_hides_nothing_and_fails_nothing() -> None:
@@ -114,7 +116,7 @@ def test_a_sweep_whose_reader_has_left_goes_on(launch: Launch, tmp_path: Path) -
     assert list(tmp_path.glob("outputs/*/runs.csv"))
 
 
-def test_what_others_wrote_controls_no_terminal(tmp_path: Path) -> None:
+def test_what_others_wrote_controls_no_terminal(launch: Launch, tmp_path: Path) -> None:
     """Nor does the encoding of the terminal, or of a name, matter."""
     cause = "\x1b]0;title\x07 \x9b2J \u202e evil, gr\u00fc\u00df"
     broken = {"state": "failed", "cause": cause, "host": "\x1b[8m", "command": "\x1b[2J"}
@@ -123,21 +125,19 @@ def test_what_others_wrote_controls_no_terminal(tmp_path: Path) -> None:
     make_run(tmp_path, [0.5], "seed=1", "sweep=s")
     name = os.fsdecode(b"outputs/s \xff\x1b[2J")
     (tmp_path / "outputs" / "s").rename(tmp_path / name)
-    script = f"""
-import contextlib, sys
-sys.path.insert(0, {str(ROOT)!r})
-from memrl.__main__ import main
-for words in (["sweep", "status"], ["sweep", "logs"], ["plot", "--format", "png"]):
-    with contextlib.suppress(SystemExit):
-        main([*words, {name!r}, *(["seed=0"] if "logs" in words else [])])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "agg"},
-    )
-    text = (done.stdout + done.stderr).decode("ascii")
+
+    def with_ascii() -> None:
+        sys.stdout.reconfigure(encoding="ascii")  # type: ignore[union-attr]
+        sys.stderr.reconfigure(encoding="ascii")  # type: ignore[union-attr]
+        for words in (["sweep", "status"], ["sweep", "logs"], ["plot", "--format", "png"]):
+            with contextlib.suppress(SystemExit):
+                main([*words, name, *(["seed=0"] if "logs" in words else [])])
+        sys.exit()
+
+    process = launch(first=with_ascii)
+    assert process.wait() == 0
+    text = process.output
+    assert text.isascii()
     assert "Traceback" not in text, text
     assert not {*text} & {*map(chr, range(32)), "\x7f"} - {"\n"}
     assert text.count("\\x1b]0;title\\x07 \\x9b2J \\u202e evil, gr\\xfc\\xdf") >= 2, text

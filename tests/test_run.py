@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import json
 import os
 import random
@@ -69,7 +70,7 @@ TINY = tiny("lstm")
 LEARNING = ("algo.explore_fraction=0.5", "budget.warmup_episodes=3")  # for most of the run
 VARIANTS = {  # each way of storing and training; the cells of one class stand for one another
     "many-updates-of-windows": tiny(
-        *("gpt", *LEARNING, "context_len=4", "updates_per_step=2", "budget.train_episodes=5")
+        *("gpt", *LEARNING, "context_len=4", "updates_per_step=2", "budget.train_episodes=3")
     ),
     "a-new-arrangement-every-episode": tiny(
         *("gru", "env=visual_match", "env.frames=[2,5,3]", "env.colours=per_episode", "algo=dqn"),
@@ -77,7 +78,7 @@ VARIANTS = {  # each way of storing and training; the cells of one class stand f
     ),
     "separate-memories-and-a-learned-temperature": tiny(
         *("lstm", "env=key_to_door", "env.frames=[4,5,3]", "algo=sacd_separate"),
-        *("algo.target_entropy=0.5", "budget.warmup_episodes=3"),
+        *("algo.target_entropy=0.5", "budget.warmup_episodes=3", "budget.train_episodes=5"),
     ),
 }
 
@@ -143,7 +144,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     def folder_of(arguments: tuple[str, ...]) -> Path:
         if arguments not in done:
             cwd = tmp_path_factory.mktemp("reference")
-            process = Process(arguments, cwd)
+            process = Process(arguments, cwd, composed=True)
             assert process.wait() == 0, process.output
             done[arguments] = run_in(cwd)
         return done[arguments]
@@ -154,7 +155,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 @pytest.fixture(scope="module")
 def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("killed")
-    process = Process((*TINY, ALWAYS), cwd, at("open .checkpoint.pt.tmp", signal.SIGKILL, 40))
+    kill = at("open .checkpoint.pt.tmp", signal.SIGKILL, 40)
+    process = Process((*TINY, ALWAYS), cwd, kill, composed=True)
     assert process.wait() == -signal.SIGKILL, process.output
     assert names(run_in(cwd)) >= {"checkpoint.pt", "checkpoint.prev.pt", "lock"}
     return cwd
@@ -165,6 +167,12 @@ def killed(killed_once: Path, tmp_path: Path) -> Path:
     """The folder of a TINY run killed towards its end, with both checkpoints and its lock."""
     shutil.copytree(killed_once, tmp_path, dirs_exist_ok=True)
     return run_in(tmp_path)
+
+
+@pytest.fixture
+def train(launch: Launch) -> Launch:
+    """Start a single run as the command line does once Hydra has composed its config."""
+    return functools.partial(launch, composed=True)
 
 
 # --- the folder of a run that is done ------------------------------------------------------------
@@ -261,30 +269,30 @@ def test_the_same_command_again_changes_nothing_and_imports_no_torch(done: Path)
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_at_random_and_continued_is_uninterrupted(
-    variant: str, launch: Launch, tmp_path: Path, reference: Reference
+    variant: str, train: Launch, tmp_path: Path, reference: Reference
 ) -> None:
     arguments = VARIANTS[variant]
     dice = random.Random(variant)
-    first = launch(*arguments, ALWAYS, first=after(dice.randint(60, 240), signal.SIGKILL))
+    first = train(*arguments, ALWAYS, first=after(dice.randint(150, 300), signal.SIGKILL))
     assert first.wait() == -signal.SIGKILL
 
-    second = launch(*arguments, OFTEN)  # killed from outside, in the midst of anything
+    second = train(*arguments, OFTEN)  # killed from outside, in the midst of anything
     wait_until(lambda: status(run_in(tmp_path))["pid"] == second.pid, second)
-    time.sleep(dice.uniform(0, 0.15))
+    time.sleep(dice.uniform(0, 0.1))
     assert second.kill() in (-signal.SIGKILL, 0)
 
-    last = launch(*arguments, OFTEN)
+    last = train(*arguments, OFTEN)
     assert last.wait() == 0, last.output
     assert_ended_like(run_in(tmp_path), reference(arguments))
 
 
 def test_killed_before_the_first_checkpoint_begins_anew(
-    launch: Launch, tmp_path: Path, reference: Reference
+    train: Launch, tmp_path: Path, reference: Reference
 ) -> None:
-    process = launch(*TINY, first=at("open train.csv", signal.SIGKILL, 5))
+    process = train(*TINY, first=at("open train.csv", signal.SIGKILL, 5))
     assert process.wait() == -signal.SIGKILL
     assert len((run_in(tmp_path) / "train.csv").read_text().splitlines()) == 4
-    again = launch(*TINY)
+    again = train(*TINY)
     assert again.wait() == 0
     assert "continuing" not in again.out
     assert_ended_like(run_in(tmp_path), reference(TINY))
@@ -315,7 +323,8 @@ MOMENTS = [  # just before the n-th such operation of an attempt
 def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """An uninterrupted run of two episodes, and its operations on files."""
     cwd = tmp_path_factory.mktemp("short")
-    process = Process((*SHORT, ALWAYS), cwd, file_events(lambda name: print(name, file=sys.stderr)))
+    show = file_events(lambda name: print(name, file=sys.stderr))
+    process = Process((*SHORT, ALWAYS), cwd, show, composed=True)
     assert process.wait() == 0, process.output
     return run_in(cwd), process.err.splitlines()
 
@@ -326,18 +335,18 @@ def test_the_moments_include_every_rename(short: tuple[Path, list[str]]) -> None
 
 
 def test_killed_at_every_moment_and_continued_is_uninterrupted(
-    launch: Launch, tmp_path: Path, short: tuple[Path, list[str]]
+    train: Launch, tmp_path: Path, short: tuple[Path, list[str]]
 ) -> None:
     for event, nth in MOMENTS:
-        process = launch(*SHORT, ALWAYS, first=at(event, signal.SIGKILL, nth))
+        process = train(*SHORT, ALWAYS, first=at(event, signal.SIGKILL, nth))
         assert process.wait() == -signal.SIGKILL, (event, process.output)
 
     # Once it is done, the same command tidies up.
-    process = launch(*SHORT, ALWAYS, first=at("remove checkpoint.prev.pt", signal.SIGKILL))
+    process = train(*SHORT, ALWAYS, first=at("remove checkpoint.prev.pt", signal.SIGKILL))
     assert process.wait() == -signal.SIGKILL
     assert status(run_in(tmp_path))["state"] == "done"
     assert names(run_in(tmp_path)) == FILES | {"checkpoint.prev.pt", "lock"}
-    last = launch(*SHORT, ALWAYS)
+    last = train(*SHORT, ALWAYS)
     assert last.wait() == 0, last.output
     assert_ended_like(run_in(tmp_path), short[0])
 
@@ -392,7 +401,7 @@ def test_ctrl_c_before_the_run_begins_is_no_traceback(launch: Launch, tmp_path: 
 
 
 def test_usr2_calls_the_handler_that_stood_before_when_all_is_saved_and_unlocked(
-    launch: Launch, tmp_path: Path
+    train: Launch, tmp_path: Path
 ) -> None:
     pause = at("open train.csv", signal.SIGSTOP, 6)
 
@@ -403,7 +412,7 @@ def test_usr2_calls_the_handler_that_stood_before_when_all_is_saved_and_unlocked
         signal.signal(signal.SIGUSR2, requeue)
         pause()
 
-    process = launch(*TINY, first=first)
+    process = train(*TINY, first=first)
     process.wait_paused()
     process.send(signal.SIGUSR2, signal.SIGCONT)
     assert process.wait() == 75
@@ -435,10 +444,10 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [halve, flip, Path.unlink])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    damage: Callable[[Path], None], killed: Path, launch: Launch, reference: Reference
+    damage: Callable[[Path], None], killed: Path, train: Launch, reference: Reference
 ) -> None:
     damage(killed / "checkpoint.pt")
-    process = launch(*TINY)
+    process = train(*TINY)
     assert process.wait() == 0, process.output
     assert "continuing from checkpoint.prev.pt" in process.out
     assert_ended_like(killed, reference(TINY))
@@ -457,12 +466,12 @@ def lose_rows(folder: Path) -> None:
     ("damage", "named"), [(damage_both, "checkpoint.pt: archive/data/"), (lose_rows, "train.csv")]
 )
 def test_a_run_that_cannot_be_continued_says_why_and_is_left_as_it_is(
-    damage: Callable[[Path], None], named: str, killed: Path, launch: Launch
+    damage: Callable[[Path], None], named: str, killed: Path, train: Launch
 ) -> None:
     damage(killed)
     kept = ("checkpoint.pt", "checkpoint.prev.pt", "train.csv", "eval.csv", "config.yaml")
     before = {name: (killed / name).read_bytes() for name in kept}
-    process = launch(*TINY, ALWAYS)
+    process = train(*TINY, ALWAYS)
     assert process.wait() == 1
     assert_one_line(process, named)
     assert {name: (killed / name).read_bytes() for name in kept} == before
@@ -472,12 +481,12 @@ def test_a_run_that_cannot_be_continued_says_why_and_is_left_as_it_is(
 
 
 def test_a_damaged_checkpoint_never_replaces_a_sound_one(
-    killed: Path, launch: Launch, reference: Reference
+    killed: Path, train: Launch, reference: Reference
 ) -> None:
     halve(killed / "checkpoint.pt")
-    process = launch(*TINY, ALWAYS, first=at("rename checkpoint.pt", signal.SIGKILL))
+    process = train(*TINY, ALWAYS, first=at("rename checkpoint.pt", signal.SIGKILL))
     assert process.wait() == -signal.SIGKILL  # its new checkpoint has not got its name yet
-    last = launch(*TINY)
+    last = train(*TINY)
     assert last.wait() == 0, last.output
     assert_ended_like(killed, reference(TINY))
 
@@ -509,12 +518,12 @@ def test_every_bit_that_flips_is_noticed_or_changes_nothing(tmp_path: Path) -> N
 
 
 def test_a_checkpoint_that_does_not_fit_the_run_is_refused_in_one_line(
-    killed: Path, launch: Launch, reference: Reference
+    killed: Path, train: Launch, reference: Reference
 ) -> None:
     newest, other = killed / "checkpoint.pt", killed.with_name(f"{killed.name[:-1]}1")
     shutil.copytree(killed, other)
     edit(other / "config.yaml", "seed: 0\n", "seed: 1\n")
-    process = launch(*TINY, "seed=1")
+    process = train(*TINY, "seed=1")
     assert process.wait() == 1
     assert_one_line(process, f"{other.name}/checkpoint.pt is of another run", "seed: 0 -> 1")
 
@@ -533,20 +542,20 @@ def test_a_checkpoint_that_does_not_fit_the_run_is_refused_in_one_line(
         (("trainer", "replay", "reward"), torch.zeros(1)),
     ):
         replace(*keys, value=value)
-        process = launch(*TINY)
+        process = train(*TINY)
         assert process.wait() == 1, keys
         assert_one_line(process, "checkpoint.pt: it does not hold what this version expects")
         assert (killed / "train.csv").read_bytes() == before
 
     torch.save(torch.load(killed / "checkpoint.prev.pt", weights_only=True), newest)
-    last = launch(*TINY)  # from an archive as older versions wrote it
+    last = train(*TINY)  # from an archive as older versions wrote it
     assert last.wait() == 0, last.output
     assert "continuing at env step" in last.out and "damaged" not in last.out
     assert_ended_like(killed, reference(TINY))
 
 
-def test_broken_weights_are_never_saved(launch: Launch, tmp_path: Path) -> None:
-    process = launch(*TINY, ALWAYS, "algo.lr=1e38")  # the first update gives a finite loss
+def test_broken_weights_are_never_saved(train: Launch, tmp_path: Path) -> None:
+    process = train(*TINY, ALWAYS, "algo.lr=1e38")  # the first update gives a finite loss
     assert process.wait() == 1
     assert_one_line(process, "the weights ", "are not finite at env step 60, by update 1")
     saved = torch.load(run_in(tmp_path) / "checkpoint.pt", weights_only=True)
@@ -558,13 +567,13 @@ def test_broken_weights_are_never_saved(launch: Launch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", ["", '{"state": "stopped", "cause": "killed by SIGSEGV"}'])
 def test_a_run_whose_weights_are_whole_is_done_and_its_status_is_corrected(
-    said: str, reference: Reference, launch: Launch, tmp_path: Path
+    said: str, reference: Reference, train: Launch, tmp_path: Path
 ) -> None:
     shutil.copytree(reference(TINY).parents[2], tmp_path, dirs_exist_ok=True)
     folder = run_in(tmp_path)
     before, known = contents(folder), status(folder)
     (folder / "status.json").write_text(said)
-    process = launch(*TINY)
+    process = train(*TINY)
     assert (process.wait(), process.err) == (0, "")
     assert process.out.startswith("already done: ")
     keys = ("state", "cause", "progress", "env_steps", "episodes", "updates", "last_return")
@@ -679,13 +688,13 @@ def test_the_lock_tells_whose_it_is(killed: Path) -> None:
 
 
 def test_a_second_process_on_the_same_run_is_sent_away(
-    launch: Launch, tmp_path: Path, reference: Reference
+    train: Launch, tmp_path: Path, reference: Reference
 ) -> None:
-    working = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
+    working = train(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
     working.wait_paused()
     before = contents(run_in(tmp_path))
     for first in (None, clock_a_day_ahead):
-        second = launch(*TINY, first=first)
+        second = train(*TINY, first=first)
         assert second.wait() == 3
         assert second.out == ""
         assert_one_line(second, str(run_in(tmp_path).name), f"process {working.pid}")
@@ -812,11 +821,11 @@ def test_a_lock_that_is_just_being_written_is_respected(killed: Path) -> None:
 
 
 def test_a_process_that_finds_a_stale_lock_gives_way_to_one_that_took_it(
-    killed: Path, launch: Launch, reference: Reference
+    killed: Path, train: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))  # it has found it stale
+    slow = train(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))  # it has found it stale
     slow.wait_paused()
-    quick = launch(*TINY, first=at("open .agent.pt.tmp", signal.SIGSTOP))
+    quick = train(*TINY, first=at("open .agent.pt.tmp", signal.SIGSTOP))
     quick.wait_paused()
     slow.send(signal.SIGCONT)
     assert slow.wait() == 3, slow.output
@@ -828,13 +837,13 @@ def test_a_process_that_finds_a_stale_lock_gives_way_to_one_that_took_it(
 
 
 def test_a_process_that_is_taking_a_stale_lock_over_is_respected(
-    killed: Path, launch: Launch, reference: Reference
+    killed: Path, train: Launch, reference: Reference
 ) -> None:
-    dead = launch(*TINY, first=at("rename lock", signal.SIGKILL))  # it had the right to
+    dead = train(*TINY, first=at("rename lock", signal.SIGKILL))  # it had the right to
     assert dead.wait() == -signal.SIGKILL
-    slow = launch(*TINY, first=at("rename lock", signal.SIGSTOP))  # it has that of the dead one
+    slow = train(*TINY, first=at("rename lock", signal.SIGSTOP))  # it has that of the dead one
     slow.wait_paused()
-    quick = launch(*TINY)
+    quick = train(*TINY)
     assert quick.wait() == 3, quick.output
     assert_one_line(quick, f"process {slow.pid}")
     slow.send(signal.SIGCONT)
@@ -843,16 +852,16 @@ def test_a_process_that_is_taking_a_stale_lock_over_is_respected(
 
 
 def test_a_torn_lock_and_a_torn_right_to_replace_it_are_both_replaced(
-    killed: Path, launch: Launch, reference: Reference
+    killed: Path, train: Launch, reference: Reference
 ) -> None:
     """As a loss of power may leave them: empty."""
     empty_since_long_ago(killed)
-    dead = launch(*TINY, first=at("rename lock", signal.SIGKILL))
+    dead = train(*TINY, first=at("rename lock", signal.SIGKILL))
     assert dead.wait() == -signal.SIGKILL
     (right,) = killed.glob(".claim.*.tmp")
     right.write_bytes(b"")
     os.utime(right, (1, 1))
-    process = launch(*TINY)
+    process = train(*TINY)
     assert process.wait() == 0, process.output
     assert_ended_like(killed, reference(TINY))
 
@@ -903,11 +912,11 @@ def test_of_many_processes_at_once_one_holds_the_lock_whoever_is_killed(tmp_path
 
 
 def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
-    killed: Path, launch: Launch, reference: Reference
+    killed: Path, train: Launch, reference: Reference
 ) -> None:
-    slow = launch(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))
+    slow = train(*TINY, first=at("link .claim.tmp", signal.SIGSTOP))
     slow.wait_paused()
-    assert launch(*TINY).wait() == 0
+    assert train(*TINY).wait() == 0
     slow.send(signal.SIGCONT)
     assert slow.wait() == 0, slow.output
     assert "already done" in slow.out
@@ -915,13 +924,11 @@ def test_a_process_that_finds_a_stale_lock_may_meet_a_run_that_is_done(
 
 
 def test_a_run_that_another_process_has_just_done_is_not_done_again(
-    launch: Launch, tmp_path: Path
+    train: Launch, tmp_path: Path
 ) -> None:
-    slow = launch(
-        *SHORT, first=at("open .lock.tmp", signal.SIGSTOP)
-    )  # it was not done a moment ago
+    slow = train(*SHORT, first=at("open .lock.tmp", signal.SIGSTOP))  # it was not done a moment ago
     slow.wait_paused()
-    assert launch(*SHORT).wait() == 0
+    assert train(*SHORT).wait() == 0
     result = ("train.csv", "eval.csv", "agent.pt", "status.json")
     before = {name: contents(run_in(tmp_path))[name] for name in result}
     slow.send(signal.SIGCONT)
@@ -935,9 +942,9 @@ def on_another_host() -> None:
 
 
 def test_a_process_that_was_silent_for_too_long_writes_nothing_once_another_took_over(
-    launch: Launch, tmp_path: Path, reference: Reference
+    train: Launch, tmp_path: Path, reference: Reference
 ) -> None:
-    first = launch(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
+    first = train(*TINY, first=at("open train.csv", signal.SIGSTOP, 4))
     first.wait_paused()
     folder = run_in(tmp_path)
     change_times(folder, lock=SILENT_S + 1, status=SILENT_S + 1)
@@ -946,7 +953,7 @@ def test_a_process_that_was_silent_for_too_long_writes_nothing_once_another_took
         on_another_host()
         at("open train.csv", signal.SIGSTOP, 6)()
 
-    second = launch(*TINY, first=pause)
+    second = train(*TINY, first=pause)
     second.wait_paused()
     before = contents(folder)
     first.send(signal.SIGCONT)
@@ -959,15 +966,15 @@ def test_a_process_that_was_silent_for_too_long_writes_nothing_once_another_took
 
 
 def test_a_process_whose_folder_was_deleted_writes_nothing(
-    launch: Launch, tmp_path: Path, reference: Reference
+    train: Launch, tmp_path: Path, reference: Reference
 ) -> None:
     for event, again in (("open train.csv", False), ("open .checkpoint.pt.tmp", True)):
-        first = launch(*TINY, ALWAYS, first=at(event, signal.SIGSTOP, 4))
+        first = train(*TINY, ALWAYS, first=at(event, signal.SIGSTOP, 4))
         first.wait_paused()
         folder = run_in(tmp_path)
         shutil.rmtree(folder)
         if again:
-            second = launch(*TINY)
+            second = train(*TINY)
             assert second.wait() == 0, second.output
         first.send(signal.SIGCONT)
         assert first.wait() == 3, first.output
@@ -976,11 +983,11 @@ def test_a_process_whose_folder_was_deleted_writes_nothing(
     assert_ended_like(folder, reference(TINY))
 
 
-def test_the_status_is_touched_while_the_run_goes_on(launch: Launch, tmp_path: Path) -> None:
+def test_the_status_is_touched_while_the_run_goes_on(train: Launch, tmp_path: Path) -> None:
     def first() -> None:
         status_file.HEARTBEAT_S = 0.02
 
-    process = launch(*TINY, "budget.train_episodes=20000", first=first)
+    process = train(*TINY, "budget.train_episodes=20000", first=first)
     wait_until(lambda: list(tmp_path.glob("outputs/*/*/status.json")), process)
     seen = set()
 
@@ -1058,11 +1065,11 @@ def test_a_full_disk_is_named_and_loses_nothing(
     interval: str,
     named: str,
     small_disk: Path,
-    launch: Launch,
+    train: Launch,
     tmp_path: Path,
     short: tuple[Path, list[str]],
 ) -> None:
-    process = launch(*SHORT, interval, first=at(event, signal.SIGSTOP, nth))
+    process = train(*SHORT, interval, first=at(event, signal.SIGSTOP, nth))
     process.wait_paused()
     filler = fill(small_disk)
     process.send(signal.SIGCONT)
@@ -1076,7 +1083,7 @@ def test_a_full_disk_is_named_and_loses_nothing(
         torch.load(path, weights_only=True)
 
     filler.unlink()
-    last = launch(*SHORT, interval)
+    last = train(*SHORT, interval)
     assert last.wait() == 0, last.output
     assert_ended_like(folder, short[0])
 
@@ -1084,38 +1091,17 @@ def test_a_full_disk_is_named_and_loses_nothing(
 # --- several runs --------------------------------------------------------------------------------
 
 
-def test_a_sweep_does_all_its_runs_and_results_depend_on_the_seed_alone(
-    launch: Launch, tmp_path: Path, reference: Reference
+def test_a_run_that_fails_does_not_stop_the_sweep_and_is_named(
+    launch: Launch, tmp_path: Path
 ) -> None:
-    process = launch("-m", *TINY, "seed=1,0", "sweep=two")
-    assert process.wait() == 0, process.output
-    other, same = sorted(tmp_path.glob("outputs/two/[!.]*/"), key=lambda path: -int(path.name[-1]))
-    assert_ended_like(same, reference(TINY))
-    assert_ended_like(other, other)
-    assert table(other, "train.csv") != table(same, "train.csv")
-    assert weights(other) != weights(same)
-
-
-def test_runs_that_fail_do_not_stop_the_sweep_and_are_named(launch: Launch, tmp_path: Path) -> None:
-    process = launch("-m", *TINY, "algo.lr=1e30,1e-3", "seed=0,1")
+    process = launch("-m", *TINY, "algo.lr=1e30,1e-3")
     assert process.wait() == 1
-    states = {path.name: status(path)["state"] for path in tmp_path.glob("outputs/runs/[!.]*/")}
-    assert sorted(states.values()) == ["done", "done", "failed", "failed"]
-    *_, total, first, second = process.err.splitlines()
-    assert total == "2 of 4 runs are not done:"
-    failed = sorted(name for name, state in states.items() if state == "failed")
-    for name, line in zip(failed, (first, second), strict=True):
-        assert line.startswith(f"  {name}: failed: train/")
-        assert "at env step" in line
-    assert "Traceback" not in process.output
-
-
-def test_a_signal_ends_the_whole_sweep(launch: Launch, tmp_path: Path) -> None:
-    process = launch("-m", *TINY, "seed=0,1", first=at("open train.csv", signal.SIGSTOP, 4))
-    process.wait_paused()
-    process.send(signal.SIGTERM, signal.SIGCONT)
-    assert process.wait() == 143
-    assert status(run_in(tmp_path))["state"] == "stopped"
+    states = {status(path)["state"]: path.name for path in tmp_path.glob("outputs/runs/[!.]*/")}
+    assert states.keys() == {"done", "failed"}
+    *_, total, line = process.err.splitlines()
+    assert total == "1 of 2 runs are not done:"
+    assert line.startswith(f"  {states['failed']}: failed: train/")
+    assert "at env step" in line
     assert "Traceback" not in process.output
 
 

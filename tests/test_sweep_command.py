@@ -36,6 +36,7 @@ def mixed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stop = at("open train.csv", 15, 4)
     second = Process(("-m", *TINY, "seed=5,6", "sweep=mixed"), cwd, stop)
     assert second.wait() == 143, second.output
+    assert "Traceback" not in second.output
     return cwd
 
 

@@ -17,14 +17,16 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Process, at, wait_until
-from test_run import assert_ended_like, status, tiny
+from test_run import assert_ended_like, status, table, tiny, weights
 
 from memrl.__main__ import main
+from memrl.sweep import pool
 
 Launch = Callable[..., Process]
 
 TINY = tiny("lstm")
 LOCAL = ("-m", *TINY, "hydra/launcher=local")
+FORKED = (*LOCAL, "hydra.launcher.snapshot=false")  # forks have imported the code that is here
 SWEEP = Path("outputs", "runs")
 
 HOOK = """\
@@ -32,8 +34,11 @@ import json, os, sys
 index = sys.orig_argv[-1] if "memrl.sweep.child" in sys.orig_argv else None
 if index is not None:
     folder = os.path.dirname(__file__)
+    with open("/proc/self/stat") as file:
+        started = file.read().rpartition(")")[2].split()[19]
     with open(f"{folder}/seen.txt", "a") as file:
-        file.write(f"{index} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+        file.write(f"{index} {os.getpid()} {started} {gpu}\\n")
     with open(f"{folder}/plan.json") as file:
         nth, signum = json.load(file).get(index, (-1, 0))
     if nth == 0:
@@ -49,13 +54,16 @@ if index is not None:
 """
 
 
-def process_of(pid: int) -> psutil.Process | None:
+def process_of(pid: int, started: str) -> psutil.Process | None:
     """Return a run's process if it lives; nobody may have waited for one that is dead."""
     try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
         process = psutil.Process(pid)
-        return process if "memrl.sweep.child" in process.cmdline() else None
-    except psutil.Error:
+        dead = process.status() == psutil.STATUS_ZOMBIE
+    except (OSError, psutil.Error):
         return None
+    same = stat.rpartition(")")[2].split()[19] == started  # the number may be another one's now
+    return process if same and not dead else None
 
 
 class Children:
@@ -76,25 +84,28 @@ class Children:
         """Set what the processes that start from now on will meet: index -> n-th time, signal."""
         (self.folder / "plan.json").write_text(json.dumps(signals))
 
-    def all(self) -> list[tuple[int, int, str]]:
-        """Index, process and GPUs of all that ever started, in order."""
+    def all(self) -> list[list[str]]:
+        """Index, process, its start and its GPUs, of all that ever started, in order."""
         path = self.folder / "seen.txt"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(int(i), int(pid), gpu) for i, pid, gpu in (line.split(" ") for line in lines)]
+        return [line.split(" ") for line in path.read_text().splitlines()] if path.exists() else []
 
     def new(self) -> list[tuple[int, str]]:
         """Index and GPUs of those that started since this was asked last, sorted."""
         found = self.all()[self.seen :]
         self.seen += len(found)
-        return sorted((index, gpu) for index, _, gpu in found)
+        return sorted((int(index), gpu) for index, _, _, gpu in found)
+
+    def alive(self) -> dict[int, psutil.Process]:
+        """Return the processes that have not ended, by index."""
+        there = [(int(n), process_of(int(pid), started)) for n, pid, started, _ in self.all()]
+        return {n: process for n, process in there if process}
 
     def paused(self, count: int, process: Process) -> dict[int, psutil.Process]:
         """Return the processes that have stopped at their signal, by index: so many, no fewer."""
 
         def found() -> dict[int, psutil.Process]:
             time.sleep(0.02)  # to leave the processor to them
-            there = [(n, process_of(pid)) for n, pid, _ in self.all()]
-            return {n: p for n, p in there if p and p.status() == psutil.STATUS_STOPPED}
+            return {n: p for n, p in self.alive().items() if p.status() == psutil.STATUS_STOPPED}
 
         wait_until(lambda: len(found()) == count, process)
         return found()
@@ -102,13 +113,13 @@ class Children:
 
 @pytest.fixture
 def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    monkeypatch.setattr(pool, "CANCELLED_POLL_S", pool.POLL_S)  # nobody else reads that file
     made = Children(tmp_path / "hook")
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(made.folder), before])))
     yield made
-    for _, pid, _ in made.all():
-        if process := process_of(pid):
-            process.kill()
+    for process in made.alive().values():
+        process.kill()
 
 
 def has_signal(process: psutil.Process, signum: int) -> bool:
@@ -145,8 +156,8 @@ def folders(cwd: Path) -> dict[str, Path]:
 def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same runs without any of this, by their names."""
     cwd = tmp_path_factory.mktemp("one_by_one")
-    for arguments in (["seed=0,1"], ["algo.lr=1e-3"]):
-        process = Process(("-m", *TINY, *arguments), cwd)
+    for argument in ("seed=0", "seed=1", "algo.lr=1e-3"):
+        process = Process((*TINY, argument), cwd, composed=True)
         assert process.wait() == 0, process.output
     return {path.name: path for path in cwd.glob("outputs/runs/tmaze*/")}
 
@@ -161,6 +172,7 @@ def assert_all_like(cwd: Path, one_by_one: dict[str, Path], count: int) -> None:
 # --- runs that fail ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_one_that_fails_or_dies_leaves_the_others_alone_and_only_a_failed_one_waits_for_a_retry(
     children: Children,
     launch: Launch,
@@ -169,7 +181,7 @@ def test_one_that_fails_or_dies_leaves_the_others_alone_and_only_a_failed_one_wa
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    sweep = (*LOCAL, "algo.lr=1e30,3e-4,1e-3")
+    sweep = (*FORKED, "algo.lr=1e30,3e-4,1e-3")
     children.plan({2: (0, signal.SIGKILL)})  # before it has a folder
     first = launch(*sweep)
     assert first.wait() == 1, first.output
@@ -219,9 +231,11 @@ def test_one_that_fails_or_dies_leaves_the_others_alone_and_only_a_failed_one_wa
 
 
 CRASHING = """\
-import atexit, os, signal, sys
-if "memrl.sweep.child" in sys.orig_argv:
-    atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+import faulthandler, os, signal
+faulthandler.disable()  # pytest's, which would print
+def crash(code):
+    os.kill(os.getpid(), signal.SIGSEGV)
+os._exit = crash  # which is how a fork ends
 """
 LOGGER = """\
 class FailsToClose:
@@ -232,6 +246,7 @@ class FailsToClose:
 """
 
 
+@pytest.mark.usefixtures("forked_runs")
 @pytest.mark.parametrize("launcher", ["local", "serial"])
 def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     launcher: str,
@@ -246,7 +261,8 @@ def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     logger = "logger._target_=failing_logger.FailsToClose"
-    process = launch(*LOCAL, f"hydra/launcher={launcher}", logger)
+    local = [*FORKED, logger] if launcher == "local" else ["-m", *TINY, logger]
+    process = launch(*local)
     assert process.wait() == 0, process.output
     assert_all_like(tmp_path, one_by_one, 1)
     (folder,) = folders(tmp_path).values()
@@ -285,10 +301,11 @@ def test_a_failure_that_cannot_be_recorded_fails_the_sweep(launch: Launch, tmp_p
 # --- interruptions -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_whatever_is_killed_the_same_command_goes_on_and_ends_as_if_nothing_had_happened(
     children: Children, launch: Launch, tmp_path: Path, one_by_one: dict[str, Path]
 ) -> None:
-    sweep = (*LOCAL, "hydra.launcher.n_jobs=1", "seed=0,1")
+    sweep = (*FORKED, "hydra.launcher.n_jobs=1", "seed=0,1")
 
     # Ctrl-C, while one of two is at work.
     children.plan({0: (5, signal.SIGSTOP)})
@@ -348,7 +365,7 @@ def test_a_signal_before_any_run_has_begun_leaves_nothing_half_done(
         assert "Traceback" not in driver.output
         assert states(launch) == {"seed=0": "stopped", "seed=1": "stopped"}
         assert list(tmp_path.glob("outputs/runs/tmaze*")) == []
-        assert not any(process_of(pid) for _, pid, _ in children.all())
+        assert not children.alive()
 
 
 SWALLOWING = """\
@@ -382,15 +399,16 @@ def test_a_second_ctrl_c_does_not_wait(children: Children, launch: Launch) -> No
     driver.send(signal.SIGINT)
     assert driver.wait() == 130, driver.output
     assert driver.err.endswith("error: interrupted\n") and "Traceback" not in driver.output
-    wait_until(lambda: not any(process_of(pid) for _, pid, _ in children.all()))
+    wait_until(lambda: not children.alive())
     assert states(launch) == {"seed=0": "stopped", "seed=1": "stopped"}
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_two_commands_at_once_do_every_run_once(
     children: Children, launch: Launch, tmp_path: Path, one_by_one: dict[str, Path]
 ) -> None:
     # It has found both due.
-    slow = launch(*LOCAL, "seed=0,1", first=at("rename runs.jsonl", signal.SIGSTOP))
+    slow = launch(*FORKED, "seed=0,1", first=at("rename runs.jsonl", signal.SIGSTOP))
     slow.wait_paused()
     # One run after the other, in the process of the command.
     quick = launch(
@@ -406,16 +424,20 @@ def test_two_commands_at_once_do_every_run_once(
     assert (slow.err, quick.err) == ("", "")  # to find a run at work elsewhere is no failure
     assert_all_like(tmp_path, one_by_one, 2)
     assert {status(folder)["attempt"] for folder in folders(tmp_path).values()} == {1}
+    one, other = folders(tmp_path).values()
+    assert table(one, "train.csv") != table(other, "train.csv")
+    assert weights(one) != weights(other)
 
 
 # --- cancelled, and retried ----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_what_is_cancelled_saves_and_ends_and_can_be_continued(
     children: Children, launch: Launch, tmp_path: Path, one_by_one: dict[str, Path]
 ) -> None:
     children.plan({0: (6, signal.SIGSTOP)})
-    driver = launch(*LOCAL, "hydra.launcher.n_jobs=1", "seed=0,1")
+    driver = launch(*FORKED, "hydra.launcher.n_jobs=1", "seed=0,1")
     paused = children.paused(1, driver)
     waiting = command(launch, "cancel", str(SWEEP), "seed=1")
     assert (waiting.wait(), waiting.out.split(";")[0]) == (0, "cancelled 1 run")
