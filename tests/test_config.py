@@ -217,7 +217,8 @@ REFUSED = {
     "env.length=abc": "env.length=abc: must be an integer",
     "env.length=1.5": "env.length=1.5: must be an integer",
     "env.length=7": "budget.train_episodes: no entry for tmaze_passive 7, only 5, 10, 20, 50, "
-    "100, 250, 500, 750, 1000, 1250, 1500; give it as budget.train_episodes=...",
+    "100, 250, 500, 750, 1000, 1250, 1500; give it as budget.train_episodes=..., or "
+    "choose another budget, say quick",
     "env.penalty=0.1": "env.penalty must be at most 0, got 0.1",
     "env.penalty_rule=early": "env.penalty_rule=early: must be one of late, not_right",
     "algo.gamma=2": "algo.gamma must be in [0, 1], got 2",
@@ -499,10 +500,12 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "seed=1,2": "seed=1,2: several values are a sweep; add -m, or quote a list as [1,2]",
     "seed": "seed: a value is missing, as in seed=VALUE",
     "lr=1e-3": "lr=1e-3: no such key; did you mean algo.lr?",
+    "budget=smoke ": "'': must be key=value or group=option",
+    "sweep=\udcc3": "sweep=\\udcc3: not text in this locale; PYTHONUTF8=1 ",
     "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",
     "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
-    "-cn typo": "-cn typo: no such config in conf/ or the folder of -cd; there are config\n",
+    "-cn typo": "-cn typo: no such config in conf/ or the folder of -cd; there is only config\n",
     "hydra=3": "hydra=3: it has no effect in memrl; leave it out",
     "hydra.job=3": "hydra.job=3: it has no effect in memrl; leave it out",
     "hydra/foo=3": "hydra/foo=3: it has no effect in memrl; leave it out",
@@ -519,7 +522,7 @@ COMMAND_LINE = {  # what Hydra itself refuses
 @pytest.mark.parametrize("overrides", [*COMMAND_LINE, "algo.gamma=x"])
 def test_command_line_is_refused_with_status_2_and_creates_nothing(overrides, launch, tmp_path):
     expected = COMMAND_LINE.get(overrides, "algo.gamma=x: must be a finite number")
-    process = launch(*overrides.split())
+    process = launch(*overrides.split(" "))
     assert process.wait() == 2
     assert process.out == ""
     assert process.err.startswith(f"error: {expected}")

@@ -378,7 +378,7 @@ def test_retry_failed_is_a_key_of_the_sweeps_own_command(mixed: Path, launch: La
 
 def test_nothing_is_cancelled_where_nothing_is_going_on(mixed: Path, command: Command) -> None:
     process = command("cancel", MIXED)
-    assert (process.wait(), process.out.split(";")[0]) == (0, "cancelled 0 runs")
+    assert (process.wait(), process.out.split(":")[0]) == (0, "nothing to cancel")
     assert [
         r["state"] for r in json.loads(command("status", "--json", MIXED).out)["runs"]
     ] == STATES
@@ -409,7 +409,7 @@ def test_only_the_runs_own_process_is_told_to_stop(mixed: Path, command: Command
             (folder / "lock").write_text(json.dumps(owner))
         process = command("cancel", MIXED)
         assert process.wait() == 0, process.output
-        assert not process.out.startswith("cancelled 0 runs")
+        assert not process.out.startswith("nothing to cancel")
         assert other.poll() is None
     finally:
         other.kill()

@@ -227,6 +227,11 @@ def test_a_key_that_only_some_models_have_is_refused_with_the_run_it_is_missing_
     assert process.wait() == 2
     for word in ("seq_model.n_head", "no such key", "seq_model=lstm"):
         assert word in process.err
+    # That the command's own task lacks a key does not matter.
+    tasks = ("env=visual_match,key_to_door", "env.num_apples=5", "env.length=5", "budget=smoke")
+    process = launch("-m", *tasks, DRY)
+    assert process.wait() == 0, process.output
+    assert len(planned(process)) == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,7 +297,9 @@ def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
     assert process.wait() == 0, process.output
     (trained,) = tmp_path.glob("outputs/runs/*/agent.pt")
     assert trained.parent.name.startswith("tmaze_passive-5,dqn,small,")
-    process = launch("-m", "seq_model=small,gru", search, *words, DRY)
+    text = f"defaults: [config, _self_]\nhydra: {{searchpath: ['{folder.parent}']}}\n"
+    (tmp_path / "top.yaml").write_text(text)
+    process = launch("-m", "-cd", ".", "-cn", "top", "seq_model=small,gru", *words, DRY)
     assert process.wait() == 0, process.output
     names = [name.split(",algo")[0] for name in planned(process)]
     assert names == ["tmaze_passive-5,dqn,small", "tmaze_passive-5,dqn,gru"]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from memrl.commands.arguments import add_runs, number_between, output_folder, read_runs, some_of
 from memrl.results.drawing import DEFAULTS, FORMATS, SCALES, FigureOptions
 from memrl.results.figures import FIGURES, write
+from memrl.results.runs import Run
+from memrl.results.scores import Cell
 from memrl.results.text import as_text, how_many, left_out
 from memrl.run.outcome import below_cwd
 from memrl.sweep.progress import SHOWN
@@ -40,10 +43,22 @@ def run(args: argparse.Namespace) -> None:
     """Write the figures, and print the scores."""
     runs, cells = read_runs(args)
     folder = args.output or output_folder(args.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     options = FigureOptions(**{name: getattr(args, name) for name in FigureOptions._fields})
-    written = write(cells, folder, args.figures, args.format, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = write(cells, folder, args.figures, args.format, options)
+    except OSError:
+        _print_scores(runs, cells)  # they need no disk
+        raise
     # Only after the files are written: the reader of a pipe may leave, as `head` does.
+    _print_scores(runs, cells)
+    if written:
+        print(*map(below_cwd, written), sep="\n")
+    else:
+        print("no figure: no run has been evaluated yet")
+
+
+def _print_scores(runs: Sequence[Run], cells: Sequence[Cell]) -> None:
     print(as_text(cells))
     print(how_many(cells))
     if lines := left_out(cells, runs):
@@ -51,7 +66,3 @@ def run(args: argparse.Namespace) -> None:
         print(*(f"  {line}" for line in lines[:SHOWN]), sep="\n")
         if len(lines) > SHOWN:
             print(f"  and {len(lines) - SHOWN} more")
-    if written:
-        print(*map(below_cwd, written), sep="\n")
-    else:
-        print("no figure: no run has been evaluated yet")

@@ -60,7 +60,11 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
         if len(bad) > SHOWN:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
-    return BUSY if ours.is_active else 0
+    if busy := sum(run.state in ONGOING for run in ours.runs):
+        active = f"{busy} of {len(ours.runs)} runs are queued or running elsewhere"
+        print(f"{active}: {status_command(sweep.folder)}", file=sys.stderr)
+        return BUSY
+    return 0
 
 
 def draw_scores(folder: Path) -> list[Path]:

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = command("status", show, "show what each run is doing")
     status.add_argument("--watch", action="store_true", help="refresh every few seconds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    add_trust(command("retry", retry, "start failed and missing runs"))
+    setup = "; setup stands for the shell lines of hydra.launcher.setup, which are run too"
+    add_trust(command("retry", retry, "start failed and missing runs"), setup)
     what = "RUN is a run's number in the status table, or a part of its name"
     cancelling = command("cancel", cancel, f"cancel runs; they can be continued later. {what}")
     cancelling.add_argument("run", nargs="*", metavar="RUN", help="default: all runs")
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     logs.add_argument("--follow", action="store_true", help="keep printing as the log grows")
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
+def add_trust(parser: argparse.ArgumentParser, more: str = "") -> None:
     """Add the argument that says whose classes a config in a run's folder may name."""
     parser.add_argument(
         "--trust",
@@ -64,8 +65,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PACKAGE[,PACKAGE]",
         help="packages whose classes the run's config may name, besides memrl and those in the "
-        "current folder: their code is run; for retry also the word setup, which lets shell lines "
-        "of hydra.launcher.setup run",
+        f"current folder: their code is run{more}",
     )
 
 
@@ -258,7 +258,11 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     here = [run for run in chosen.values() if not run.job]
     if elsewhere := [text for run in here if (text := _stop_here(run))]:
         raise ConfigError("; ".join(elsewhere))
-    print(f"cancelled {plural(len(chosen), 'run')}; run the sweep's own command again to continue")
+    if chosen:
+        number = plural(len(chosen), "run")
+        print(f"cancelled {number}; run the sweep's own command again to continue")
+    else:
+        print("nothing to cancel: no run is queued or running")
     if sweep.torn and not args.run:
         raise CannotContinue(f"{sweep.torn[0]}; its runs were not cancelled")
     return 0

@@ -134,6 +134,9 @@ def _check_flags(args: Namespace) -> None:
     for flag, value in (("--package", args.package), ("--resolve", args.resolve)):
         if value and not args.cfg:
             raise ConfigError(f"{flag} needs --cfg")
+    for word in args.overrides:
+        if word.encode(errors="replace").decode() != word:  # bytes that Python could not decode
+            raise ConfigError(f"{word}: not text in this locale; PYTHONUTF8=1 reads it as UTF-8")
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun: give the command of the run again instead")
 

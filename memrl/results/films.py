@@ -155,7 +155,8 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
     """Draw the task before step ``t``, and the rewards until then."""
     font = ImageFont.load_default(size=13)
     task = Image.fromarray(film.pictures[t])
-    n, top = len(film.reward), MARGIN + 2 * TEXT
+    # The earlier step has a line above it.
+    n, top = len(film.reward), MARGIN + (2 if film.attention is None else 3) * TEXT
     width, height = max(task.width, 300) + 2 * MARGIN, top + task.height + MARGIN
     # The earlier step is drawn beside a high picture, below a wide one.
     spot = (2 * MARGIN + task.width, top)
@@ -187,10 +188,12 @@ def _look_back(image: Image.Image, film: Film, t: int, spot: tuple[int, int], fo
     weights = film.attention[t, : t + 1]
     scale = (image.width - 2 * MARGIN) / len(film.reward)
     base = image.height - MARGIN
-    best, caption = None, "attention of the first step"
+    best, caption = None, "attention of step 0"
     if t:
         best = int(weights[:-1].argmax())
-        caption = f"attention: {weights[best]:.0%} on step {best}, {weights[t]:.0%} on this one"
+        caption = (
+            f"attention of step {t}: {weights[best]:.0%} on {best}, {weights[t]:.0%} on itself"
+        )
         image.paste(Image.fromarray(film.pictures[best]), spot)
         draw.text((spot[0], spot[1] - TEXT), f"looks back to step {best}", fill=MARK, font=font)
     draw.text((MARGIN, base - STRIP - TEXT), caption, fill=INK, font=font)
@@ -226,8 +229,7 @@ def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> byt
     """
     longest = max(len(film.reward) for film in films)
     if steps and max(steps) > longest:
-        shown = ",".join(map(str, steps))
-        raise ConfigError(f"--steps must be at most {longest}, got {shown}")
+        raise ConfigError(f"--steps must be at most {longest}, got {max(steps)}")
     cells = {}
     for i, film in enumerate(films):
         n = len(film.reward)

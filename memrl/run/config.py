@@ -74,7 +74,8 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
         except InterpolationResolutionError as error:
             if strict:
                 text = str(error).splitlines()[0].split("resolving interpolation: ")[-1]
-                raise ConfigError(f"{name}: {text}; give it as {name}=...") from None
+                other = ", or choose another budget, say quick" if "no entry for" in text else ""
+                raise ConfigError(f"{name}: {text}; give it as {name}=...{other}") from None
             continue
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
@@ -122,6 +123,8 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
 
 def _unreadable(error: OverrideParseException) -> str:
     """Return what to write for text that Hydra's grammar does not accept."""
+    if not error.override:
+        return "'': must be key=value or group=option"
     key, equals, value = error.override.partition("=")
     quoted = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
     try:

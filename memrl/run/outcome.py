@@ -112,7 +112,9 @@ def suggest(key: str, known: Collection[str]) -> str:
     beside = [name for name in known if name.rpartition(".")[0] == section] or known
     ends = {name.rpartition(".")[2]: name for name in beside}
     close = difflib.get_close_matches(last, ends, n=1)
-    return f"did you mean {ends[close[0]]}?" if close else f"there are {', '.join(sorted(beside))}"
+    if close:
+        return f"did you mean {ends[close[0]]}?"
+    return f"there {'is only' if len(beside) == 1 else 'are'} {', '.join(sorted(beside))}"
 
 
 def show(value: Any) -> str:
