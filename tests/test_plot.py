@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, Process
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from made import make_run, make_sweep
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -202,7 +202,7 @@ def boxes(figure: Any, renderer: Any) -> tuple[dict[str, Bbox], list[list[Bbox]]
     return found, shown, [axes.get_window_extent(renderer) for axes in panels]
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(
     st.sampled_from([*FIGURES]),
     st.integers(1, 30),
@@ -212,6 +212,7 @@ def boxes(figure: Any, renderer: Any) -> tuple[dict[str, Bbox], list[list[Bbox]]
     st.sampled_from(SCALES),
 )
 @example("curves", 2, "m", (5, 10), (3.25, 8.0), "even")
+@example("curves", 8, "gpt, n_layer=2, ", (1, 2, 3, 100, 1_000, 1_001, 1_500), (12.0, 20.0), "log")
 @example("lengths", 13, "gpt, lr=0.0017000000000000001, ", (5, 10, 20), (6.5, 9.0), "linear")
 def test_nothing_overlaps_and_nothing_is_cut(
     name: str,

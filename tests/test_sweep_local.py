@@ -417,6 +417,7 @@ def test_two_commands_at_once_do_every_run_once(
     quick.wait_paused()
     slow.send(signal.SIGCONT)
     assert slow.wait() == 3, slow.output
+    assert "1 of 2 runs are queued or running elsewhere: python -m memrl sweep" in slow.out
     assert len(children.all()) == 2
     assert states(launch) == {"seed=0": "running", "seed=1": "done"}
     quick.send(signal.SIGCONT)

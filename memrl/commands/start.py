@@ -62,7 +62,7 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
         return FAILED
     if busy := sum(run.state in ONGOING for run in ours.runs):
         active = f"{busy} of {len(ours.runs)} runs are queued or running elsewhere"
-        print(f"{active}: {status_command(sweep.folder)}", file=sys.stderr)
+        print(f"{active}: {status_command(sweep.folder)}", flush=True)
         return BUSY
     return 0
 

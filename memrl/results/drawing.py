@@ -228,7 +228,8 @@ def _fit_panels(figure: Any, grid: Sequence[Any], rows: int, options: FigureOpti
     if np.min([axes.bbox.size for axes in grid]) < AXES_EMS * em * figure.dpi:
         raise ConfigError(_no_room(options))
     for axes in grid:
-        _thin_labels(axes.xaxis)
+        _thin_labels(axes.xaxis, 0)
+        _thin_labels(axes.yaxis, 1)
 
 
 def _lay_out(figure: Any, options: FigureOptions) -> None:
@@ -245,15 +246,15 @@ def _no_room(options: FigureOptions) -> str:
     return f"--width {options.width:g}{height} --font-size {options.font_size:g}: no room for axes"
 
 
-def _thin_labels(axis: Any) -> None:
-    """Hide the tick labels that would overlap an earlier one."""
+def _thin_labels(axis: Any, dimension: int) -> None:
+    """Hide the tick labels that would overlap an earlier one on the x-axis, 0, or y-axis, 1."""
     end = -math.inf
     first, last = sorted(axis.get_view_interval())
     for tick in axis.get_major_ticks():
         label = tick.label1
         if first <= tick.get_loc() <= last and label.get_text():
             box = label.get_window_extent()
-            if box.x0 < end + 0.3 * box.height:
+            if box.min[dimension] < end + (0 if dimension else 0.3 * box.height):
                 label.set_visible(False)
             else:
-                end = box.x1
+                end = box.max[dimension]
