@@ -501,7 +501,7 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "seed": "seed: a value is missing, as in seed=VALUE",
     "lr=1e-3": "lr=1e-3: no such key; did you mean algo.lr?",
     "budget=smoke ": "'': must be key=value or group=option",
-    "sweep=\udcc3": "sweep=\\udcc3: not text in this locale; PYTHONUTF8=1 ",
+    "sweep=\udcc3": "sweep=\\udcc3: not text in utf-8",
     "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",
     "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",

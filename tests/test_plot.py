@@ -239,6 +239,10 @@ def test_nothing_overlaps_and_nothing_is_cut(
             for box, its in combinations(labels, 2):
                 assert not box.padded(-0.5).overlaps(its.padded(-0.5))
         assert all(box.height > 3 * size[1] * figure.dpi / 72 for box in axes)
+        figure.set_dpi(figure.dpi * 0.37)  # --dpi, and the dots of a pdf
+        figure.draw_without_rendering()
+        for key, box in boxes(figure, FigureCanvasAgg(figure).get_renderer())[0].items():
+            assert box.x1 <= figure.bbox.x1 + 1, key
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -431,3 +435,14 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(
     assert line in process.err.splitlines()[-1]
     assert "Traceback" not in process.output
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == []
+
+
+def test_scores_are_printed_even_if_no_figure_can_be_written(
+    launch: Launch, tmp_path: Path
+) -> None:
+    make_run(tmp_path, [0.5, 0.6])
+    (tmp_path / "file").touch()
+    process = command(launch, "outputs", "--output", "file/figures")
+    assert process.wait() == 1, process.output
+    assert process.err == "error: Not a directory: file/figures\n"
+    assert process.out.startswith("task ") and "0.55" in process.out

@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 
 from memrl.experiment import build
 from memrl.rollout import rollout
-from memrl.run import checkpoint, lock
+from memrl.run import checkpoint, lock, session
 from memrl.run import status as status_file
 from memrl.run.lock import SILENT_S, locked, this_process
 from memrl.run.outcome import Busy, CannotContinue
@@ -389,6 +389,23 @@ def test_a_signal_stops_the_run_once_it_has_saved(
     again = launch(*TINY)
     assert again.wait() == 0, again.output
     assert_ended_like(run_in(tmp_path), reference(TINY))
+
+
+def test_a_failed_start_writes_no_log_of_a_run_that_another_process_works_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "memrl")
+    try:
+        raise RuntimeError("at the start")
+    except RuntimeError:
+        with locked(tmp_path) as held:
+            session.keep_traceback(tmp_path)
+            assert not (tmp_path / "run.log").exists()
+        session.keep_traceback(tmp_path)
+    assert "RuntimeError: at the start" in (tmp_path / "run.log").read_text()
+    assert not held.path.exists()
+    held.path.mkdir()  # which cannot be read
+    assert not held.is_held()
 
 
 def test_ctrl_c_before_the_run_begins_is_no_traceback(launch: Launch, tmp_path: Path) -> None:

@@ -118,8 +118,9 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Childr
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(made.folder), before])))
     yield made
-    for process in made.alive().values():
-        process.kill()
+    for _, pid, started, _ in made.all():  # several may have the same index
+        if process := process_of(int(pid), started):
+            process.kill()
 
 
 def has_signal(process: psutil.Process, signum: int) -> bool:
@@ -417,7 +418,7 @@ def test_two_commands_at_once_do_every_run_once(
     quick.wait_paused()
     slow.send(signal.SIGCONT)
     assert slow.wait() == 3, slow.output
-    assert "1 of 2 runs are queued or running elsewhere: python -m memrl sweep" in slow.out
+    assert "queued or running elsewhere: 1 of 2 runs; python -m memrl sweep" in slow.out
     assert len(children.all()) == 2
     assert states(launch) == {"seed=0": "running", "seed=1": "done"}
     quick.send(signal.SIGCONT)

@@ -187,7 +187,7 @@ def test_the_earlier_step_that_is_attended_to_most_is_shown(size):
     for t, best in ((1, 0), (2, 1), (3, 0), (4, 0)):  # the last picture has no step of its own
         image = np.array(films.frame(film, t, ""))
         wide = size[1] > 2 * size[0]
-        top = films.MARGIN + 3 * films.TEXT
+        top = films.MARGIN + (2 if wide else 3) * films.TEXT
         left = films.MARGIN if wide else 2 * films.MARGIN + size[1]
         below = top + size[0] + films.MARGIN + films.TEXT if wide else top
         other = image[below : below + size[0], left : left + size[1]]

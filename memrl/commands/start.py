@@ -61,8 +61,8 @@ def conclude(sweep: Sweep, requested: Collection[Run]) -> int:
             print(f"  and {len(bad) - SHOWN} more: {status_command(sweep.folder)}", file=sys.stderr)
         return FAILED
     if busy := sum(run.state in ONGOING for run in ours.runs):
-        active = f"{busy} of {len(ours.runs)} runs are queued or running elsewhere"
-        print(f"{active}: {status_command(sweep.folder)}", flush=True)
+        active = f"queued or running elsewhere: {busy} of {len(ours.runs)} runs"
+        print(f"{active}; {status_command(sweep.folder)}", flush=True)
         return BUSY
     return 0
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = command("status", show, "show what each run is doing")
     status.add_argument("--watch", action="store_true", help="refresh every few seconds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    setup = "; setup stands for the shell lines of hydra.launcher.setup, which are run too"
+    setup = "; with the word setup, the shell lines of hydra.launcher.setup are run too"
     add_trust(command("retry", retry, "start failed and missing runs"), setup)
     what = "RUN is a run's number in the status table, or a part of its name"
     cancelling = command("cancel", cancel, f"cancel runs; they can be continued later. {what}")
@@ -261,8 +261,8 @@ def cancel(folder: Path, args: argparse.Namespace) -> int:
     if chosen:
         number = plural(len(chosen), "run")
         print(f"cancelled {number}; run the sweep's own command again to continue")
-    else:
-        print("nothing to cancel: no run is queued or running")
+    elif args.run or not sweep.torn:
+        print("nothing to cancel: none of these runs is queued or running")
     if sweep.torn and not args.run:
         raise CannotContinue(f"{sweep.torn[0]}; its runs were not cancelled")
     return 0

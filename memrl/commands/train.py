@@ -136,7 +136,7 @@ def _check_flags(args: Namespace) -> None:
             raise ConfigError(f"{flag} needs --cfg")
     for word in args.overrides:
         if word.encode(errors="replace").decode() != word:  # bytes that Python could not decode
-            raise ConfigError(f"{word}: not text in this locale; PYTHONUTF8=1 reads it as UTF-8")
+            raise ConfigError(f"{word}: not text in {sys.getfilesystemencoding()}")
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun: give the command of the run again instead")
 

@@ -141,11 +141,17 @@ def _differences_in(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _differs_by_choice(key: str, values: Sequence[object], runs: Sequence[Run]) -> bool:
     """Whether a key has several values, and not only because the defaults have them."""
-    first: dict[str, Run] = {}  # of the runs with the same value
+    by_value: dict[str, list[Run]] = {}
     for run, value in zip(runs, values, strict=True):
         if value is not ABSENT or key == "budget.name":  # a budget need not have a name
-            first.setdefault(canonical(value), run)
-    return len(first) > 1 and any(_is_changed(run, key) for run in [*first.values()][:LOOKED_AT])
+            by_value.setdefault(canonical(value), []).append(run)
+    section, _, last = key.rpartition(".")
+    if last == "_target_":  # a class that goes with its name is no choice
+        names = [canonical(run.flat.get(f"{section}.name")) for run in runs]
+        if len({*zip(names, map(canonical, values), strict=True)}) == len({*names}):
+            return False
+    rarest = sorted(by_value.values(), key=len)[:LOOKED_AT]
+    return len(by_value) > 1 and any(_is_changed(group[0], key) for group in rarest)
 
 
 def _is_changed(run: Run, key: str) -> bool:

@@ -190,7 +190,7 @@ def _draw_legend(
     em = options.font_size / 72 * figure.dpi
     room = options.width * figure.dpi - 2 * em
     texts = [*names.values()]
-    columns = max(min(len(names), int(room / (6 * em))), 1)  # each is wider than six letters
+    columns = max(min(len(names), int(room / (6 * em))), 1)  # each is wider than 6 em
     while True:  # until they fit
         legend = figure.legend(
             [handles[label] for label in names],

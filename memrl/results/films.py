@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 MARGIN, TEXT, STRIP = 8, 18, 40  # pixels: margins, height of a line, height of the attention
+NARROWEST = 340  # pixels, which hold every line
 INK, FAINT, MARK = (30, 30, 30), (190, 200, 215), (214, 90, 20)
 HOLD_S = 1.5  # how long an episode's last picture is shown
 
@@ -95,8 +96,9 @@ def _read_config(folder: Path, trusted: Collection[str]) -> Config:
         raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
     except Unreadable as error:
         raise ConfigError(f"{folder}/{error}") from error
-    if not config.keys() >= {*GROUPS}:  # of an imported run, say
-        needed = ", ".join(GROUPS)
+    sections = [group for group in GROUPS if group != "logger"]
+    if not config.keys() >= {*sections}:  # of an imported run, say
+        needed = ", ".join(sections)
         raise ConfigError(f"{folder}/config.yaml: not the config of a run; it needs {needed}")
     config["device"] = "auto"
     check_origin(config, trusted, Path.cwd())
@@ -155,13 +157,13 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
     """Draw the task before step ``t``, and the rewards until then."""
     font = ImageFont.load_default(size=13)
     task = Image.fromarray(film.pictures[t])
-    # The earlier step has a line above it.
-    n, top = len(film.reward), MARGIN + (2 if film.attention is None else 3) * TEXT
-    width, height = max(task.width, 300) + 2 * MARGIN, top + task.height + MARGIN
-    # The earlier step is drawn beside a high picture, below a wide one.
+    is_beside = film.attention is not None and task.width <= 2 * task.height
+    n, top = len(film.reward), MARGIN + (3 if is_beside else 2) * TEXT
+    width, height = max(task.width, NARROWEST) + 2 * MARGIN, top + task.height + MARGIN
+    # The earlier step is drawn beside a high picture, below a wide one, and has a line above it.
     spot = (2 * MARGIN + task.width, top)
     if film.attention is not None:
-        if task.width <= 2 * task.height:
+        if is_beside:
             width = max(2 * task.width + 3 * MARGIN, width)
         else:
             spot = (MARGIN, height + TEXT)

@@ -262,7 +262,7 @@ def score(runs: Sequence[Run], protocol: Protocol, metric: str | None = None) ->
         ConfigError: there are evaluations, and none has this column.
     """
     metrics = sorted({name for run in runs for name in run.eval if name.startswith("eval/")})
-    if metric and metrics and metric not in metrics:
+    if metric is not None and metrics and metric not in metrics:
         raise ConfigError(f"metric must be one of {', '.join(metrics)}, got {metric}")
     tasks: dict[str, list[Run]] = {}
     groups: dict[tuple[str, float | None, str], list[Run]] = {}

@@ -85,8 +85,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
         return True
     words = (
-        *("can't allocate", "bad_alloc", "not enough memory"),
-        *("size calculation overflowed", "overflow when unpacking"),
+        "can't allocate",
+        "bad_alloc",
+        "not enough memory",
+        "size calculation overflowed",
+        "overflow when unpacking",
     )
     raised_by_torch = isinstance(error, RuntimeError | TypeError)
     return raised_by_torch and any(word in str(error).lower() for word in words)

@@ -140,7 +140,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
 
 
 def check_section(prefix: str, values: Mapping[str, Any], cls: type) -> None:
-    """Check values against the parameters of a class, which has no defaults.
+    """Check values against the parameters of a class, all of which must be given.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type.
