@@ -505,7 +505,7 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",
     "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
-    "-cn typo": "-cn typo: no such config in conf/ or the folder of -cd; there is only config\n",
+    "-cn typo": "-cn typo: no such config in conf/, sweeps/ or the folder of -cd; there are ",
     "hydra=3": "hydra=3: it has no effect in memrl; leave it out",
     "hydra.job=3": "hydra.job=3: it has no effect in memrl; leave it out",
     "hydra/foo=3": "hydra/foo=3: it has no effect in memrl; leave it out",

@@ -8,6 +8,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # Hydra's public ``initialize`` and ``compose`` take neither -cd nor the sweeps of a command line.
@@ -24,7 +25,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from memrl.run.config import CONF, explain
+from memrl.run.config import CONF, SWEEPS, explain
 from memrl.run.identity import ABSENT, flatten
 from memrl.run.outcome import ConfigError, show
 
@@ -177,9 +178,11 @@ def _search_path(args: argparse.Namespace) -> Any:
             raise ConfigError(f"{flag} {folder}: there is no such folder")
     main = args.config_path or str(CONF)
     path = create_config_search_path(main if "://" in main else os.path.abspath(main))
+    folders = {} if args.config_path else {"sweeps": SWEEPS}
     if args.config_dir:
-        anchor = SearchPathQuery(provider="schema")
-        path.prepend("command-line", f"file://{os.path.abspath(args.config_dir)}", anchor)
+        folders["command-line"] = Path(args.config_dir).absolute()
+    for provider, folder in folders.items():  # Hydra's own schema must stay last
+        path.prepend(provider, f"file://{folder}", SearchPathQuery(provider="schema"))
     return path
 
 

@@ -26,7 +26,12 @@ from memrl.run.identity import flatten
 from memrl.run.outcome import ConfigError, in_one_line, suggest
 from memrl.run.schema import LABELS
 
-CONF = Path(__file__).parents[2] / "conf"
+PACKAGE = Path(__file__).parents[1]
+# A wheel has them in the package, a checkout beside it.
+CONF, SWEEPS = (
+    PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parent / name
+    for name in ("conf", "sweeps")
+)
 
 
 def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
@@ -147,7 +152,8 @@ def _missing(error: MissingConfigException) -> str:
     if str(error).startswith("Cannot find primary config"):
         loader = GlobalHydra.instance().config_loader()
         known = [n for n in loader.get_group_options("") if not n.startswith("_")]  # Hydra's own
-        return f"-cn {name}: no such config in conf/ or the folder of -cd; {suggest(name, known)}"
+        places = "conf/, sweeps/ or the folder of -cd"
+        return f"-cn {name}: no such config in {places}; {suggest(name, known)}"
     return " ".join(str(error).split())
 
 
