@@ -237,6 +237,8 @@ REFUSED = {
     "batch_size=null": "batch_size=null: must be an integer",
     "num_envs=0": "num_envs must be at least 1, got 0",
     "threads=0": "threads must be at least 1 and at most 1024, got 0",
+    "objective=return": "objective=return: must be one of eval/return, eval/success, eval/length "
+    "or null",
     "seed=-1": "seed must be at least 0 and below 2**32, got -1",
     "seed=abc": "seed=abc: must be an integer",
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
@@ -668,7 +670,7 @@ def test_identities_compare_numbers_as_numbers(a, b, same):
     assert (identity.changes({"x": a}, {"x": b}) == {}) is same
 
 
-def test_identity_is_every_key_but_five():
+def test_identity_is_every_key_but_six():
     c = config()
     left_out = set(identity.flatten(c)) - set(identity.identity(c))
-    assert left_out == {"sweep", "device", "logger._target_", "checkpoint_minutes"}
+    assert left_out == {*("sweep", "device", "logger._target_", "checkpoint_minutes", "objective")}

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from memrl.experiment import resolve
 from memrl.run.config import CONF
 from memrl.run.outcome import ConfigError
-from memrl.sweep.compose import Composer, compose_runs
+from memrl.sweep.compose import Composer, compose_sweep
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_what_comes_from_hydras_config_is_of_the_run_itself(master: DictConfig) 
     loader = GlobalHydra.instance().config_loader()
     project = "logger.project=${hydra:runtime.choices.env}"
     arguments = ["seed=1,2", "env=tmaze_active,tmaze_passive", "logger=wandb", project]
-    for run in compose_runs(loader, master, arguments):
+    for run in compose_sweep(Composer(loader, master), arguments):
         assert run.config["logger"]["project"] == run.config["env"]["name"]
 
 
@@ -185,7 +185,7 @@ def test_what_comes_from_hydras_config_is_of_the_run_itself(master: DictConfig) 
 
 def test_runs_are_the_resolved_configs_in_order_each_in_its_folder(master: DictConfig) -> None:
     loader = GlobalHydra.instance().config_loader()
-    runs = compose_runs(loader, master, ["seq_model=lstm,gpt", "seed=1,0", "sweep=mine"])
+    runs = compose_sweep(Composer(loader, master), ["seq_model=lstm,gpt", "seed=1,0", "sweep=mine"])
     names = [f"tmaze_passive-10,dqn,{m},seed={s}" for m in ("lstm", "gpt") for s in (1, 0)]
     assert [run.folder for run in runs] == [Path("outputs", "mine", name) for name in names]
     for run in runs:
@@ -196,14 +196,14 @@ def test_runs_are_the_resolved_configs_in_order_each_in_its_folder(master: DictC
 
 def test_the_same_run_asked_for_twice_is_one(master: DictConfig) -> None:
     loader = GlobalHydra.instance().config_loader()
-    runs = compose_runs(loader, master, ["seed=1,1", "algo.gamma=0.99,0.990"])
+    runs = compose_sweep(Composer(loader, master), ["seed=1,1", "algo.gamma=0.99,0.990"])
     assert [run.folder.name for run in runs] == ["tmaze_passive-10,dqn,lstm,seed=1"]
 
 
 def test_a_later_argument_replaces_an_earlier_one(master: DictConfig) -> None:
     """So that the command line narrows what a sweep's file says."""
     loader = GlobalHydra.instance().config_loader()
-    runs = compose_runs(loader, master, ["seed=range(9)", "env.length=5,10", "seed=7"])
+    runs = compose_sweep(Composer(loader, master), ["seed=range(9)", "env.length=5,10", "seed=7"])
     assert [(r.config["env"]["length"], r.config["seed"]) for r in runs] == [(5, 7), (10, 7)]
 
 
@@ -214,7 +214,7 @@ def test_the_order_of_arguments_is_that_of_overrides(
     loader = GlobalHydra.instance().config_loader()
     plain, forced = f"algo.gamma={values[0]}", f"++algo.gamma={values[1]}"
     for arguments in ([plain, forced], [forced, plain]):
-        (run,) = compose_runs(loader, master, arguments)
+        (run,) = compose_sweep(Composer(loader, master), arguments)
         assert run.config["algo"]["gamma"] == values[arguments[0] == plain]
 
 
@@ -224,7 +224,7 @@ def test_the_order_of_arguments_is_that_of_overrides(
 def refusal(master: DictConfig, *arguments: str) -> list[str]:
     loader = GlobalHydra.instance().config_loader()
     with pytest.raises(ConfigError) as caught:
-        compose_runs(loader, master, list(arguments))
+        compose_sweep(Composer(loader, master), list(arguments))
     return str(caught.value).split("\n  ")
 
 

@@ -218,6 +218,9 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     sys.path += [path for path in paths if path not in sys.path]
     settings = last.settings | {"retry_failed": True, "dry_run": False}
     again = "give the sweep's own command again"
+    if last.launcher not in LAUNCHERS:
+        reason = f"hydra/launcher={last.launcher} started it, which needs the command"
+        raise ConfigError(f"{folder}: {reason}; {again}: it starts failed runs too")
     if settings.get("setup") and "setup" not in args.trust:
         reason = "hydra.launcher.setup runs shell lines; if you trust them, add --trust setup"
         raise ConfigError(f"{last.folder / 'submission.json'}: {reason}")

@@ -7,9 +7,12 @@ continues a stopped run.
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra import version
@@ -27,7 +30,7 @@ from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
-from memrl.run.outcome import ConfigError, exit_status, log_to_console
+from memrl.run.outcome import ConfigError, Failure, exit_status, log_to_console
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -143,14 +146,20 @@ def _check_flags(args: Namespace) -> None:
 
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
+    from memrl.commands.start import Job, conclude_study
+
     context = HydraContext(config_loader=line.hydra.config_loader, callbacks=Callbacks())
-    sweeper = Plugins.instance().instantiate_sweeper(
-        hydra_context=context, task_function=_task, config=config
-    )
+    failure, began = None, time.time()
     try:
-        sweeper.sweep(line.task_overrides)
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=Job(os.getpid()), config=config
+        )
+        sweeper.sweep(line.task_overrides)  # memrl's own ends the process
     except HydraException as error:
         raise ConfigError(explain(error, line.overrides, config)) from None
+    except Failure as error:
+        failure = error
+    sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
 
 
 def _task(cfg: DictConfig) -> None:

@@ -145,16 +145,22 @@ def _missing(error: MissingConfigException) -> str:
     name = str(error.missing_cfg_file)
     group, _, option = name.rpartition("/")
     if error.options is not None:
-        # A launcher of another package, or Hydra's own, does not start runs of memrl.
-        own = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        known = own if group.startswith("hydra/") and own else error.options
-        return f"{group}={option}: no such option; choose from {', '.join(known)}"
+        options = ", ".join(error.options)
+        return f"{group}={option}: no such option; choose from {options}{_package(name)}"
     if str(error).startswith("Cannot find primary config"):
         loader = GlobalHydra.instance().config_loader()
         known = [n for n in loader.get_group_options("") if not n.startswith("_")]  # Hydra's own
         places = "conf/, sweeps/ or the folder of -cd"
         return f"-cn {name}: no such config in {places}; {suggest(name, known)}"
     return " ".join(str(error).split())
+
+
+def _package(name: str) -> str:
+    """Return how to install the package that has an option of Hydra, if that is known."""
+    if name == "hydra/sweeper/optuna":
+        return "; to have it: pip install -c constraints.txt -e '.[optuna]'"
+    kind = name.removeprefix("hydra/").partition("/")[0]
+    return f", or install the package that has this {kind}" if name.startswith("hydra/") else ""
 
 
 def _has(config: DictConfig, key: str) -> bool:

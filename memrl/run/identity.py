@@ -25,7 +25,7 @@ class Absent:
 ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 OUTPUTS = Path("outputs")
-NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
+NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra")
 NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.

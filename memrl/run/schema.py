@@ -35,7 +35,9 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "attention_dropout": float,
     "checkpoint_minutes": float,
     "sweep": str,
+    "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
+OPTIONAL = {"objective": None}  # of these, what configs of older versions lack
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -96,13 +98,13 @@ def check_types(config: Mapping[str, Any]) -> dict[str, Any]:
     top = check_top_level(config)
     return {
         key: check_group(key, value) if isinstance(value, Mapping) else top[key]
-        for key, value in config.items()
+        for key, value in (OPTIONAL | dict(config)).items()
     }
 
 
 def check_top_level(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check the keys that belong to no group, and return them, as ``check_types`` does."""
-    top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    top = OPTIONAL | {k: v for k, v in config.items() if not isinstance(v, Mapping)}
     return _check_keys("", top, TOP_LEVEL, complete=True)
 
 

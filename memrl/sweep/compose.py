@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -25,6 +24,8 @@ from memrl.run.outcome import ConfigError, Failure
 from memrl.sweep.submissions import Run
 
 MAX_ERRORS = 5  # that are printed
+# Launchers whose runs have no more memory than this process.
+ON_THIS_MACHINE = ("basic", "serial", "local", "joblib", "submitit_local")
 
 
 class Composer:
@@ -91,24 +92,28 @@ class Composer:
         return whole, base
 
 
-def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
-    """Compose, resolve and check every run of a sweep; repeated runs are returned once.
+def compose_sweep(composer: Composer, arguments: Sequence[str]) -> list[Run]:
+    """Compose every run of a sweep, as ``compose_runs`` does; repeated runs are returned once."""
+    runs = compose_runs(composer, composer.product(arguments))
+    return list({run.folder: run for run in runs}.values())
+
+
+def compose_runs(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Run]:
+    """Compose, resolve and check a run for each job's overrides.
 
     Raises:
         ConfigError: a line for each kind of error, with the runs that it concerns.
     """
-    composer = Composer(loader, master)
-    runs: dict[Path, Run] = {}
+    runs: list[Run] = []
     refused: dict[str, list[str]] = {}
     checked: dict[str, ConfigError | None] = {}
-    here = master.hydra.runtime.choices["hydra/launcher"] != "slurm"
-    product = composer.product(arguments)
-    for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
+    here = composer.master.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE
+    for overrides in tqdm(jobs, "composing", unit="run", leave=False, disable=None):
         try:
             check_choices([*map(composer.parse, overrides)], composer.options)
             config = resolve(composer(overrides))
             _check(config, checked, here)
-            run = Run(config, folder_of(config))
+            runs.append(Run(config, folder_of(config), overrides=overrides))
         except MissingConfigException as error:  # an option that does not exist
             raise ConfigError(composer.explain(error, overrides)) from None
         except SweepError:
@@ -119,13 +124,11 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             is_ours = isinstance(error, ConfigError)
             text = str(error) if is_ours else composer.explain(error, overrides)
             refused.setdefault(text, []).append(" ".join(overrides))
-            continue
-        runs[run.folder] = run
     if refused:
-        raise ConfigError("\n  ".join(_error_lines(refused, len(product))))
-    if len({run.folder.parent for run in runs.values()}) > 1:
+        raise ConfigError("\n  ".join(_error_lines(refused, len(jobs))))
+    if len({run.folder.parent for run in runs}) > 1:
         raise ConfigError("sweep: one sweep has one name; give sweep=NAME once")
-    return list(runs.values())
+    return runs
 
 
 def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,20 @@ from tqdm import tqdm
 
 from memrl.experiment import train
 from memrl.run import session
+from memrl.run.config import explain
+from memrl.run.console import printable
 from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, below_cwd, plural
+from memrl.run.outcome import (
+    BUSY,
+    FAILED,
+    Busy,
+    CannotContinue,
+    ConfigError,
+    Failure,
+    below_cwd,
+    plural,
+)
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import execute, heartbeat
 from memrl.run.tables import align
@@ -53,8 +64,46 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
         return None
     if isinstance(launcher, Slurm):
         return _on_slurm(folder, runs, launcher)
-    due = _due(_read_known(folder, runs), launcher)
+    due = _due(_read_known(folder, runs), launcher.retry_failed)
     return _on_this_machine(due, launcher) if due else 0
+
+
+def hand_over(
+    runs: Sequence[Run],
+    launcher: str,
+    start: Callable[[Sequence[Sequence[str]], Path], object],
+) -> int:
+    """Let a launcher of another package start the missing runs, and those that failed.
+
+    Args:
+        launcher: its name.
+        start: takes the overrides of each run and the folder of the submission's record, and
+            returns once all runs have ended.
+
+    Returns:
+        1 if the launcher itself failed, else 0; how the runs ended is in their folders.
+
+    Raises:
+        ConfigError: a folder holds a run with another config; nothing was started.
+    """
+    for run in runs:
+        session.refuse_other_config(run.folder, run.config)
+    due = _due(_read_known(runs[0].folder.parent, runs), retry_failed=True)
+    if not due:
+        return 0
+    code = snapshot.describe()
+    paths = [str(snapshot.ROOT), *snapshot.python_path()]
+    record = submissions.draft(due, launcher, {}, code, paths)
+    record.write()
+    os.environ["MEMRL_CODE"] = snapshot.label(code)
+    try:
+        with heartbeat(lambda: os.utime(record.folder / "submission.json")):
+            start([run.overrides for run in due], record.folder)
+    except Exception as error:  # a worker that was killed, say
+        reason = explain(error, [], None)
+        print(printable(f"error: hydra/launcher={launcher}: {reason}"), file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
@@ -72,12 +121,12 @@ def _refuse_torn(sweep: Sweep) -> None:
         raise CannotContinue(sweep.torn[0])
 
 
-def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
+def _due(sweep: Sweep, retry_failed: bool) -> list[Run]:
     """Return the runs to be started now, and print how many are in which state."""
-    due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
+    due = [run for run in sweep.runs if is_due(run.state, retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
-    if failed and not launcher.retry_failed:
+    if failed and not retry_failed:
         runs = plural(failed, "failed run")
         print(f"to start {runs} as well: hydra.launcher.retry_failed=true", flush=True)
     return due
@@ -142,7 +191,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
         # Two commands would submit each run twice; other hosts judge the lock by its age.
         with locked(records) as lock, heartbeat(lock.renew):
             sweep = _read_known(folder, runs)
-            if due := _due(sweep, launcher):
+            if due := _due(sweep, launcher.retry_failed):
                 lock.require_held()  # squeue may have taken long
                 _submit(due, launcher)
     except Busy:
@@ -249,7 +298,7 @@ def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
         now = "start" if is_due(run.state, launcher.retry_failed) else "leave"
         rows.append([str(n), run.name, run.state, now])
     print(align(rows))
-    due = _due(sweep, launcher)
+    due = _due(sweep, launcher.retry_failed)
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 

@@ -39,6 +39,8 @@ class Run:
     cause: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)  # status.json, empty if there is none
     job: Job | None = None  # in SLURM's queue
+    # What Hydra composes the config from, while a sweep is being started.
+    overrides: Sequence[str] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class Submission:
 
     folder: Path  # absolute; the last part is its name, and the job's
     runs: list[Run] = field(repr=False, compare=False)  # their folders are relative to cwd
-    launcher: str  # serial, local or slurm
+    launcher: str  # serial, local, slurm, or the name of another package's
     settings: dict[str, Any]  # the keys below hydra.launcher
     code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
     python_path: list[str]  # folders that the runs import from, the snapshot first
