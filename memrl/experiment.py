@@ -108,6 +108,11 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
         return None
 
 
+def forget_defaults() -> None:
+    """Compose ``default_config`` anew: the search path is another one."""
+    _compose_default.cache_clear()
+
+
 # --- build ---------------------------------------------------------------------------------------
 
 

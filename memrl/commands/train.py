@@ -7,11 +7,13 @@ continues a stopped run.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hydra
@@ -21,16 +23,25 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import memrl
+from memrl.results.runs import Run, load
 from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
-from memrl.run.outcome import ConfigError, Failure, exit_status, log_to_console
+from memrl.run.outcome import (
+    ConfigError,
+    Failure,
+    exit_status,
+    log_to_console,
+    logging_to_console,
+)
+from memrl.run.signals import Stopped
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -172,6 +183,73 @@ def _one_run(cfg: DictConfig) -> None:
     from memrl import experiment  # --help and --cfg answer without it
 
     experiment.run(cfg)
+
+
+# --- from Python ---------------------------------------------------------------------------------
+
+
+def train(overrides: Sequence[str] = (), config_dir: Path | str | None = None) -> Run:
+    """Train one run to its end, from where it stands, and return it, as ``python run.py`` does.
+
+    Ctrl-C, or a notebook's interrupt, saves the run before it raises KeyboardInterrupt; the same
+    call continues it. Another signal has its usual effect, once the run is saved. In a thread that
+    is not the main one, signals are left to the caller.
+
+    Args:
+        overrides: as on the command line, such as ``["env.length=5", "seq_model=gpt"]``.
+        config_dir: a folder of your own configs, as after ``-cd``.
+
+    Raises:
+        ConfigError: nothing was created.
+        Busy: another process is working on this run.
+        Failure: of the machine, or of what is on disk.
+    """
+    from memrl.run.machine import settings_restored
+
+    args = get_args_parser().parse_args([])
+    args.overrides = [*overrides]
+    args.config_dir = None if config_dir is None else str(config_dir)
+    try:
+        with settings_restored(), logging_to_console(), _hydra_restored():
+            folder = _train_with_hydra(args)
+    except Stopped as error:
+        signal.raise_signal(error.signum)  # its handlers are the caller's again
+        raise
+    (run,) = load(folder)
+    return run
+
+
+def _train_with_hydra(args: Namespace) -> Path:
+    from memrl import experiment
+
+    version.setbase("1.3")
+    folders: list[Path] = []
+    errors: list[Exception] = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            folders.append(experiment.run(cfg))
+        except Exception as error:  # Hydra would print its own message about it
+            errors.append(error)
+
+    experiment.forget_defaults()  # the last call may have had another folder of configs
+    with open_command_line(args) as line:
+        if line.compose().hydra.mode == RunMode.MULTIRUN:
+            raise ConfigError("hydra.mode=MULTIRUN: memrl.train trains one run")
+        line.hydra.run(line.config_name, task, line.overrides, with_log_configuration=False)
+    for error in errors:
+        raise error
+    return folders[0]
+
+
+@contextlib.contextmanager
+def _hydra_restored() -> Iterator[None]:
+    """Leave Hydra as it was: the caller may be a program that Hydra started."""
+    before = Singleton.get_state()
+    try:
+        yield
+    finally:
+        Singleton.set_state(before)
 
 
 def help_text() -> str:
