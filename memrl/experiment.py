@@ -28,7 +28,9 @@ from memrl.run.status import read_status
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from memrl.run.law import Verdict
     from memrl.trainer import Trainer
 
 
@@ -239,14 +241,7 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
 
     def new_memory() -> Memory:
         encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
-        seq_model = make(
-            "seq_model",
-            config["seq_model"],
-            input_dim=encoder.output_dim,
-            context_len=window,
-            dropout=config["dropout"],
-            attention_dropout=config["attention_dropout"],
-        )
+        seq_model = make_seq_model(config, encoder.output_dim, window)
         precision = machine.window_format(config["precision"], device)
         return Memory(encoder, seq_model, n_action, precision).to(device)
 
@@ -261,6 +256,47 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     return agent, spec, device
 
 
+def make_seq_model(config: Config, input_dim: int, context_len: int) -> nn.Module:
+    """Build the sequence model of a resolved config, for inputs of a width and windows.
+
+    Raises:
+        ConfigError: its constructor refused a value, or it does not say how wide its outputs are.
+    """
+    dropout = {key: config[key] for key in ("dropout", "attention_dropout")}
+    available = {"input_dim": input_dim, "context_len": context_len, **dropout}
+    model: nn.Module = make("seq_model", config["seq_model"], **available)
+    if not isinstance(width := getattr(model, "output_dim", None), int):
+        target = f"seq_model._target_={config['seq_model']['_target_']}"
+        raise ConfigError(f"{target}: output_dim must be the width of its outputs, got {width}")
+    return model
+
+
+def refuse_lawless(config: Config, agent: Agent, spec: TaskSpec, device: torch.device) -> None:
+    """Check the agent's sequence model, each one once in a process: a sweep has a thousand runs.
+
+    Raises:
+        ConfigError: it breaks a law; the cause is what the model raised, if it did.
+    """
+    from memrl.run.law import SHORT, check_laws
+
+    memory = agent.memory
+    window = config["context_len"] or spec.horizon
+    inputs = memory.encoder.output_dim, device, memory.precision, min(SHORT, window + 1)
+    choices = [config[key] for key in ("seq_model", "dropout", "attention_dropout")]
+    key = repr((choices, window, inputs))
+    if key not in _broken_laws:
+        verdicts = check_laws(memory.seq_model, *inputs)
+        _broken_laws[key] = next((verdict for verdict in verdicts if not verdict.ok), None)
+    if verdict := _broken_laws[key]:
+        model = f"seq_model={config['seq_model']['name']}"
+        where = f'see README, "Your own sequence model" (memrl check {model} says more)'
+        line = f'{model} breaks the law "{verdict.law}": {verdict.text}; {where}'
+        raise ConfigError(line) from verdict.error
+
+
+_broken_laws: dict[str, Verdict | None] = {}
+
+
 def build(config: Config) -> Trainer:
     """Build everything a run needs from a resolved config; nothing is written.
 
@@ -272,6 +308,7 @@ def build(config: Config) -> Trainer:
 
     with enough_memory(config):
         agent, spec, device = build_agent(config)
+        refuse_lawless(config, agent, spec, device)
         free = free_memory(device)
         return _build_trainer(config, agent, spec, device, check_sizes(config, spec, free))
 
@@ -285,10 +322,16 @@ def check(config: Config, here: bool) -> None:
 
     from memrl.replay import free_memory
 
+    may_use_gpu = config["device"] != "cpu" and (not here or torch.cuda.is_available())
     if not here or torch.cuda.is_available():  # what another machine, or the GPU, may have
         config = config | {"update": "eager", "precision": "float32"}
     with enough_memory(config):
         agent, spec, device = build_agent(config | {"device": "cpu"})
+        try:
+            refuse_lawless(config, agent, spec, device)
+        except ConfigError as error:
+            if error.__cause__ is None or not may_use_gpu:  # which the model may need
+                raise
         check_sizes(config, spec, free_memory() if here else ANY_MACHINE)
         slots = config["num_envs"] * (spec.horizon + 1)
         with closing(_build_trainer(config, agent, spec, device, slots)):
