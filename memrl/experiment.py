@@ -438,7 +438,7 @@ def run(cfg: DictConfig) -> Path:
         schema.check_ranges(config)
         folder = folder_of(config)
         if session.already_done(folder, config):  # before torch is imported
-            log.info(f"already done: {folder}")
+            session.say_already_done(folder, config)
             return folder
     config = resolve(cfg)
     folder = folder_of(config)
@@ -449,7 +449,7 @@ def run(cfg: DictConfig) -> Path:
 def train(config: Config, folder: Path) -> None:
     """Train a resolved config in its folder, to the end; raises what ``run`` does."""
     if session.already_done(folder, config):
-        log.info(f"already done: {folder}")
+        session.say_already_done(folder, config)
         return
     try:
         trainer = build(config)
