@@ -203,8 +203,9 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the keys that a sweep varied, and their values, sorted.
 
     A key that some runs lack has the value ABSENT there. Of keys that others determine, as
-    ``env.length`` determines ``budget.train_episodes``, only the main ones are named. ``sweep``
-    counts as a key; it only tells runs apart that nothing else does. Copies do not count.
+    ``env.length`` determines ``budget.train_episodes``, only the main ones are named, and of these
+    none that differs only in that some models lack it. ``sweep`` counts as a key; it only tells
+    runs apart that nothing else does. Copies do not count.
     """
     known = [run for run in runs if run.config and run.state != DUPLICATE]
     keys = {key for run in known for key in identity(run.config)} - {*MAIN_KEYS}
@@ -212,6 +213,7 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     others = sorted(keys, key=lambda key: (key.endswith("._target_"), key))
     varied: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(known)
+    models = [canonical(run.flat.get("seq_model.name", ABSENT)) for run in known]
     # The seed after all others: what goes with a seed must not be taken for chance.
     for key in (*MAIN_KEYS[:-1], *others, MAIN_KEYS[-1], "sweep"):
         values = [run.flat.get(key, ABSENT) for run in known]
@@ -219,7 +221,10 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
         distinct = dict(zip(texts, values, strict=True))
         finer = [(*group, text) for group, text in zip(groups, texts, strict=True)]
         new = len(set(finer)) > len(set(groups))
-        if len(distinct) > 1 and (new or key in MAIN_KEYS):
+        differs = len(distinct.keys() - {canonical(ABSENT)}) > 1
+        # That a key is absent may follow from the model: one without layers has no n_layer.
+        follows = len(set(zip(models, texts, strict=True))) == len(set(models))
+        if new or (key in MAIN_KEYS and (differs or not follows)):
             varied[key] = sorted(distinct.values(), key=order)
             groups = finer
     return varied
