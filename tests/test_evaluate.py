@@ -10,6 +10,7 @@ import torch
 from conftest import compose_quickly
 from hydra import compose, initialize_config_dir
 from hydra.version import getbase
+from omegaconf import OmegaConf
 
 import memrl
 from memrl.__main__ import main
@@ -151,6 +152,15 @@ def test_a_loaded_agent_plays_like_an_evaluation_and_leaves_torch_alone(runs):
     config = agents.change_env(saved, ["env.length=9"])
     returns, _, _ = evaluation.play(config, agents.fit_to_env(own, saved, config), 3, 5)
     np.testing.assert_allclose(total, returns)
+
+
+def test_a_run_of_a_gpu_is_loaded_on_a_cpu(runs, tmp_path):
+    config = read_config(runs["sine"])
+    torch.save(checkpoint.load_weights(runs["sine"], config), tmp_path / "agent.pt")
+    config |= {"device": "cuda", "precision": "tf32", "update": "graphed"}
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    agent, env = memrl.load(tmp_path)
+    assert agent.act(env.reset(seed=0)[0])[0].shape == (1,)
 
 
 def test_train_resumes_raises_and_leaves_hydra_as_it_was(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model
 NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 
 
-@dataclass
+@dataclass(repr=False)
 class Run(submissions.Run):
     """A run and what it measured, or a folder in the place of one.
 
@@ -53,6 +53,19 @@ class Run(submissions.Run):
     problem: str | None = None
     eval: Table = field(default_factory=dict)
     command: str | None = None
+
+    def __repr__(self) -> str:
+        """Return its name, state and last evaluation, short enough for a line."""
+        name = printable(self.name)
+        if len(name) > 50:  # its end has the seed
+            name = f"{name[:30]}...{name[-17:]}"
+        last = {
+            goal: self.eval[f"eval/{goal}"][-1:]
+            for goal in ("return", "success")
+            if f"eval/{goal}" in self.eval
+        }
+        scores = [f"{goal} {v:.3g}" for goal, values in last.items() for v in values if v == v]
+        return f"<Run {name}: {', '.join([str(self.state), *scores])}>"
 
     @cached_property
     def train(self) -> Table:
