@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 
 import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
-from memrl.run import identity, schema, session
+from memrl.run import checkpoint, identity, schema, session
 from memrl.run.config import compose_config, leaves
+from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, NAMED_GROUPS, OUTPUTS, Config
 from memrl.run.logger import PACKAGES
-from memrl.run.outcome import CannotContinue, ConfigError, Failure, show
+from memrl.run.outcome import CannotContinue, ConfigError, Failure, in_one_line, show
 from memrl.run.status import read_status
 
 if TYPE_CHECKING:
@@ -297,6 +298,37 @@ def refuse_lawless(config: Config, agent: Agent, spec: TaskSpec, device: torch.d
 _broken_laws: dict[str, Verdict | None] = {}
 
 
+def initialize(agent: Agent, config: Config) -> None:
+    """Load the weights of the run that ``init_from`` names, if it names one.
+
+    They are what acting needs: of discrete SAC, the policy and its memory. Critics, optimizers and
+    exploration start anew.
+
+    Raises:
+        ConfigError: that run is not done, or its weights do not fit.
+    """
+    source = config.get("init_from")  # absent in a submission of an older version
+    if source is None:
+        return
+    folder = Path(source)
+    with refusals(f"init_from={source}: "):
+        if problem := checkpoint.weights_problem(folder):
+            raise ValueError(
+                f"not the folder of a run that is done: {checkpoint.WEIGHTS} {problem}"
+            )
+        try:
+            theirs = identity.read_config(folder)
+            weights = checkpoint.load_weights(folder, theirs)
+        except (OSError, Unreadable, CannotContinue) as error:
+            raise ValueError(in_one_line(error)) from None
+        there, here = (identity.flatten(c).get("algo._target_") for c in (theirs, config))
+        if there != here:
+            raise ValueError(f"its algo is {show(there)}, here it is {show(here)}")
+        if misfit := checkpoint.misfit(weights, agent.weights()):
+            raise ValueError(f"its weights do not fit: {misfit}")
+    agent.load_weights(weights)
+
+
 def build(config: Config) -> Trainer:
     """Build everything a run needs from a resolved config; nothing is written.
 
@@ -309,6 +341,7 @@ def build(config: Config) -> Trainer:
     with enough_memory(config):
         agent, spec, device = build_agent(config)
         refuse_lawless(config, agent, spec, device)
+        initialize(agent, config)
         free = free_memory(device)
         return _build_trainer(config, agent, spec, device, check_sizes(config, spec, free))
 
@@ -332,6 +365,7 @@ def check(config: Config, here: bool) -> None:
         except ConfigError as error:
             if error.__cause__ is None or not may_use_gpu:  # which the model may need
                 raise
+        initialize(agent, config)
         check_sizes(config, spec, free_memory() if here else ANY_MACHINE)
         slots = config["num_envs"] * (spec.horizon + 1)
         with closing(_build_trainer(config, agent, spec, device, slots)):
@@ -451,8 +485,10 @@ def train(config: Config, folder: Path) -> None:
     if session.already_done(folder, config):
         session.say_already_done(folder, config)
         return
+    # A run that continues has its own weights: the run that it began from may be gone.
+    begun = checkpoint.exists(folder)
     try:
-        trainer = build(config)
+        trainer = build(config | {"init_from": None} if begun else config)
     except (ConfigError, Failure):
         raise
     except Exception:

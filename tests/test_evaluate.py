@@ -1,20 +1,26 @@
 """Trained agents in Python and in ``memrl evaluate``: what is played is what training evaluates."""
 
 import csv
+import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import compose_quickly
-from hydra._internal.hydra import Hydra
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose, initialize_config_dir
+from hydra.version import getbase
+from omegaconf import OmegaConf
 
 import memrl
 from memrl.__main__ import main
 from memrl.commands.evaluate import OVERRIDE
-from memrl.experiment import run
+from memrl.experiment import build, check, folder_of, resolve, run, train
 from memrl.results import agents, evaluation, stats
+from memrl.run import checkpoint
+from memrl.run.identity import differences, identity, read_config
 from memrl.run.outcome import ConfigError, Failure
+from memrl.run.schema import check_types
 
 TINY = ["budget=smoke", "budget.train_episodes=2", "budget.warmup_episodes=1", "batch_size=2"]
 RUNS = {
@@ -148,19 +154,78 @@ def test_a_loaded_agent_plays_like_an_evaluation_and_leaves_torch_alone(runs):
     np.testing.assert_allclose(total, returns)
 
 
+def test_a_run_of_a_gpu_is_loaded_on_a_cpu(runs, tmp_path):
+    config = read_config(runs["sine"])
+    torch.save(checkpoint.load_weights(runs["sine"], config), tmp_path / "agent.pt")
+    config |= {"device": "cuda", "precision": "tf32", "update": "graphed"}
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    agent, env = memrl.load(tmp_path)
+    assert agent.act(env.reset(seed=0)[0])[0].shape == (1,)
+
+
 def test_train_resumes_raises_and_leaves_hydra_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(GlobalHydra.instance(), "hydra", marker := object.__new__(Hydra))
-    trained = memrl.train([*TINY, *RUNS["sine"]])
+    (tmp_path / "other.yaml").write_text("seed: 7\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.2"):  # within another program
+        trained = memrl.train([*TINY, *RUNS["sine"]])
+        for overrides, message in (
+            (["lr=3"], "did you mean algo.lr"),
+            (["seed=0,1"], "several values are a sweep"),
+            (["hydra.mode=MULTIRUN"], "memrl.train trains one run"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                memrl.train(overrides)
+        assert compose("other").seed == 7 and str(getbase()) == "1.2"
     assert trained.state == "done" and len(trained.eval["eval/return"]) == 1
-    for overrides, message in (
-        (["lr=3"], "did you mean algo.lr"),
-        (["seed=0,1"], "several values are a sweep"),
-        (["hydra.mode=MULTIRUN"], "memrl.train trains one run"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            memrl.train(overrides)
-    assert type(GlobalHydra.instance().hydra) is type(marker)
     (trained.folder / "agent.pt").write_bytes(b"torn")
     with pytest.raises(Failure, match="is damaged"):
         memrl.train([*TINY, *RUNS["sine"]])
+
+
+# --- init_from -----------------------------------------------------------------------------------
+
+
+def test_init_from_begins_with_the_weights_of_a_run_and_nothing_else(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = runs["sine"]
+    longer = [*TINY, *RUNS["sine"], "env.length=6"]
+    config = resolve(compose_quickly([*longer, f'init_from="{source}"']))
+    agent = build(config).agent
+    weights = checkpoint.load_weights(source, read_config(source))
+    for network in (agent.online, agent.target):
+        assert all(torch.equal(value, weights[k]) for k, value in network.state_dict().items())
+    assert not agent.optimizer.state_dict()["state"] and agent.epsilon == 1
+    assert ",init_from=" in folder_of(config | {"init_from": "outputs/runs/x"}).name
+
+    images = runs["images"]
+    for refused, reason in (
+        (
+            {"init_from": "gone"},
+            "init_from=gone: not the folder of a run that is done: agent.pt is",
+        ),
+        (
+            {"init_from": str(images)},
+            f"init_from={images}: its algo is memrl.algos.sacd.SACD, here",
+        ),
+        (
+            {"seq_model": config["seq_model"] | {"n_layer": 2, "n_head": 2}},
+            "its weights do not fit: memory.seq_model.blocks.1.norm1.weight is missing there and",
+        ),
+    ):
+        for build_or_check in (build, partial(check, here=True)):
+            with pytest.raises(ConfigError, match=re.escape(reason)):
+                build_or_check(config | refused)
+    # A run that has begun continues without the one that it began from.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"torn")
+    with pytest.raises(Failure, match="no readable checkpoint"):
+        train(config | {"init_from": "gone"}, tmp_path / "run")
+
+
+def test_runs_of_versions_without_init_from_are_those_without_it():
+    config = resolve(compose_quickly(TINY))
+    older = {key: value for key, value in config.items() if key != "init_from"}
+    assert config["init_from"] is None and check_types(older) == config
+    assert identity(older) == identity(config) and differences(older, config) == []
+    assert folder_of(older) == folder_of(config)
+    assert differences(older, config | {"init_from": "x"}) == ["init_from: null -> x"]

@@ -93,6 +93,7 @@ closed terminal.
   python -m memrl plot outputs/<sweep>       figures and a table, also of unfinished sweeps
   python -m memrl report outputs/<sweep>     a report as one HTML file
   python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table (or .parquet)
+  python -m memrl evaluate outputs/<sweep>/<run> env.length=10,20    many episodes, other lengths
   python -m memrl watch outputs/<sweep>/<run>    an animation of the trained agent
 
   python run.py --hydra-help   shows Hydra's own flags

@@ -19,7 +19,7 @@ import numpy as np
 
 from memrl.run.console import printable
 from memrl.run.files import Unreadable
-from memrl.run.identity import ABSENT, canonical, flatten, identity, read_config
+from memrl.run.identity import ABSENT, ADDED, canonical, flatten, identity, read_config
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -38,7 +38,7 @@ MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model
 NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 
 
-@dataclass
+@dataclass(repr=False)
 class Run(submissions.Run):
     """A run and what it measured, or a folder in the place of one.
 
@@ -54,6 +54,19 @@ class Run(submissions.Run):
     eval: Table = field(default_factory=dict)
     command: str | None = None
 
+    def __repr__(self) -> str:
+        """Return its name, state and last evaluation, short enough for a line."""
+        name = printable(self.name)
+        if len(name) > 50:  # its end has the seed
+            name = f"{name[:30]}...{name[-17:]}"
+        last = {
+            goal: self.eval[f"eval/{goal}"][-1:]
+            for goal in ("return", "success")
+            if f"eval/{goal}" in self.eval
+        }
+        scores = [f"{goal} {v:.3g}" for goal, values in last.items() for v in values if v == v]
+        return f"<Run {name}: {', '.join([str(self.state), *scores])}>"
+
     @cached_property
     def train(self) -> Table:
         """Columns of ``train.csv`` by name, one row for each collection of episodes."""
@@ -62,7 +75,9 @@ class Run(submissions.Run):
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The config by dotted keys; ``sweep`` is the name of the folder that it is in."""
-        return flatten(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
+        return (
+            ADDED | flatten(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
+        )
 
     @property
     def task(self) -> str:

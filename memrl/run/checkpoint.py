@@ -119,7 +119,8 @@ def misfit(weights: Mapping[str, Any], expected: Mapping[str, Any]) -> str | Non
     """Name the first weight that does not fit the expected ones, with both shapes, or None."""
     for name in [*expected, *weights]:
         here, there = (
-            tuple(w[name].shape) if name in w else "missing" for w in (expected, weights)
+            tuple(getattr(w[name], "shape", ())) if name in w else "missing"
+            for w in (expected, weights)
         )
         if here != there:
             return f"{name} is {there} there and {here} here"

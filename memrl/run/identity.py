@@ -26,6 +26,8 @@ ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 OUTPUTS = Path("outputs")
 NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra")
+# Keys of a run's identity that configs of older versions lack, with the values that they stand for.
+ADDED = {"init_from": None}
 NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
@@ -37,7 +39,7 @@ LONGEST_NAME = 150
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted keys that may not change when a run is continued, sorted."""
-    flat = flatten(config)
+    flat = ADDED | flatten(config)
     return {k: flat[k] for k in sorted(flat) if k.split(".")[0] not in NOT_IDENTITY}
 
 

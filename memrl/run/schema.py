@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from memrl.run.identity import ADDED
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
 
 Parameters = dict[str, Any]  # name -> annotation
@@ -31,13 +32,14 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "updates_per_step": float,
     "context_len": int | None,
     "replay_capacity": int | None,
+    "init_from": str | None,
     "dropout": float,
     "attention_dropout": float,
     "checkpoint_minutes": float,
     "sweep": str,
     "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
-OPTIONAL = {"objective": None}  # of these, what configs of older versions lack
+OPTIONAL = ADDED | {"objective": None}  # of these, what configs of older versions lack
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -46,6 +48,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "updates_per_step": (lambda v: 0 < v < math.inf, "above 0"),
     "context_len": (lambda v: v is None or v >= 2, "null (the whole episode) or at least 2"),
     "replay_capacity": (lambda v: v is None or v >= 1, "null or at least 1"),
+    "init_from": (
+        lambda v: v is None or v == os.path.normpath(v) != ".",
+        "null or a run's folder in its shortest spelling, such as outputs/runs/NAME",
+    ),
     "dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
