@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import inspect
 import logging
 import os
@@ -23,7 +22,7 @@ from memrl.run import checkpoint, identity, schema, session
 from memrl.run.config import compose_config, leaves
 from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, NAMED_GROUPS, OUTPUTS, Config
-from memrl.run.logger import PACKAGES
+from memrl.run.logger import check_logger
 from memrl.run.outcome import CannotContinue, ConfigError, Failure, in_one_line, show
 from memrl.run.status import read_status
 
@@ -66,10 +65,9 @@ def resolve(cfg: DictConfig) -> Config:
         pass
     config = schema.check_types(dict(leaves(cfg, "")))
     schema.check_ranges(config)
-    package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
-    if package and getattr(importlib.util.find_spec(package), "origin", None) is None:
-        install = f"pip install -c constraints.txt -e '.[{package}]'"
-        raise ConfigError(f"logger={package}: not installed; {install}")
+    logger = config["logger"]
+    if logger["_target_"] is not None:
+        check_logger(schema.find(logger["_target_"]), logger)
     return config
 
 

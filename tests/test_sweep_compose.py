@@ -175,7 +175,13 @@ def test_what_comes_from_hydras_config_is_of_the_run_itself(master: DictConfig) 
     """Also where runs with the same choices do not follow one another."""
     loader = GlobalHydra.instance().config_loader()
     project = "logger.project=${hydra:runtime.choices.env}"
-    arguments = ["seed=1,2", "env=tmaze_active,tmaze_passive", "logger=wandb", project]
+    arguments = [
+        "seed=1,2",
+        "env=tmaze_active,tmaze_passive",
+        "logger=wandb",
+        "logger.mode=offline",
+        project,
+    ]
     for run in compose_sweep(Composer(loader, master), arguments):
         assert run.config["logger"]["project"] == run.config["env"]["name"]
 

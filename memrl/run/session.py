@@ -207,9 +207,9 @@ class Session:
         trainer = self.trainer
         try:
             self.tables = CsvTables(self.lock, self.restore())
-            self.progress.begin()
             # Within a cycle the row of the current step is still to come.
             self.extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
+            self.progress.begin()
             trainer.logger = self
             self.describe()
             trainer.fit(self.boundary)
