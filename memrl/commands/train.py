@@ -69,12 +69,15 @@ time) or slurm (docs/slurm.md). The same command again starts only what is missi
 runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
 hydra.launcher.retry_failed=true
 
+  python -m memrl sweep status                                      list all sweeps
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
 
-Results go to outputs/<sweep>/<run>/. The same command again continues an interrupted run, or
-returns at once if the run is done. Exit status: 0 done, 1 failed, 2 bad config, 3 another process
-is working on the run; stopped, to be continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a
-closed terminal.
+Results go to outputs/<sweep>/<run>/; outputs=FOLDER, or the variable MEMRL_OUTPUTS, names another
+folder. A sweep without sweep=NAME is named after the keys that its command sets. The same command
+again continues an interrupted run, or returns at once if the run is done.
+
+Exit status: 0 done, 1 failed, 2 bad config, 3 another process is working on the run; stopped, to be
+continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a closed terminal.
 
   python -m memrl plot outputs/<sweep>       figures and a table, also of unfinished sweeps
   python -m memrl report outputs/<sweep>     a report as one HTML file

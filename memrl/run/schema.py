@@ -34,8 +34,10 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "dropout": float,
     "attention_dropout": float,
     "checkpoint_minutes": float,
-    "sweep": str,
+    "outputs": str,
+    "sweep": str | None,
 }
+OPTIONAL = ("outputs",)  # configs of older versions lack it
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -47,10 +49,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
+    "outputs": (lambda v: v and "\0" not in v, "the path of a folder, not empty"),
     "sweep": (
         lambda v: (
-            (Path(v).name == v and v and v[0] != "." and len(v) <= 150)
-            and len(os.fsencode(v)) <= 255
+            (v is None or (Path(v).name == v and v and v[0] != "." and len(v) <= 150))
+            and len(os.fsencode(v or "")) <= 255
         ),  # the limit of file systems
         "a folder's name of at most 150 characters and 255 bytes, without slash or leading dot",
     ),
@@ -135,7 +138,7 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
 def check_ranges(config: Mapping[str, Any]) -> None:
     """Check the ranges of the keys that belong to no group; constructors check all others."""
     for key, (allowed, text) in RANGES.items():
-        if not allowed(config[key]):
+        if key in config and not allowed(config[key]):
             raise ConfigError(f"{key} must be {text}, got {show(config[key])}")
 
 
@@ -160,7 +163,7 @@ def _check_keys(
             continue
         if allowed := _refusal(value, known[key]):
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
-    for missing in sorted(known.keys() - values.keys()) if complete else ():
+    for missing in sorted(known.keys() - values.keys() - {*OPTIONAL}) if complete else ():
         raise ConfigError(f"{prefix}{missing} is missing")
     return {key: _typed(value, known[key]) for key, value in values.items()}
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from memrl.experiment import check, folder_of, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
-from memrl.run.identity import Config
-from memrl.run.outcome import ConfigError, Failure
+from memrl.run.identity import Config, flatten, sweep_name
+from memrl.run.outcome import ConfigError, Failure, show
 from memrl.sweep.submissions import Run
 
 MAX_ERRORS = 5  # that are printed
@@ -91,6 +91,28 @@ class Composer:
         return whole, base
 
 
+def name_after(overrides: Sequence[str], config_name: str | None = "config") -> str:
+    """Return the name of a sweep whose command does not choose one.
+
+    How and in which order a key is written makes no difference; of several overrides for it the
+    last one counts.
+
+    Args:
+        overrides: as on the command line, those of ``hydra.sweeper.params`` first.
+        config_name: of the primary config.
+    """
+    keys: dict[str, str | None] = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group + (f"@{override.package}" if override.package else "")
+        if override.is_delete():
+            keys[f"~{key}"] = None
+        elif override.is_sweep_override():
+            keys[key] = None
+        else:
+            keys |= {k: show(value) for k, value in flatten({key: override.value()}).items()}
+    return sweep_name(keys, config_name or "config")
+
+
 def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
     """Compose, resolve and check every run of a sweep; repeated runs are returned once.
 
@@ -103,10 +125,11 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
     checked: dict[str, ConfigError | None] = {}
     here = master.hydra.runtime.choices["hydra/launcher"] != "slurm"
     product = composer.product(arguments)
+    name = name_after(arguments, master.hydra.job.config_name)
     for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
         try:
             check_choices([*map(composer.parse, overrides)], composer.options)
-            config = resolve(composer(overrides))
+            config = resolve(composer(overrides), name)
             _check(config, checked, here)
             run = Run(config, folder_of(config))
         except MissingConfigException as error:  # an option that does not exist
@@ -123,8 +146,9 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
         runs[run.folder] = run
     if refused:
         raise ConfigError("\n  ".join(_error_lines(refused, len(product))))
-    if len({run.folder.parent for run in runs.values()}) > 1:
-        raise ConfigError("sweep: one sweep has one name; give sweep=NAME once")
+    for key, thing, value in (("outputs", "folder", "FOLDER"), ("sweep", "name", "NAME")):
+        if len({run.config.get(key) for run in runs.values()}) > 1:
+            raise ConfigError(f"{key}: one sweep has one {thing}; give {key}={value} once")
     return list(runs.values())
 
 
@@ -144,7 +168,7 @@ def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
 
 def _check(config: Config, checked: dict[str, ConfigError | None], here: bool) -> None:
     """Check what a single run checks, once per distinct config."""
-    irrelevant = ("seed", "sweep", "device")
+    irrelevant = ("seed", "outputs", "sweep", "device")
     key = repr({name: value for name, value in config.items() if name not in irrelevant})
     if key not in checked:
         try:

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from memrl.experiment import train
 from memrl.run import session
-from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
 from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, below_cwd, plural
 from memrl.run.signals import Signals, Stopped
@@ -83,11 +82,11 @@ def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
     return due
 
 
-def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
+def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the code's description for the record, and the folders that runs import from."""
-    code, tree = snapshot.describe(), snapshot.ROOT
+    code, tree = snapshot.describe(outputs), snapshot.ROOT
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
-        tree = snapshot.take()
+        tree = snapshot.take(outputs)
         code["snapshot"] = tree.name
     return code, [str(tree), *snapshot.python_path()]
 
@@ -97,7 +96,8 @@ def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
 
 def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
     """Train these runs; return how many failed, or were killed."""
-    record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
+    code = _code(launcher, due[0].folder.parents[1])
+    record = submissions.draft(due, launcher.name, asdict(launcher), *code)
     record.write()
     with heartbeat(lambda: os.utime(record.folder / "submission.json")):
         if isinstance(launcher, Local):
@@ -163,7 +163,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
 
 def _require_slurm(launcher: Slurm, folder: Path) -> None:
     """Raise ConfigError unless jobs can be submitted from here, or, in a dry run, described."""
-    for path, key in ((folder.name, "sweep="), (Path.cwd(), "the current folder, ")):
+    for path, key in ((folder.name, "sweep="), (folder.parent.absolute(), "outputs=")):
         if {"%", "\\"} & {*str(path)}:
             reason = "with hydra/launcher=slurm it must have no % and no \\, which SLURM replaces"
             raise ConfigError(f"{key}{path}: {reason} in the names of log files")
@@ -201,7 +201,7 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     """
     from memrl.sweep import slurm
 
-    records, parallel = _arrays(due, launcher, *_code(launcher))
+    records, parallel = _arrays(due, launcher, *_code(launcher, due[0].folder.parents[1]))
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
         try:
@@ -253,7 +253,8 @@ def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 
-        tree = Path(OUTPUTS, snapshot.FOLDER, "<hash>") if launcher.snapshot else snapshot.ROOT
+        tree = sweep.folder.parent / snapshot.FOLDER / "<hash>"
+        tree = tree if launcher.snapshot else snapshot.ROOT
         (record, *others), parallel = _arrays(due, launcher, {}, [str(tree.absolute())])
         if others:
             print(f"in {1 + len(others)} arrays; the script of the first:")
