@@ -135,7 +135,7 @@ def test_without_a_folder_all_sweeps_are_listed(
     empty = command("status", cwd=mixed / MIXED)
     assert (empty.wait(), empty.err) == (
         2,
-        "error: outputs: not a sweep's folder, outputs/<sweep>\n",
+        "error: outputs: no such folder; give a sweep's, or set MEMRL_OUTPUTS\n",
     )
     shutil.copytree(mixed / MIXED, mixed / "outputs" / "later")
     for path in (mixed / "outputs" / "later").glob("*/status.json"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from memrl.__main__ import main
 from memrl.run.lock import SILENT_S, this_process
 from memrl.run.outcome import CannotContinue
 from memrl.run.status import Status
@@ -501,3 +502,21 @@ def test_the_end_of_a_sweep_is_estimated_from_what_its_runs_have_trained() -> No
     assert eta(*done, running, new, queued) == pytest.approx((300 + 2 * mean) / 2)
     assert eta(running, new) == 600  # the longest
     assert eta(queued, *done) is None and eta(new, queued) is None and eta(*done, failed) is None
+
+
+def test_all_sweeps_are_listed_with_one_question_to_slurm(
+    squeue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit("a").save("7")
+    shutil.copytree(SWEEP, "outputs/copy")
+    submit("b", "c").save("8")
+    squeue.write_text("8|0|RUNNING|8_0|n1|x|\n8|1|PENDING|8_1||x|Priority\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "status"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert (ended.value.code, [row[:2] for row in rows]) == (
+        0,
+        [["outputs/sweep", "3"], ["outputs/copy", "1"]],
+    )
+    assert rows[0][-4:] == ["2", "queued,", "1", "lost"]
+    assert len(squeue.with_name("asked").read_text().splitlines()) == 1

@@ -32,6 +32,7 @@ from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run
 
 WATCH_S = 5.0
+NO_SWEEP = "not a sweep's folder, outputs/<sweep>"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
     """
     folder = Path(os.path.normpath(_current_folder() / os.path.expanduser(args.folder)))
     if not (args.folder and folder.is_dir()):
-        raise ConfigError(f"{args.folder or repr('')}: not a sweep's folder, outputs/<sweep>")
+        by_default = args.folder == default_outputs()
+        reason = "no such folder; give a sweep's, or set MEMRL_OUTPUTS" if by_default else NO_SWEEP
+        raise ConfigError(f"{args.folder or repr('')}: {reason}")
     os.listdir(folder)  # one that is closed to us is not empty
     return int(args.do(_from_here(folder), args))
 
