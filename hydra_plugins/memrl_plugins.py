@@ -62,6 +62,7 @@ class Sweeper(BasicSweeper):
         runs = compose_sweep(composer, [*self._parse_config(), *arguments])
         if self.chosen is not None:
             sys.exit(start(runs, self.chosen))
+        self.config.sweep = runs[0].config["sweep"]  # in hydra.sweep.dir, which launchers may use
         sys.exit(start_elsewhere(runs, launcher_name(self.config), self._launch))
 
     def _launch(self, job_overrides: Sequence[Sequence[str]], record: Path) -> None:

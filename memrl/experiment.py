@@ -21,7 +21,7 @@ from memrl.interfaces import Agent, Logger, TaskSpec
 from memrl.run import checkpoint, identity, schema, session
 from memrl.run.config import compose_config, leaves
 from memrl.run.files import Unreadable
-from memrl.run.identity import GROUPS, NAMED_GROUPS, OUTPUTS, Config
+from memrl.run.identity import GROUPS, NAMED_GROUPS, SINGLE_RUNS, Config, outputs_folder
 from memrl.run.logger import check_logger
 from memrl.run.outcome import CannotContinue, ConfigError, Failure, in_one_line, show
 from memrl.run.status import read_status
@@ -44,8 +44,10 @@ SIZES = (
 ANY_MACHINE = 2**40  # bytes of memory that another machine may have
 
 
-def resolve(cfg: DictConfig) -> Config:
+def resolve(cfg: DictConfig, sweep: str = SINGLE_RUNS) -> Config:
     """Return the config as plain resolved values, checked as far as possible before it is built.
+
+    ``sweep`` is the name of its sweep if it chooses none.
 
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
@@ -68,11 +70,11 @@ def resolve(cfg: DictConfig) -> Config:
     logger = config["logger"]
     if logger["_target_"] is not None:
         check_logger(schema.find(logger["_target_"]), logger)
-    return config
+    return config | {"sweep": config["sweep"] or sweep}
 
 
 def folder_of(config: Config) -> Path:
-    """Return the folder of a resolved config, ``outputs/<sweep>/<run>``, which need not exist."""
+    """Return the folder of a resolved config, ``<outputs>/<sweep>/<run>``, which need not exist."""
     default = default_config(config)
     if default is None:
         groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
@@ -82,7 +84,8 @@ def folder_of(config: Config) -> Path:
         file = f"{group}/{names[group]}.yaml"
         raise ConfigError(f"{group}.name={names[group]}: must be its file's; there is no {file}")
     name, older_name = identity.run_names(config, default)
-    folder, older = (OUTPUTS / str(config["sweep"]) / text for text in (name, older_name))
+    sweep = outputs_folder(config) / (config["sweep"] or SINGLE_RUNS)
+    folder, older = (sweep / text for text in (name, older_name))
     return older if older != folder and older.exists() and not folder.exists() else folder
 
 

@@ -226,7 +226,7 @@ def test_status_keys(done: Path) -> None:
     content = status(done)
     assert list(content) == (
         "id state cause command progress env_steps episodes updates last_return env_steps_per_s "
-        "eta_s started updated host pid job_id attempt versions"
+        "eta_s seconds started updated host pid job_id attempt versions"
     ).split(" ")
     expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
     assert {key: content[key] for key in expected} == expected
@@ -615,7 +615,7 @@ def test_a_run_that_is_done_and_has_lost_its_weights_says_so_and_is_left_as_it_i
         assert process.wait() == 1
         assert_one_line(process, f"{folder.name}: the run is done, but agent.pt {what}")
         assert contents(folder) == before
-    sweep = launch("-m", *TINY)
+    sweep = launch("-m", *TINY, "sweep=runs")
     assert sweep.wait() == 0, sweep.output
     assert "1 run (1 done); to start: 0" in sweep.out
 
@@ -1113,7 +1113,7 @@ def test_a_full_disk_is_named_and_loses_nothing(
 def test_a_run_that_fails_does_not_stop_the_sweep_and_is_named(
     launch: Launch, tmp_path: Path
 ) -> None:
-    process = launch("-m", *TINY, "algo.lr=1e30,1e-3")
+    process = launch("-m", *TINY, "sweep=runs", "algo.lr=1e30,1e-3")
     assert process.wait() == 1
     states = {status(path)["state"]: path.name for path in tmp_path.glob("outputs/runs/[!.]*/")}
     assert states.keys() == {"done", "failed"}

@@ -83,12 +83,15 @@ time) or slurm (docs/slurm.md). The same command again starts only what is missi
 runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
 hydra.launcher.retry_failed=true
 
+  python -m memrl sweep status                                      list all sweeps
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
 
-Results go to outputs/<sweep>/<run>/. The same command again continues an interrupted run, or
-returns at once if the run is done. Exit status: 0 done, 1 failed, 2 bad config, 3 another process
-is working on the run; stopped, to be continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a
-closed terminal.
+Results go to outputs/<sweep>/<run>/; outputs=FOLDER, or the variable MEMRL_OUTPUTS, names another
+folder. A sweep without sweep=NAME is named after the keys that its command sets. The same command
+again continues an interrupted run, or returns at once if the run is done.
+
+Exit status: 0 done, 1 failed, 2 bad config, 3 another process is working on the run; stopped, to be
+continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a closed terminal.
 
   python -m memrl plot outputs/<sweep>       figures and a table, also of unfinished sweeps
   python -m memrl report outputs/<sweep>     a report as one HTML file
@@ -159,14 +162,21 @@ def _check_flags(args: Namespace) -> None:
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
     from memrl.commands.start import Job, conclude_study
+    from memrl.sweep.compose import choose_sweep, name_after
 
+    arguments = line.task_overrides
+    if config.hydra.runtime.choices["hydra/sweeper"] != "memrl" and config.sweep is None:
+        params = config.hydra.sweeper.get("params") or {}
+        texts = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+        config.sweep = name_after(texts, line.config_name)
+        arguments = [*arguments, choose_sweep(config.sweep)]
     context = HydraContext(config_loader=line.hydra.config_loader, callbacks=Callbacks())
     failure, began = None, time.time()
     try:
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context, task_function=Job(os.getpid()), config=config
         )
-        sweeper.sweep(line.task_overrides)  # memrl's own ends the process
+        sweeper.sweep(arguments)  # memrl's own ends the process
     except HydraException as error:
         raise ConfigError(explain(error, line.overrides, config)) from None
     except Failure as error:

@@ -76,6 +76,7 @@ class Progress:
             "last_return": c.last_return,
             "env_steps_per_s": round((c.env_steps - self.start_steps) / seconds, 2),
             "eta_s": round((1 - progress) / gained * seconds, 1) if gained > 0 else None,
+            "seconds": round(self.trainer.seconds(), 1),
         }
 
     def line(self, width: int) -> str:

@@ -36,10 +36,12 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "dropout": float,
     "attention_dropout": float,
     "checkpoint_minutes": float,
-    "sweep": str,
+    "outputs": str,
+    "sweep": str | None,
     "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
-OPTIONAL = ADDED | {"objective": None}  # of these, what configs of older versions lack
+# Of these, what configs of older versions lack.
+OPTIONAL = ADDED | {"objective": None, "outputs": "outputs"}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -55,10 +57,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
+    "outputs": (lambda v: v and "\0" not in v, "the path of a folder, not empty"),
     "sweep": (
         lambda v: (
-            (Path(v).name == v and v and v[0] != "." and len(v) <= 150)
-            and len(os.fsencode(v)) <= 255
+            (v is None or (Path(v).name == v and v and v[0] != "." and len(v) <= 150))
+            and len(os.fsencode(v or "")) <= 255
         ),  # the limit of file systems
         "a folder's name of at most 150 characters and 255 bytes, without slash or leading dot",
     ),

@@ -19,7 +19,6 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.config import explain
 from memrl.run.console import printable
-from memrl.run.identity import OUTPUTS
 from memrl.run.lock import locked
 from memrl.run.outcome import (
     BUSY,
@@ -88,10 +87,11 @@ def hand_over(
     """
     for run in runs:
         session.refuse_other_config(run.folder, run.config)
-    due = _due(_read_known(runs[0].folder.parent, runs), retry_failed=True)
+    folder = runs[0].folder.parent
+    due = _due(_read_known(folder, runs), retry_failed=True)
     if not due:
         return 0
-    code = snapshot.describe()
+    code = snapshot.describe(folder.parent)
     paths = [str(snapshot.ROOT), *snapshot.python_path()]
     record = submissions.draft(due, launcher, {}, code, paths)
     record.write()
@@ -132,11 +132,11 @@ def _due(sweep: Sweep, retry_failed: bool) -> list[Run]:
     return due
 
 
-def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
+def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the code's description for the record, and the folders that runs import from."""
-    code, tree = snapshot.describe(), snapshot.ROOT
+    code, tree = snapshot.describe(outputs), snapshot.ROOT
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
-        tree = snapshot.take()
+        tree = snapshot.take(outputs)
         code["snapshot"] = tree.name
     return code, [str(tree), *snapshot.python_path()]
 
@@ -146,7 +146,8 @@ def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
 
 def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
     """Train these runs; return how many failed, or were killed."""
-    record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
+    code = _code(launcher, due[0].folder.parents[1])
+    record = submissions.draft(due, launcher.name, asdict(launcher), *code)
     record.write()
     with heartbeat(lambda: os.utime(record.folder / "submission.json")):
         if isinstance(launcher, Local):
@@ -212,7 +213,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
 
 def _require_slurm(launcher: Slurm, folder: Path) -> None:
     """Raise ConfigError unless jobs can be submitted from here, or, in a dry run, described."""
-    for path, key in ((folder.name, "sweep="), (Path.cwd(), "the current folder, ")):
+    for path, key in ((folder.name, "sweep="), (folder.parent.absolute(), "outputs=")):
         if {"%", "\\"} & {*str(path)}:
             reason = "with hydra/launcher=slurm it must have no % and no \\, which SLURM replaces"
             raise ConfigError(f"{key}{path}: {reason} in the names of log files")
@@ -250,7 +251,7 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     """
     from memrl.sweep import slurm
 
-    records, parallel = _arrays(due, launcher, *_code(launcher))
+    records, parallel = _arrays(due, launcher, *_code(launcher, due[0].folder.parents[1]))
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
         try:
@@ -302,7 +303,8 @@ def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 
-        tree = Path(OUTPUTS, snapshot.FOLDER, "<hash>") if launcher.snapshot else snapshot.ROOT
+        tree = sweep.folder.parent / snapshot.FOLDER / "<hash>"
+        tree = tree if launcher.snapshot else snapshot.ROOT
         (record, *others), parallel = _arrays(due, launcher, {}, [str(tree.absolute())])
         if others:
             print(f"in {1 + len(others)} arrays; the script of the first:")
