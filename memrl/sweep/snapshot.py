@@ -70,7 +70,7 @@ def python_path() -> list[str]:
     return [str(Path(part).absolute()) for part in parts if part]
 
 
-def describe(outputs: Path) -> dict[str, Any]:
+def describe(outputs: Path = Path("outputs")) -> dict[str, Any]:
     """Return the code's commit, whether it differs from it, and the difference as a diff."""
     commit = (_git("rev-parse", "HEAD") or "").strip() or None
     diff = _git("diff", "HEAD", "--binary", *_without(outputs))
