@@ -13,6 +13,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra import version
@@ -27,13 +28,15 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import memrl
-from memrl.results.runs import Run, load
 from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
 from memrl.run.outcome import ConfigError, exit_status, log_to_console, logging_to_console
 from memrl.run.signals import Stopped
+
+if TYPE_CHECKING:
+    from memrl.results.runs import Run
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -191,6 +194,7 @@ def train(overrides: Sequence[str] = (), config_dir: Path | str | None = None) -
         Busy: another process is working on this run.
         Failure: of the machine, or of what is on disk.
     """
+    from memrl.results.runs import load
     from memrl.run.machine import settings_restored
 
     args = get_args_parser().parse_args([])
