@@ -15,6 +15,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra import version
@@ -29,7 +30,6 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import memrl
-from memrl.results.runs import Run, load
 from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
@@ -42,6 +42,9 @@ from memrl.run.outcome import (
     logging_to_console,
 )
 from memrl.run.signals import Stopped
+
+if TYPE_CHECKING:
+    from memrl.results.runs import Run
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -215,6 +218,7 @@ def train(overrides: Sequence[str] = (), config_dir: Path | str | None = None) -
         Busy: another process is working on this run.
         Failure: of the machine, or of what is on disk.
     """
+    from memrl.results.runs import load
     from memrl.run.machine import settings_restored
 
     args = get_args_parser().parse_args([])
