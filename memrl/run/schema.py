@@ -40,8 +40,8 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "sweep": str | None,
     "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
-# Of these, what configs of older versions lack.
-OPTIONAL = ADDED | {"objective": None, "outputs": "outputs"}
+# Of these, configs of older versions lack some, and ``outputs``, which they did not depend on.
+OPTIONAL = ADDED | {"objective": None}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -146,7 +146,7 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
 def check_ranges(config: Mapping[str, Any]) -> None:
     """Check the ranges of the keys that belong to no group; constructors check all others."""
     for key, (allowed, text) in RANGES.items():
-        if not allowed(config[key]):
+        if key in config and not allowed(config[key]):
             raise ConfigError(f"{key} must be {text}, got {show(config[key])}")
 
 
@@ -171,7 +171,7 @@ def _check_keys(
             continue
         if allowed := _refusal(value, known[key]):
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
-    for missing in sorted(known.keys() - values.keys()) if complete else ():
+    for missing in sorted(known.keys() - values.keys() - {"outputs"}) if complete else ():
         raise ConfigError(f"{prefix}{missing} is missing")
     return {key: _typed(value, known[key]) for key, value in values.items()}
 

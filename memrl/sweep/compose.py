@@ -161,7 +161,7 @@ def compose_runs(
     if refused:
         raise ConfigError("\n  ".join(_error_lines(refused, len(jobs))))
     for key, thing, value in (("outputs", "folder", "FOLDER"), ("sweep", "name", "NAME")):
-        if len({run.config[key] for run in runs}) > 1:
+        if len({run.config.get(key) for run in runs}) > 1:
             raise ConfigError(f"{key}: one sweep has one {thing}; give {key}={value} once")
     return runs
 
