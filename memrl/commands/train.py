@@ -80,6 +80,7 @@ closed terminal.
   python -m memrl report outputs/<sweep>     a report as one HTML file
   python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table (or .parquet)
   python -m memrl watch outputs/<sweep>/<run>    an animation of the trained agent
+  python -m memrl check seq_model=NAME       a sequence model: its laws, gradient, cost, training
 
   python run.py --hydra-help   shows Hydra's own flags
 """
