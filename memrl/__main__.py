@@ -19,6 +19,7 @@ COMMANDS = {
     "plot": "draw the figures of a sweep, and print its scores",
     "report": "write a report on a sweep as one HTML file",
     "export": "write all rows of a sweep to one table",
+    "evaluate": "play many episodes of a trained agent, also at other lengths",
     "watch": "animate episodes of a trained agent",
     "import-original": "turn logs of the paper's original program into runs",
 }

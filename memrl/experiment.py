@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import inspect
 import logging
 import os
@@ -19,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
-from memrl.run import identity, schema, session
+from memrl.run import checkpoint, identity, schema, session
 from memrl.run.config import compose_config, leaves
-from memrl.run.identity import GROUPS, NAMED_GROUPS, OUTPUTS, Config
-from memrl.run.logger import PACKAGES
-from memrl.run.outcome import CannotContinue, ConfigError, Failure, show
+from memrl.run.files import Unreadable
+from memrl.run.identity import GROUPS, NAMED_GROUPS, SINGLE_RUNS, Config, outputs_folder
+from memrl.run.logger import check_logger
+from memrl.run.outcome import CannotContinue, ConfigError, Failure, in_one_line, show
 from memrl.run.status import read_status
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ SIZES = (
 ANY_MACHINE = 2**40  # bytes of memory that another machine may have
 
 
-def resolve(cfg: DictConfig) -> Config:
+def resolve(cfg: DictConfig, sweep: str = SINGLE_RUNS) -> Config:
     """Return the config as plain resolved values, checked as far as possible before it is built.
+
+    ``sweep`` is the name of its sweep if it chooses none.
 
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
@@ -65,15 +67,14 @@ def resolve(cfg: DictConfig) -> Config:
         pass
     config = schema.check_types(dict(leaves(cfg, "")))
     schema.check_ranges(config)
-    package = PACKAGES.get(str(config["logger"]["_target_"]).rpartition(".")[2])
-    if package and getattr(importlib.util.find_spec(package), "origin", None) is None:
-        install = f"pip install -c constraints.txt -e '.[{package}]'"
-        raise ConfigError(f"logger={package}: not installed; {install}")
-    return config
+    logger = config["logger"]
+    if logger["_target_"] is not None:
+        check_logger(schema.find(logger["_target_"]), logger)
+    return config | {"sweep": config["sweep"] or sweep}
 
 
 def folder_of(config: Config) -> Path:
-    """Return the folder of a resolved config, ``outputs/<sweep>/<run>``, which need not exist."""
+    """Return the folder of a resolved config, ``<outputs>/<sweep>/<run>``, which need not exist."""
     default = default_config(config)
     if default is None:
         groups = (*NAMED_GROUPS, *(["budget"] if "name" in config["budget"] else []))
@@ -83,7 +84,8 @@ def folder_of(config: Config) -> Path:
         file = f"{group}/{names[group]}.yaml"
         raise ConfigError(f"{group}.name={names[group]}: must be its file's; there is no {file}")
     name, older_name = identity.run_names(config, default)
-    folder, older = (OUTPUTS / str(config["sweep"]) / text for text in (name, older_name))
+    sweep = outputs_folder(config) / (config["sweep"] or SINGLE_RUNS)
+    folder, older = (sweep / text for text in (name, older_name))
     return older if older != folder and older.exists() and not folder.exists() else folder
 
 
@@ -108,6 +110,11 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
         return dict(leaves(compose_config(overrides), "", strict=False))
     except HydraException:
         return None
+
+
+def forget_defaults() -> None:
+    """Compose ``default_config`` anew: the search path is another one."""
+    _compose_default.cache_clear()
 
 
 # --- build ---------------------------------------------------------------------------------------
@@ -292,6 +299,37 @@ def refuse_lawless(config: Config, agent: Agent, spec: TaskSpec, device: torch.d
 _broken_laws: dict[str, Verdict | None] = {}
 
 
+def initialize(agent: Agent, config: Config) -> None:
+    """Load the weights of the run that ``init_from`` names, if it names one.
+
+    They are what acting needs: of discrete SAC, the policy and its memory. Critics, optimizers and
+    exploration start anew.
+
+    Raises:
+        ConfigError: that run is not done, or its weights do not fit.
+    """
+    source = config.get("init_from")  # absent in a submission of an older version
+    if source is None:
+        return
+    folder = Path(source)
+    with refusals(f"init_from={source}: "):
+        if problem := checkpoint.weights_problem(folder):
+            raise ValueError(
+                f"not the folder of a run that is done: {checkpoint.WEIGHTS} {problem}"
+            )
+        try:
+            theirs = identity.read_config(folder)
+            weights = checkpoint.load_weights(folder, theirs)
+        except (OSError, Unreadable, CannotContinue) as error:
+            raise ValueError(in_one_line(error)) from None
+        there, here = (identity.flatten(c).get("algo._target_") for c in (theirs, config))
+        if there != here:
+            raise ValueError(f"its algo is {show(there)}, here it is {show(here)}")
+        if misfit := checkpoint.misfit(weights, agent.weights()):
+            raise ValueError(f"its weights do not fit: {misfit}")
+    agent.load_weights(weights)
+
+
 def build(config: Config) -> Trainer:
     """Build everything a run needs from a resolved config; nothing is written.
 
@@ -304,6 +342,7 @@ def build(config: Config) -> Trainer:
     with enough_memory(config):
         agent, spec, device = build_agent(config)
         refuse_lawless(config, agent, spec, device)
+        initialize(agent, config)
         free = free_memory(device)
         return _build_trainer(config, agent, spec, device, check_sizes(config, spec, free))
 
@@ -327,6 +366,7 @@ def check(config: Config, here: bool) -> None:
         except ConfigError as error:
             if error.__cause__ is None or not may_use_gpu:  # which the model may need
                 raise
+        initialize(agent, config)
         check_sizes(config, spec, free_memory() if here else ANY_MACHINE)
         slots = config["num_envs"] * (spec.horizon + 1)
         with closing(_build_trainer(config, agent, spec, device, slots)):
@@ -433,7 +473,7 @@ def run(cfg: DictConfig) -> Path:
         schema.check_ranges(config)
         folder = folder_of(config)
         if session.already_done(folder, config):  # before torch is imported
-            log.info(f"already done: {folder}")
+            session.say_already_done(folder, config)
             return folder
     config = resolve(cfg)
     folder = folder_of(config)
@@ -444,10 +484,12 @@ def run(cfg: DictConfig) -> Path:
 def train(config: Config, folder: Path) -> None:
     """Train a resolved config in its folder, to the end; raises what ``run`` does."""
     if session.already_done(folder, config):
-        log.info(f"already done: {folder}")
+        session.say_already_done(folder, config)
         return
+    # A run that continues has its own weights: the run that it began from may be gone.
+    begun = checkpoint.exists(folder)
     try:
-        trainer = build(config)
+        trainer = build(config | {"init_from": None} if begun else config)
     except (ConfigError, Failure):
         raise
     except Exception:

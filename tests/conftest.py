@@ -23,6 +23,7 @@ from typing import IO, Any, NoReturn
 import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # forks of a process that used a GPU cannot differentiate
+os.environ.pop("MEMRL_OUTPUTS", None)
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode

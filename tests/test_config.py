@@ -237,6 +237,8 @@ REFUSED = {
     "batch_size=null": "batch_size=null: must be an integer",
     "num_envs=0": "num_envs must be at least 1, got 0",
     "threads=0": "threads must be at least 1 and at most 1024, got 0",
+    "objective=return": "objective=return: must be one of eval/return, eval/success, eval/length "
+    "or null",
     "seed=-1": "seed must be at least 0 and below 2**32, got -1",
     "seed=abc": "seed=abc: must be an integer",
     "device=cuda": "device=cuda: there is no CUDA device here; auto and cpu are allowed",
@@ -505,7 +507,7 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",
     "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
-    "-cn typo": "-cn typo: no such config in conf/ or the folder of -cd; there is only config\n",
+    "-cn typo": "-cn typo: no such config in conf/, sweeps/ or the folder of -cd; there are ",
     "hydra=3": "hydra=3: it has no effect in memrl; leave it out",
     "hydra.job=3": "hydra.job=3: it has no effect in memrl; leave it out",
     "hydra/foo=3": "hydra/foo=3: it has no effect in memrl; leave it out",
@@ -597,6 +599,17 @@ def test_run_is_named_after_what_distinguishes_it(overrides, name):
     assert folder_of(config(*overrides.split())) == Path("outputs") / name
 
 
+def test_results_go_where_the_key_or_else_the_environment_says(monkeypatch):
+    name = folder_of(config()).name
+    assert folder_of(config("outputs=/scratch/me")) == Path("/scratch/me/runs") / name
+    monkeypatch.setenv("MEMRL_OUTPUTS", "~/results")
+    assert folder_of(config()) == Path.home() / "results" / "runs" / name
+    assert folder_of(config("outputs=here", "sweep=mine")) == Path("here/mine") / name
+    older = config()
+    del older["outputs"]
+    assert schema.check_types(older) == older and folder_of(older) == folder_of(config())
+
+
 def test_long_names_are_shortened_and_stay_distinct():
     many = "batch_size=32 num_envs=2 dropout=0 attention_dropout=0 algo.gamma=0.9 algo.tau=0.01 "
     many += "algo.explore_fraction=0.2 env.penalty=-0.2 env.goal_reward=2"
@@ -668,7 +681,8 @@ def test_identities_compare_numbers_as_numbers(a, b, same):
     assert (identity.changes({"x": a}, {"x": b}) == {}) is same
 
 
-def test_identity_is_every_key_but_five():
+def test_identity_is_every_key_but_these():
     c = config()
     left_out = set(identity.flatten(c)) - set(identity.identity(c))
-    assert left_out == {"sweep", "device", "logger._target_", "checkpoint_minutes"}
+    others = {"device", "logger._target_", "checkpoint_minutes", "objective"}
+    assert left_out == {"outputs", "sweep", *others}

@@ -4,9 +4,11 @@ import csv
 import errno
 import importlib
 import json
+import logging
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from conftest import at, wait_until
 
 from memrl import experiment
-from memrl.run import config, session
+from memrl.run import config, logger, session
 from memrl.run.lock import Lock
 from memrl.run.logger import TensorBoard, WandB, shorten
 from memrl.run.outcome import CannotContinue, ConfigError
@@ -139,18 +141,73 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
     assert error.value.filename == str(tmp_path / "eval.csv")
 
 
-# --- a package that is not there -----------------------------------------------------------------
+# --- what is refused before anything is created --------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("option", ["tensorboard", "wandb_tensorboard"])
 def test_a_missing_package_is_a_config_error_before_anything_is_created(
-    name, tmp_path, monkeypatch
+    option, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
-    cfg = config.compose_config([*TINY, f"logger={name}"])
-    with pytest.raises(ConfigError, match=rf"pip install -c constraints.txt -e '\.\[{name}\]'"):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
+    cfg = config.compose_config([*TINY, f"logger={option}"])
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
         experiment.run(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
+NO_ACCOUNT = "; logger.mode=offline needs no account"
+BY_WANDB = {  # variables, keys and what is said; nobody is logged in
+    "no login": (
+        {},
+        [],
+        f"logger: nobody is logged in to W&B: run `wandb login`, or .*{NO_ACCOUNT}",
+    ),
+    "no server": (
+        {"WANDB_API_KEY": 40 * "a", "WANDB_HTTP_TIMEOUT": "1"},
+        [],
+        f"logger: W&B: Failed to authenticate with http://127.0.0.1:9: .*{NO_ACCOUNT}",
+    ),
+    "mode": ({"WANDB_MODE": "foo"}, [], "WANDB_MODE=foo: Input should be 'online', 'offline', .*"),
+    "the key wins": (
+        {"WANDB_MODE": "offline"},
+        ["logger.mode=online"],
+        f"logger: nobody is logged in .*{NO_ACCOUNT}",
+    ),
+    "tags": (
+        {"WANDB_MODE": "offline"},
+        ["logger.tags=[a,'']"],
+        r"logger.tags=\[a,\]: Tag at index 1 is empty.*",
+    ),
+    "project": (
+        {"WANDB_MODE": "offline"},
+        ["logger.project=a/b"],
+        "logger.project=a/b: Invalid project name 'a/b'.*",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BY_WANDB)
+def test_what_wandb_refuses_is_a_config_error_before_anything_is_created(
+    case, tmp_path_factory, tmp_path, monkeypatch
+):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    variables, keys, expected = BY_WANDB[case]
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    quiet = {"WANDB_SILENT": "true", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    home = {"HOME": str(tmp_path_factory.mktemp("home"))}
+    for name, value in (quiet | home | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    logger._wandb_refusal.cache_clear()
+    for _ in range(2):  # a sweep asks for each of its runs
+        with pytest.raises(ConfigError) as error:
+            run(["logger=wandb", *keys])
+        assert re.fullmatch(expected, str(error.value))
+    assert logger._wandb_refusal.cache_info().misses == 1
+    logger._wandb_refusal.cache_clear()
+    assert "WANDB_SERVICE" not in os.environ
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,7 +243,7 @@ def test_rows_with_other_columns_are_refused(tmp_path):
 
 
 def test_tensorboard_has_each_metric_over_env_steps(tmp_path, scalars):
-    board = TensorBoard(tmp_path, 1)
+    board = TensorBoard(tmp_path, {}, 1)
     counters = {"episodes": 2, "updates": 3}
     board.write("train", {"env_steps": 4, **counters, "train/loss": 0.5, "time/seconds": 1.5})
     board.write("eval", {"env_steps": 4, "eval/return": 1.0, "eval/success": math.nan})
@@ -201,15 +258,43 @@ def test_tensorboard_has_each_metric_over_env_steps(tmp_path, scalars):
 
 
 def test_tensorboard_hides_what_an_interrupted_process_wrote_past_the_checkpoint(tmp_path, scalars):
-    dead = TensorBoard(tmp_path, 1)
+    dead = TensorBoard(tmp_path, {}, 1)
     for step in (4, 8, 12, 16):
         dead.write("train", {"env_steps": step, "train/loss": step})
-    alive = TensorBoard(tmp_path, 12)  # the next row is the one of env step 12
+    alive = TensorBoard(tmp_path, {}, 12)  # the next row is the one of env step 12
     alive.write("train", {"env_steps": 12, "train/loss": 0.5})
     shown = scalars(tmp_path)
     dead.close(1)
     alive.close(0)
     assert shown == {"train/loss": [(4, 4), (8, 8), (12, 0.5)]}
+
+
+def test_tensorboard_has_config_and_learning_curve_in_one_folder(tmp_path, scalars):
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    Image.new("RGBA", (6, 4)).save(tmp_path / "learning_curve.png")
+    for step, exit_code in ((1, 1), (7, 0)):
+        content = {"seed": 3, "env": {"sizes": [1, 2], "rule": None}, "device": "cpu"}
+        TensorBoard(tmp_path, content, step).close(exit_code)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    text = [event.tensor_proto.string_val[0] for event in events.Tensors("config/text_summary")]
+    assert b"seed: 3\nenv:\n  sizes:\n  - 1\n" in text[-1]
+    (image,) = events.Images("learning_curve")
+    assert (image.width, image.height) == (6, 4)
+    plugin = {}
+    for tag in ("experiment", "session_start_info", "session_end_info"):
+        data = events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
+        plugin |= {tag: getattr(HParamsPluginData.FromString(data), tag)}
+    values = {key: str(v).split(": ")[1] for key, v in plugin["session_start_info"].hparams.items()}
+    expected = {"env.rule": '"null"\n', "env.sizes": '"[1,2]"\n', "seed": "3\n"}
+    assert {key: value.replace("3.0", "3") for key, value in values.items()} == expected
+    metrics = [metric.name.tag for metric in plugin["experiment"].metric_infos]
+    assert metrics == ["eval/return", "eval/success"]
 
 
 def run(overrides):
@@ -295,7 +380,8 @@ def begun_runs(folder):
             if kind == "run":
                 run = record.run
                 entry |= {"id": run.run_id, "name": run.display_name, "group": run.run_group}
-                entry["project"] = run.project
+                entry |= {"project": run.project, "job_type": run.job_type, "notes": run.notes}
+                entry["tags"] = [*run.tags]
                 entry["config"] = {u.key: json.loads(u.value_json) for u in run.config.update}
             elif kind == "history":
                 items = {i.key or i.nested_key[0]: i.value_json for i in record.history.item}
@@ -327,13 +413,25 @@ def use_wandb(cwd):
     folder.mkdir(parents=True)
     config = {"seed": 3, "env": {"length": 5}}
     for step, exit_code in ((4, 1), (8, 0)):
-        logger = WandB(folder, "abc0123", config, "maze", None, "offline")
-        logger.write("train", {"env_steps": step, "train/loss": 0.5, "time/seconds": 1.5})
-        logger.write("eval", {"env_steps": step, "eval/return": 1.0, "eval/success": math.nan})
-        logger.close(exit_code)
+        entry = WandB(
+            folder=folder,
+            run_id="abc0123",
+            config=config,
+            project="maze",
+            mode="offline",
+            job_type="test",
+            tags=["a", "b"],
+            notes="Why.",
+            group=None if step == 4 else "other",
+        )
+        entry.write("train", {"env_steps": step, "train/loss": 0.5, "time/seconds": 1.5})
+        entry.write("eval", {"env_steps": step, "eval/return": 1.0, "eval/success": math.nan})
+        entry.close(exit_code)
     wandb.teardown()
     os.environ["WANDB_MODE"] = "offline"
-    trained = run(["logger=wandb"])
+    logging.getLogger("memrl").setLevel(logging.INFO)
+    logging.getLogger("memrl").addHandler(logging.StreamHandler(os.fdopen(1, "w")))
+    trained = run(["logger=wandb_tensorboard", "logger.animation=true"])
     wandb.teardown()
     told = {"unit": begun_runs(folder), "run": begun_runs(trained), "folder": str(trained)}
     (cwd / "told.json").write_text(json.dumps(told))
@@ -364,11 +462,12 @@ def test_wandb_continues_one_run_by_its_fixed_id(wandb):
     first, second = wandb["unit"]
     for begun in (first, second):
         assert begun["file"].startswith("outputs/some/unit/wandb/offline-run-")
-        names = [begun[key] for key in ("id", "name", "group", "project")]
-        assert names == ["abc0123", "unit", "some", "maze"]
+        assert {"id": "abc0123", "name": "unit", "project": "maze"}.items() <= begun.items()
+        assert {"job_type": "test", "notes": "Why.", "tags": ["a", "b"]}.items() <= begun.items()
         assert begun["config"]["seed"] == 3
         assert begun["config"]["env"] == {"length": 5}
     assert first["file"] != second["file"]
+    assert [first["group"], second["group"]] == ["some", "other"]
 
 
 def test_names_that_wandb_would_refuse_are_shortened_and_stay_apart():
@@ -427,8 +526,24 @@ def test_a_run_with_wandb_offline(wandb):
         assert [row[column] for row in told] == [row[column] for row in rows]
 
 
-def test_wandb_writes_into_the_runs_folder_alone_and_nothing_on_the_screen(wandb):
-    assert "wandb" not in wandb["screen"]
+def test_tensorboard_has_the_same_run_as_wandb(wandb, scalars):
+    folder = wandb["cwd"] / wandb["folder"]
+    assert_shows_the_csv_files(scalars(folder), folder)
+
+
+def test_wandb_has_pictures_of_a_run_that_is_done(wandb):
+    folder = wandb["cwd"] / wandb["folder"]
+    (media,) = folder.glob("wandb/offline-run-*/files/media")
+    assert sorted(path.suffix for path in media.rglob("*.*")) == [".gif", ".png"]
+    assert {"learning_curve", "animation"} <= {
+        key for row in wandb["run"][0]["rows"] for key in row
+    }
+
+
+def test_wandb_writes_into_the_runs_folder_alone_and_says_how_to_upload_it(wandb):
+    upload = f"wandb sync '{wandb['folder']}/wandb'/offline-run-*"
+    assert wandb["screen"].count("wandb") == 2 * upload.count("wandb")
+    assert wandb["screen"].count(f"W&B is offline; to upload this run: {upload}\n") == 2
     assert not (wandb["cwd"] / "wandb").exists()
 
 
@@ -473,7 +588,8 @@ def test_a_run_that_is_stopped_and_killed_stays_one_run_of_wandb(launch, tmp_pat
 
     told = {}
     repeated = 0
-    for row in (values(row) for part in parts for row in part["rows"]):
+    rows = [row for part in parts for row in part["rows"] if "env_steps" in row]  # no pictures
+    for row in map(values, rows):
         key = row["env_steps"], "eval/return" in row
         repeated += key in told
         assert told.setdefault(key, row) == row

@@ -102,7 +102,7 @@ ODDITIES: list[tuple[Oddity, bool]] = [
     (status(versions={"torch": {"a": [1]}}), False),
     (status(state=["done"]), True),
     (status(state="lost in space", cause="=cmd|' /C calc'!A0"), False),
-    (status(progress=1e-320, env_steps=10), False),
+    (status(progress=1e-320, env_steps=10, seconds=1e300), False),
     (status(eta_s=1e300, last_return="x", job_id=[1], attempt={}), False),
     (put("config.yaml", BOMB), True),
     (put("config.yaml", "a: &a [*a]"), True),

@@ -49,6 +49,15 @@ def test_a_reader_that_leaves_is_no_error(options: list[str], arguments: list[st
     assert with_no_reader(*options, "-m", "memrl", *arguments) == (0, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_that_output_is_lost_is_said_once() -> None:
+    with open("/dev/full", "w") as full:
+        code = "from memrl.__main__ import main; main(['sweep', '--help'])"
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == b"error: what was printed is lost: No space left on device\n"
+
+
 def test_what_fails_to_close_hides_nothing_and_fails_nothing() -> None:
     class Broken:
         def close(self) -> None:

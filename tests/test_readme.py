@@ -28,7 +28,8 @@ COMMANDS = sorted(
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not re.search("-cd|ema|recall", c)])
-def test_every_command_composes(command):
+def test_every_command_composes(command, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")  # nobody is logged in
     words = shlex.split(command)
     if "--help" in words:
         return
@@ -121,6 +122,18 @@ def test_gymnasium_lines():
     assert namespace["picture"].ndim == 3
     assert isinstance(namespace["envs"], gymnasium.vector.VectorEnv)
     assert (namespace["obs"] == 0).all()  # an Active T-Maze begins beside its oracle
+
+
+def test_lines_of_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    lines = block("python", "memrl.train").replace("budget=quick", "budget=smoke")
+    exec(
+        lines.replace('"seed=1"', '"seed=1", "budget.train_episodes=2", "batch_size=4"'), namespace
+    )
+    assert namespace["run"].state == "done" and namespace["obs"].shape == (1, 2)
+    *_, printed = capsys.readouterr().out.splitlines()
+    assert printed.startswith("<Run tmaze_passive-5,dqn,lstm,") and len(printed) <= 100
 
 
 def test_the_two_commands_are_one_line_each_and_make_and_ci_repeat_them():

@@ -276,6 +276,14 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+def test_a_key_that_a_model_lacks_is_no_distinction_of_the_others() -> None:
+    models = made(*((f"seq_model={name}",) for name in ("lstm", "gpt", "mlp", "gru")))
+    models[3].config["seq_model"] = {"name": "ema", "_target_": "my_pkg.Ema", "decay": 0.9}
+    assert labels(models) == ["lstm", "gpt", "mlp", "ema"]
+    deeper = made(("seq_model=lstm", "seq_model.n_layer=2"))
+    assert labels([models[0], *deeper, models[3]]) == ["lstm, n_layer=1", "lstm, n_layer=2", "ema"]
+
+
 def test_classes_of_one_name_are_told_apart_where_nothing_else_does() -> None:
     runs = made(("seed=0",), ("seed=1",), ("seed=2", "algo.lr=0.01"))
     runs[1].config["seq_model"] = runs[1].config["seq_model"] | {"_target_": "mine.LSTM"}

@@ -226,7 +226,7 @@ def test_status_keys(done: Path) -> None:
     content = status(done)
     assert list(content) == (
         "id state cause command progress env_steps episodes updates last_return env_steps_per_s "
-        "eta_s started updated host pid job_id attempt versions"
+        "eta_s seconds started updated host pid job_id attempt versions"
     ).split(" ")
     expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
     assert {key: content[key] for key in expected} == expected
@@ -257,7 +257,9 @@ def test_a_bad_value_is_refused_for_a_run_that_is_done_too(done: Path, launch: L
 def test_the_same_command_again_changes_nothing_and_imports_no_torch(done: Path) -> None:
     before = contents(done)
     code, out, err = run_py(done.parents[2], *TINY, python=("-X", "importtime"))
-    assert (code, out) == (0, f"already done: {Path(*done.parts[-3:])}\n")
+    assert code == 0
+    result = r"already done: return .* after 20 episodes, 120 env steps, 35 updates in 0:\d\d: "
+    assert re.fullmatch(result + re.escape(f"{Path(*done.parts[-3:])}\n"), out)
     assert contents(done) == before
     imported = set(re.findall(r"\| +(\S+)$", err, re.MULTILINE))
     assert "memrl.experiment" in imported
@@ -613,7 +615,7 @@ def test_a_run_that_is_done_and_has_lost_its_weights_says_so_and_is_left_as_it_i
         assert process.wait() == 1
         assert_one_line(process, f"{folder.name}: the run is done, but agent.pt {what}")
         assert contents(folder) == before
-    sweep = launch("-m", *TINY)
+    sweep = launch("-m", *TINY, "sweep=runs")
     assert sweep.wait() == 0, sweep.output
     assert "1 run (1 done); to start: 0" in sweep.out
 
@@ -1111,7 +1113,7 @@ def test_a_full_disk_is_named_and_loses_nothing(
 def test_a_run_that_fails_does_not_stop_the_sweep_and_is_named(
     launch: Launch, tmp_path: Path
 ) -> None:
-    process = launch("-m", *TINY, "algo.lr=1e30,1e-3")
+    process = launch("-m", *TINY, "sweep=runs", "algo.lr=1e30,1e-3")
     assert process.wait() == 1
     states = {status(path)["state"]: path.name for path in tmp_path.glob("outputs/runs/[!.]*/")}
     assert states.keys() == {"done", "failed"}

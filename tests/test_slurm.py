@@ -38,7 +38,7 @@ NEEDED = (
 )
 DAEMONS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 PATIENCE_S = 120.0  # of every wait; far more than needed
-SLURM = ("-m", "hydra/launcher=slurm", "hydra.launcher.timeout_min=20")
+SLURM = ("-m", "sweep=runs", "hydra/launcher=slurm", "hydra.launcher.timeout_min=20")
 TINY = (
     *("device=cpu", "env.length=5", "batch_size=4", "algo.hidden_dims=[8]"),
     *("encoder.obs_dim=8", "encoder.action_dim=8", "budget=smoke"),

@@ -81,11 +81,16 @@ def test_status_is_a_table_of_all_runs(mixed: Path, command: Command) -> None:
     process = command("status", MIXED)
     assert (process.wait(), process.err) == (0, "")
     header, *rows, last = process.out.splitlines()
-    assert header.split() == "# run state progress return steps/s ETA job node cause".split()
+    assert (
+        header.split() == "# run state progress return updates/s hours ETA job node cause".split()
+    )
     for number, (row, state) in enumerate(zip(rows, STATES, strict=True)):
         assert row.split()[:3] == [str(number), name_of(mixed, number), state]
     assert "100%" in rows[0] and "is nan at env step" in rows[1] and "SIGTERM" in rows[2]
-    assert last == "outputs/mixed: 4 runs (1 done, 1 failed, 2 stopped)"
+    said = status(mixed / MIXED / name_of(mixed, 0))
+    assert f" {said['updates'] / said['seconds']:,.1f} " in rows[0] and rows[0].split()[6] == "0.00"
+    total = "outputs/mixed: 4 runs (1 done, 1 failed, 2 stopped), 0.00 hours, ETA -"
+    assert last == total
 
 
 def test_status_for_programs(mixed: Path, command: Command) -> None:
@@ -109,17 +114,43 @@ def test_the_place_where_it_is_asked_does_not_matter(
     mixed: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = command("status", MIXED).out
+    from_elsewhere = here.replace(str(MIXED), str(mixed / MIXED))
     elsewhere = mixed / "else" / "where"
     elsewhere.mkdir(parents=True)
-    assert command("status", mixed / MIXED, cwd=elsewhere).out == here
-    assert command("status", ".", cwd=mixed / MIXED).out == here
+    assert command("status", mixed / MIXED, cwd=elsewhere).out == from_elsewhere
+    assert command("status", ".", cwd=mixed / MIXED).out == from_elsewhere
     assert command("status", f"{MIXED}/").out == here
     assert list(elsewhere.iterdir()) == []
-    assert command("status", "../outputs/../outputs/mixed", cwd=mixed / "else").out == here
+    typed = "../outputs/../outputs/mixed"
+    assert command("status", typed, cwd=mixed / "else").out == from_elsewhere
     (mixed / "outputs").rename(mixed / "disk")  # a larger one
     (mixed / "outputs").symlink_to("disk")
     monkeypatch.setenv("PWD", str(mixed / "outputs"))  # as a shell sets it
-    assert command("status", "mixed", cwd=mixed / "outputs").out == here
+    assert command("status", "mixed", cwd=mixed / "outputs").out == from_elsewhere
+
+
+def test_without_a_folder_all_sweeps_are_listed(
+    mixed: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = command("status", cwd=mixed / MIXED)
+    assert (empty.wait(), empty.err) == (
+        2,
+        "error: outputs: no such folder; give a sweep's, or set MEMRL_OUTPUTS\n",
+    )
+    shutil.copytree(mixed / MIXED, mixed / "outputs" / "later")
+    for path in (mixed / "outputs" / "later").glob("*/status.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"updated": 3e9}))
+    (mixed / "outputs" / "notes").mkdir()
+    listed = command("status")
+    assert (listed.wait(), listed.err) == (0, "")
+    header, *rows = listed.out.splitlines()
+    assert header.split()[0] == "sweep"
+    assert [row.split()[:2] for row in rows] == [["outputs/later", "4"], ["outputs/mixed", "4"]]
+    assert all(row.endswith("1 done, 1 failed, 2 stopped") for row in rows)
+    monkeypatch.setenv("MEMRL_OUTPUTS", str(mixed / "outputs"))
+    said = json.loads(command("status", "--json", cwd=mixed / MIXED).out)["sweeps"]
+    assert [Path(sweep["sweep"]).name for sweep in said] == ["later", "mixed"]
+    assert said[0]["last_activity"] == 3e9 and 0 < said[1]["progress"] < 1
 
 
 def test_a_run_that_was_started_without_a_sweep_is_shown_too(
@@ -189,7 +220,7 @@ def test_a_log_can_be_followed(mixed: Path, launch: Launch) -> None:
     ("what", "folder"),
     [
         *((what, "outputs/none") for what in ("status", "retry", "cancel", "logs")),
-        *(("status", folder) for folder in ("outputs", "nowhere", "outputs/mixed/runs.csv")),
+        *(("status", folder) for folder in ("nowhere", "outputs/mixed/runs.csv")),
     ],
 )
 def test_what_is_no_sweeps_folder_is_refused(
@@ -320,7 +351,7 @@ def test_a_retry_runs_only_code_that_is_trusted(
 
 
 def test_the_arguments_are_checked(mixed: Path, command: Command) -> None:
-    for arguments in (["dance", MIXED], ["status"], ["logs", MIXED], []):
+    for arguments in (["dance", MIXED], ["retry"], ["logs", MIXED], []):
         process = command(*arguments)
         assert process.wait() == 2
         assert "usage: " in process.err and " sweep " in process.err

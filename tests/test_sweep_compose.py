@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from memrl.experiment import resolve
 from memrl.run.config import CONF
-from memrl.run.outcome import ConfigError
-from memrl.sweep.compose import Composer, compose_runs
+from memrl.run.outcome import ConfigError, show
+from memrl.sweep.compose import Composer, compose_sweep, name_after
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +177,14 @@ def test_what_comes_from_hydras_config_is_of_the_run_itself(master: DictConfig) 
     """Also where runs with the same choices do not follow one another."""
     loader = GlobalHydra.instance().config_loader()
     project = "logger.project=${hydra:runtime.choices.env}"
-    arguments = ["seed=1,2", "env=tmaze_active,tmaze_passive", "logger=wandb", project]
-    for run in compose_runs(loader, master, arguments):
+    arguments = [
+        "seed=1,2",
+        "env=tmaze_active,tmaze_passive",
+        "logger=wandb",
+        "logger.mode=offline",
+        project,
+    ]
+    for run in compose_sweep(Composer(loader, master), arguments):
         assert run.config["logger"]["project"] == run.config["env"]["name"]
 
 
@@ -185,7 +193,7 @@ def test_what_comes_from_hydras_config_is_of_the_run_itself(master: DictConfig) 
 
 def test_runs_are_the_resolved_configs_in_order_each_in_its_folder(master: DictConfig) -> None:
     loader = GlobalHydra.instance().config_loader()
-    runs = compose_runs(loader, master, ["seq_model=lstm,gpt", "seed=1,0", "sweep=mine"])
+    runs = compose_sweep(Composer(loader, master), ["seq_model=lstm,gpt", "seed=1,0", "sweep=mine"])
     names = [f"tmaze_passive-10,dqn,{m},seed={s}" for m in ("lstm", "gpt") for s in (1, 0)]
     assert [run.folder for run in runs] == [Path("outputs", "mine", name) for name in names]
     for run in runs:
@@ -196,14 +204,14 @@ def test_runs_are_the_resolved_configs_in_order_each_in_its_folder(master: DictC
 
 def test_the_same_run_asked_for_twice_is_one(master: DictConfig) -> None:
     loader = GlobalHydra.instance().config_loader()
-    runs = compose_runs(loader, master, ["seed=1,1", "algo.gamma=0.99,0.990"])
+    runs = compose_sweep(Composer(loader, master), ["seed=1,1", "algo.gamma=0.99,0.990"])
     assert [run.folder.name for run in runs] == ["tmaze_passive-10,dqn,lstm,seed=1"]
 
 
 def test_a_later_argument_replaces_an_earlier_one(master: DictConfig) -> None:
     """So that the command line narrows what a sweep's file says."""
     loader = GlobalHydra.instance().config_loader()
-    runs = compose_runs(loader, master, ["seed=range(9)", "env.length=5,10", "seed=7"])
+    runs = compose_sweep(Composer(loader, master), ["seed=range(9)", "env.length=5,10", "seed=7"])
     assert [(r.config["env"]["length"], r.config["seed"]) for r in runs] == [(5, 7), (10, 7)]
 
 
@@ -214,8 +222,79 @@ def test_the_order_of_arguments_is_that_of_overrides(
     loader = GlobalHydra.instance().config_loader()
     plain, forced = f"algo.gamma={values[0]}", f"++algo.gamma={values[1]}"
     for arguments in ([plain, forced], [forced, plain]):
-        (run,) = compose_runs(loader, master, arguments)
+        (run,) = compose_sweep(Composer(loader, master), arguments)
         assert run.config["algo"]["gamma"] == values[arguments[0] == plain]
+
+
+# --- a sweep's name ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("env.length=5,10 seq_model=lstm,gpt seed=range(3)", "env.length,seed,seq_model"),
+        ("budget=smoke seq_model=lstm,gpt env.length=5,10", "budget=smoke,env.length,seq_model"),
+        ("seed=3 algo.lr=1e-3 dropout=0.0", "algo.lr=0.001,dropout=0,seed"),
+        ("algo.lr=interval(0,1) env={length:5}", "algo.lr,env.length=5"),
+        ("device=cpu,cuda logger=none outputs=x logger.mode=y checkpoint_minutes=1", "default"),
+        ("algo.hidden_dims=[8,8] context_len=null", "algo.hidden_dims=[8,8],context_len=null"),
+        ("~env.length init=a/b", "init=a-b,-env.length,3c58bb5d"),
+    ],
+)
+def test_a_sweep_is_named_after_what_its_command_sets(arguments: str, name: str) -> None:
+    assert name_after(arguments.split()) == name
+    assert name_after([*arguments.split(), "hydra/launcher=local", "device=cpu"]) == name
+
+
+VALUES = st.one_of(
+    st.integers(-99, 99), st.booleans(), st.floats(0.01, 9), st.text("abcxyz", min_size=1)
+)
+SETTINGS = st.dictionaries(
+    st.sampled_from(["env.length", "seq_model", "algo.lr", "dropout", "seed", "budget", "x.y"]),
+    st.lists(VALUES, min_size=1, max_size=3, unique_by=show),
+    min_size=1,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SETTINGS, st.randoms(), VALUES)
+def test_the_name_of_a_sweep_depends_on_keys_and_fixed_values_alone(
+    keys: dict[str, list[Any]], random: Random, value: Any
+) -> None:
+    def command(spaced: bool = False) -> list[str]:
+        plus, comma = ("++", ", ") if spaced else ("", ",")
+        return [f"{plus}{key}={comma.join(map(show, values))}" for key, values in keys.items()]
+
+    name = name_after(command())
+    shuffled = command(spaced=True)
+    random.shuffle(shuffled)
+    assert name_after([*command()[:1], *shuffled]) == name
+    assert name_after(command(), "mine") != name
+    assert re.fullmatch(r"[A-Za-z0-9._=,+\[\]-]{1,150}", name)
+    key, values = random.choice(list(keys.items()))
+    if len(values) > 1 or key == "seed":
+        keys[key] = [*values, value]
+        assert name_after(command()) == name
+    else:
+        keys[key] = [value]
+        assert (name_after(command()) == name) is (show(value) == show(values[0]))
+
+
+def test_long_names_of_sweeps_are_shortened_and_stay_distinct() -> None:
+    many = [f"section.key{n}=1" for n in range(20)]
+    one, other = name_after([*many, "z=1"]), name_after([*many, "z=2"])
+    assert len(one) == len(other) == 150 and one != other and one[:141] == other[:141]
+
+
+def test_a_sweep_has_the_name_that_it_is_given_or_one_of_its_own(master: DictConfig) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    (run, _) = compose_sweep(Composer(loader, master), ["seed=1,2", "env.length=5"])
+    assert run.folder.parent == Path("outputs", "env.length=5,seed")
+    assert run.config["sweep"] == "env.length=5,seed"
+    (run,) = compose_sweep(Composer(loader, master), ["outputs=/scratch", "sweep=runs"])
+    assert run.folder.parent == Path("/scratch/runs")
+    for key in ("outputs", "sweep"):
+        assert refusal(master, f"{key}=a,b")[0].startswith(f"{key}: one sweep has one ")
 
 
 # --- refused -------------------------------------------------------------------------------------
@@ -224,7 +303,7 @@ def test_the_order_of_arguments_is_that_of_overrides(
 def refusal(master: DictConfig, *arguments: str) -> list[str]:
     loader = GlobalHydra.instance().config_loader()
     with pytest.raises(ConfigError) as caught:
-        compose_runs(loader, master, list(arguments))
+        compose_sweep(Composer(loader, master), list(arguments))
     return str(caught.value).split("\n  ")
 
 

@@ -25,7 +25,8 @@ from memrl.sweep import pool
 Launch = Callable[..., Process]
 
 TINY = tiny("lstm")
-LOCAL = ("-m", *TINY, "hydra/launcher=local")
+SERIAL = ("-m", *TINY, "sweep=runs")
+LOCAL = (*SERIAL, "hydra/launcher=local")
 FORKED = (*LOCAL, "hydra.launcher.snapshot=false")  # forks have imported the code that is here
 SWEEP = Path("outputs", "runs")
 
@@ -262,7 +263,7 @@ def test_a_run_that_is_done_stays_done_whatever_fails_afterwards(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     logger = "logger._target_=failing_logger.FailsToClose"
-    local = [*FORKED, logger] if launcher == "local" else ["-m", *TINY, logger]
+    local = [*FORKED, logger] if launcher == "local" else [*SERIAL, logger]
     process = launch(*local)
     assert process.wait() == 0, process.output
     assert_all_like(tmp_path, one_by_one, 1)
@@ -297,6 +298,42 @@ def test_a_failure_that_cannot_be_recorded_fails_the_sweep(launch: Launch, tmp_p
     (tmp_path / "outputs" / "runs" / name).touch()
     process = launch(*sweep)
     assert process.wait() == 1, process.output
+
+
+# --- results elsewhere ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("forked_runs")
+def test_a_sweep_without_a_name_grows_and_its_results_may_be_moved(
+    launch: Launch,
+    tmp_path: Path,
+    one_by_one: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, scratch, larger = (tmp_path / name for name in ("here", "scratch", "larger"))
+    here.mkdir()
+    sweep = (*FORKED, "sweep=null")
+    first = launch(*sweep, "seed=0", f"outputs={scratch}", cwd=here)
+    assert first.wait() == 0, first.output
+    monkeypatch.setenv("MEMRL_OUTPUTS", "../scratch")
+    grown = launch("-m", "seed=0,1", *sweep[:0:-1], "sweep=null", cwd=here)
+    assert grown.wait() == 0, grown.output
+    (folder,) = scratch.iterdir()
+    assert f"../scratch/{folder.name}: 2 runs (1 missing, 1 done); to start: 1\n" in grown.out
+    assert "budget=smoke" in folder.name and folder.name.split(",").count("seed") == 1
+    for run in folder.glob("tmaze*/"):
+        assert_ended_like(run, one_by_one[run.name])
+
+    scratch.rename(larger)
+    next((larger / folder.name).glob("tmaze*seed=1/agent.pt")).unlink()
+    next((larger / folder.name).glob("tmaze*seed=1/status.json")).unlink()
+    retried = command(launch, "retry", str(larger / folder.name))
+    assert retried.wait() == 0, retried.output
+    assert f"{larger / folder.name}: 2 runs (1 done, 1 stopped); to start: 1\n" in retried.out
+    monkeypatch.setenv("MEMRL_OUTPUTS", str(larger))
+    listed = command(launch, "status")
+    assert listed.out.splitlines()[1].split()[:3] == [f"larger/{folder.name}", "2", "100%"]
+    assert list(here.iterdir()) == []
 
 
 # --- interruptions -------------------------------------------------------------------------------
@@ -336,7 +373,7 @@ def test_whatever_is_killed_the_same_command_goes_on_and_ends_as_if_nothing_had_
     assert [index for index, _ in children.new()] == [0, 1]
 
     # One that goes on without it is left alone; the launcher may be another one.
-    driver = launch("-m", *TINY, "seed=0,1")
+    driver = launch(*SERIAL, "seed=0,1")
     assert driver.wait() == 3, driver.output  # one is going on elsewhere
     assert "outputs/runs: 2 runs (1 running, 1 lost); to start: 1\n" in driver.out
     assert states(launch) == {"seed=0": "done", "seed=1": "running"}
@@ -412,9 +449,7 @@ def test_two_commands_at_once_do_every_run_once(
     slow = launch(*FORKED, "seed=0,1", first=at("rename runs.jsonl", signal.SIGSTOP))
     slow.wait_paused()
     # One run after the other, in the process of the command.
-    quick = launch(
-        "-m", *TINY, "seed=1,0", first=at("rename learning_curve.png", signal.SIGSTOP, 2)
-    )
+    quick = launch(*SERIAL, "seed=1,0", first=at("rename learning_curve.png", signal.SIGSTOP, 2))
     quick.wait_paused()
     slow.send(signal.SIGCONT)
     assert slow.wait() == 3, slow.output
@@ -454,7 +489,7 @@ def test_what_is_cancelled_saves_and_ends_and_can_be_continued(
     assert (folders(tmp_path)["seed=0"] / "checkpoint.pt").exists()
     assert len(children.new()) == 1  # the other one never began
 
-    again = launch("-m", *TINY, "seed=0,1")
+    again = launch(*SERIAL, "seed=0,1")
     assert again.wait() == 0, again.output
     assert "to start: 2\n" in again.out and "continuing at env step" in again.out
     assert_all_like(tmp_path, one_by_one, 2)

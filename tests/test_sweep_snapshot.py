@@ -213,6 +213,16 @@ def test_code_is_described_by_its_commit_and_what_was_changed_since(with_git: Pa
     assert describe()["changed"]
 
 
+def test_results_in_the_code_are_no_code(with_git: Path) -> None:
+    before, results = take(), with_git / "my results"
+    (results / "s").mkdir(parents=True)
+    (results / "s" / "new.py").write_text("")
+    after = take(results)
+    assert after.parent == results / ".snapshots" and after.name == before.name
+    assert take(results) == after
+    assert describe(results)["changed"] is False and describe()["changed"]
+
+
 def test_code_without_git_is_described_by_its_copy(without_git: Path) -> None:
     assert describe()["commit"] is None
     assert label(describe() | {"snapshot": "5af3"}) == "5af3"

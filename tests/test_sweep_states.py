@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from memrl.__main__ import main
 from memrl.run.lock import SILENT_S, this_process
 from memrl.run.outcome import CannotContinue
 from memrl.run.status import Status
 from memrl.sweep import submissions
 from memrl.sweep.pool import visible_gpus
 from memrl.sweep.queue import Job, query_queue
-from memrl.sweep.states import ONGOING, Facts, State, is_due, judge, read_sweep
+from memrl.sweep.states import ONGOING, Facts, State, Sweep, is_due, judge, read_sweep
 from memrl.sweep.submissions import Run, Submission
 
 # A run was submitted at 100; what its files say is from 50, before, or from 150, after.
@@ -354,11 +356,34 @@ def test_a_record_is_read_as_it_was_written(
     assert again.command == "python run.py -m 'seed=range(3)'"
     assert again == replace(record, code={"commit": "c0ffee", "changed": True})
     assert (again.folder / "changes.diff").read_text() == "+ x\n"
+    shutil.copytree(tmp_path, tmp_path / "moved")
+    assert (
+        submissions.load(tmp_path / "moved" / again.folder.relative_to(tmp_path)).cwd.name
+        == "moved"
+    )
     again.save("77")
     again.cancel([2])
     again.cancel([0, 2])
     ((last,), _) = submissions.load_all(sweep)
     assert (last.job_id, last.cancelled) == ("77", [0, 2])
+
+
+def test_results_elsewhere_know_where_their_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, scratch = tmp_path / "here", tmp_path / "scratch"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    record = submissions.draft([Run({}, scratch / "s" / "r")], "slurm", {}, {}, ["/tree"])
+    record.write()
+    scratch.rename(tmp_path / "larger")
+    moved = tmp_path / "larger" / record.folder.relative_to(scratch)
+    again = submissions.load(moved)
+    assert (again.cwd, again.runs[0].folder) == (here, tmp_path / "larger" / "s" / "r")
+    monkeypatch.chdir(tmp_path)
+    here.rmdir()
+    again = submissions.load(moved)
+    assert (again.cwd, again.runs[0].folder) == (tmp_path, Path("larger", "s", "r"))
 
 
 def test_a_record_of_an_older_version_has_no_command_and_no_number_of_runs(
@@ -370,7 +395,7 @@ def test_a_record_of_an_older_version_has_no_command_and_no_number_of_runs(
     record.write()
     path = record.folder / "submission.json"
     content = json.loads(path.read_text())
-    del content["command"], content["n_runs"]
+    del content["command"], content["n_runs"], content["cwd"]
     path.write_text(json.dumps(content))
     assert submissions.load(record.folder) == replace(record, command=None)
     (record.folder / "runs.jsonl").write_text("")
@@ -455,3 +480,43 @@ def test_gpus_are_those_of_the_variable_or_of_the_driver(
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert visible_gpus() == gpus
+
+
+def test_the_end_of_a_sweep_is_estimated_from_what_its_runs_have_trained() -> None:
+    def run(state: State, progress: float | None = None, seconds: float | None = None) -> Run:
+        status = {"progress": progress, "seconds": seconds}
+        return Run({}, SWEEP / str(next(number)), state=state, status=status)
+
+    number = itertools.count()
+    done = [run(State.DONE, 1.0, 100.0), run(State.DONE, 1.0, 300.0), run(State.DONE, 1.0)]
+    running, new = run(State.RUNNING, 0.5, 300.0), run(State.RUNNING)  # 300 s left, and about 300
+    queued, failed = run(State.QUEUED), run(State.FAILED, 0.5, 1.0)
+
+    def eta(*runs: Run) -> float | None:
+        return Sweep(SWEEP, [*runs], [], [], True).eta_s()
+
+    assert eta(*done) is None
+    assert eta(*done[:2], running) == 300
+    mean = (100 + 300 + 600) / 3
+    assert eta(*done, running, queued, queued) == pytest.approx(300 + mean)
+    assert eta(*done, running, new, queued) == pytest.approx((300 + 2 * mean) / 2)
+    assert eta(running, new) == 600  # the longest
+    assert eta(queued, *done) is None and eta(new, queued) is None and eta(*done, failed) is None
+
+
+def test_all_sweeps_are_listed_with_one_question_to_slurm(
+    squeue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit("a").save("7")
+    shutil.copytree(SWEEP, "outputs/copy")
+    submit("b", "c").save("8")
+    squeue.write_text("8|0|RUNNING|8_0|n1|x|\n8|1|PENDING|8_1||x|Priority\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "status"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert (ended.value.code, [row[:2] for row in rows]) == (
+        0,
+        [["outputs/sweep", "3"], ["outputs/copy", "1"]],
+    )
+    assert rows[0][-4:] == ["2", "queued,", "1", "lost"]
+    assert len(squeue.with_name("asked").read_text().splitlines()) == 1

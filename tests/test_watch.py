@@ -12,7 +12,7 @@ from PIL import Image
 
 from memrl.__main__ import main
 from memrl.experiment import build, resolve, run
-from memrl.results import films
+from memrl.results import agents, films
 from memrl.run import checkpoint
 from memrl.run.config import compose_config
 from memrl.run.files import write_whole
@@ -86,7 +86,7 @@ def test_the_same_command_draws_the_same_pictures(case, runs, tmp_path):
 def test_the_episodes_are_those_of_the_evaluation(runs):
     """With the evaluation's seed and as many rows, they are the run's first evaluation's."""
     folder = runs["visual_match", "gpt"]
-    config, agent, _ = films.load_run(folder)
+    config, agent, _ = agents.load_run(folder)
     played = films.play(config, agent, config["budget"]["eval_episodes"], config["seed"] + 42)
     trainer = build(config)
     trainer.agent.load_weights(agent.weights())
@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_is_watched_from_its_checkpoint(tmp_path, monkeyp
     error = capsys.readouterr().err.splitlines()
     assert error == [
         f"error: {folder}: not a run's folder: it has no config.yaml",
-        f"error: {folder}: nothing to watch yet (no agent.pt, no checkpoint)",
+        f"error: {folder}: no trained agent yet (no agent.pt, no checkpoint)",
     ]
     buffer = io.BytesIO()
     torch.save({"trainer": trainer.state_dict(), "csv_sizes": {}}, buffer)
@@ -166,7 +166,7 @@ def test_attention_is_what_the_model_attends_with(length, layers, heads):
 
 def test_only_models_that_attend_have_attention(runs):
     for (env, seq_model), folder in runs.items():
-        config, agent, _ = films.load_run(folder)
+        config, agent, _ = agents.load_run(folder)
         (film,) = films.play(config, agent, 1, 0)
         assert (film.attention is not None) == (seq_model == "gpt")
         assert len(film.pictures) == len(film.reward) + 1 == HORIZON[env] + 1
@@ -351,7 +351,7 @@ def test_an_output_that_cannot_be_written_is_named(runs, tmp_path, capsys):
 
 
 def test_a_task_that_draws_nothing_is_named(runs):
-    config, agent, _ = films.load_run(runs["tmaze_passive", "lstm"])
+    config, agent, _ = agents.load_run(runs["tmaze_passive", "lstm"])
     config = config | {"env": {"name": "blind", "_target_": "test_watch.Blind"}}
     with pytest.raises(
         films.ConfigError,

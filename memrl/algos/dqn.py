@@ -136,6 +136,10 @@ class DQN(MemoryAgent):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"explored_steps": self.explored_steps}
 
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        super().load_weights(weights)
+        self.target.load_state_dict(self.online.state_dict())
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.explored_steps = state["explored_steps"]

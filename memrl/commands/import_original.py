@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memrl.commands.arguments import require_folders
 from memrl.results.original import find_logs, import_log
-from memrl.run.identity import OUTPUTS
+from memrl.run.identity import outputs_folder
 from memrl.run.outcome import ConfigError, Failure, below_cwd, in_one_line, plural
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     logs = "a log folder, with its flags.txt and progress.csv, or a folder of log folders"
     parser.add_argument("logs", nargs="+", type=Path, help=logs)
-    output = OUTPUTS / "original"
+    output = outputs_folder({}) / "original"
     text = "default: %(default)s"
     parser.add_argument("--output", type=Path, default=output, metavar="DIR", help=text)
 

@@ -1,25 +1,40 @@
-"""Start a sweep, which is what ``python run.py -m`` does, and conclude it if it ends here."""
+"""Start a sweep, which is what ``python run.py -m`` does, and conclude it if it ends here.
+
+The runs are started by memrl itself, or by a launcher of another Hydra plugin; who proposes them is
+memrl's sweeper, or that of another plugin.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
 import shlex
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import SIGUSR2
 
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from memrl.experiment import folder_of, resolve, train
+from memrl.results.scores import objective
 from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
-from memrl.run.identity import NAMED, flatten
-from memrl.run.outcome import BUSY, FAILED, below_cwd, in_one_line
+from memrl.run.identity import NAMED, Config, flatten
+from memrl.run.outcome import BUSY, FAILED, Failure, below_cwd, in_one_line, log_to_console
+from memrl.run.signals import Stopped
+from memrl.run.status import execute
 from memrl.run.tables import spreadsheet_cell
-from memrl.sweep.launch import launch
-from memrl.sweep.launchers import Launcher
+from memrl.sweep.compose import Composer, compose_runs
+from memrl.sweep.launch import hand_over, launch
+from memrl.sweep.launchers import Launcher, Slurm
 from memrl.sweep.progress import SHOWN, code_note, counts, status_command
 from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
-from memrl.sweep.submissions import Run
+from memrl.sweep.submissions import Run, load
 
 TABLE_LINES = 40  # a longer table of scores is not printed at the end of a sweep
 
@@ -28,10 +43,127 @@ def start(runs: Sequence[Run], launcher: Launcher) -> int:
     """Start the missing runs of a sweep; conclude it if it ends here; return the exit status."""
     print_optionally()
     failed = launch(runs, launcher)
-    if failed is None:
-        return 0
+    return 0 if failed is None else _conclude(runs, failed)
+
+
+def start_elsewhere(
+    runs: Sequence[Run],
+    launcher: str,
+    start_jobs: Callable[[Sequence[Sequence[str]], Path], object],
+) -> int:
+    """Let another package's launcher start the missing runs; return the exit status."""
+    print_optionally()
+    return _conclude(runs, hand_over(runs, launcher, start_jobs))
+
+
+def _conclude(runs: Sequence[Run], failed: int) -> int:
     status = conclude(read_sweep(runs[0].folder.parent, runs, others=True), runs)
     return FAILED if failed else status  # also of a run whose failure could not be recorded
+
+
+def launch_and_wait(
+    composer: Composer, job_overrides: Sequence[Sequence[str]], launcher: Launcher
+) -> list[JobReturn]:
+    """Start what is missing of these runs, and wait; return the objective of each, in order.
+
+    Raises:
+        ConfigError: the config of one of them; none was started.
+    """
+    print_optionally()
+    runs = compose_runs(composer, job_overrides)
+    distinct = list({run.folder: run for run in runs}.values())
+    launch(distinct, replace(launcher, wait=True) if isinstance(launcher, Slurm) else launcher)
+    ended = {run.folder: run for run in read_sweep(runs[0].folder.parent, distinct).runs}
+    results = []
+    for run, overrides in zip(runs, job_overrides, strict=True):
+        result = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+        state, cause = ended[run.folder].state, ended[run.folder].cause
+        if state == State.DONE:
+            result.return_value = _print_objective(run.config, run.folder)
+        else:
+            result.status = JobStatus.FAILED
+            result.return_value = Failure(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
+        results.append(result)
+    return results
+
+
+def _print_objective(config: Config, folder: Path) -> float:
+    value = objective(config, folder)
+    print(printable(f"{folder.name}: objective {value:.4g}"), flush=True)
+    return value
+
+
+@dataclass
+class Job:
+    """What a launcher of another package executes for each run, perhaps in another process.
+
+    It must not end that process, which may have other runs to do.
+
+    Args:
+        driver: id of the process that started the sweep.
+        record: folder of the submission that it is part of, if there is one.
+    """
+
+    driver: int
+    record: Path | None = None
+
+    def __call__(self, cfg: DictConfig) -> float:
+        """Train the run of a composed config; return its objective.
+
+        Raises:
+            Failure: the run failed, or was stopped or cancelled; why is in its status.
+        """
+        if os.getpid() == self.driver:
+            return self._train(cfg)
+        with contextlib.ExitStack() as stack:
+            if sys.stdout.isatty():  # the progress lines of several runs would overwrite each other
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+            log_to_console()
+            return self._train(cfg)
+
+    def _train(self, cfg: DictConfig) -> float:
+        print_optionally()
+        config = resolve(cfg)
+        folder = folder_of(config)
+        if self.record and folder.name in _cancelled(self.record):
+            raise Failure(f"{folder}: cancelled before it started")
+        stopped: list[Stopped] = []
+
+        def train_or_stop() -> None:
+            try:
+                train(config, folder)
+            except Stopped as error:
+                stopped.append(error)
+
+        status = execute(train_or_stop, folder)
+        if stopped and stopped[0].signum == SIGUSR2 and callable(stopped[0].previous):
+            stopped[0].leave()  # submitit's handler requeues the job
+        if stopped or status:
+            raise Failure(f"{folder}: {stopped[0] if stopped else f'exit status {status}'}")
+        return _print_objective(config, folder)
+
+
+def _cancelled(record: Path) -> set[str]:
+    submission = load(record)
+    return {submission.runs[index].name for index in submission.cancelled}
+
+
+def conclude_study(folder: Path, began: float, failure: Failure | None) -> int:
+    """Conclude the sweep that a sweeper of another package has made; return the exit status.
+
+    Args:
+        began: when it was started, UTC seconds.
+        failure: why the sweeper gave up, if it did.
+    """
+    if failure:
+        print(printable(f"error: {failure}"), file=sys.stderr)
+    sweep = read_sweep(folder)
+    status = conclude(sweep, sweep.runs) if sweep.runs else 0
+    best = folder / "optimization_results.yaml"  # of Optuna, Ax and Nevergrad
+    if best.exists() and best.stat().st_mtime >= began:
+        print(printable(f"{below_cwd(best)}:\n{best.read_text().rstrip()}"), flush=True)
+    return FAILED if failure else status
 
 
 def conclude(sweep: Sweep, requested: Collection[Run]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -10,39 +11,44 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from memrl.run.console import clear_screen
 from memrl.run.files import TABLE, parse_json, read_bytes
-from memrl.run.identity import OUTPUTS
+from memrl.run.identity import default_outputs
 from memrl.run.lock import is_alive, is_visible
 from memrl.run.outcome import INTERRUPTED, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.progress import clock
 from memrl.run.schema import check_origin, check_types
 from memrl.run.tables import align
 from memrl.sweep.launchers import LAUNCHERS
-from memrl.sweep.progress import SHOWN, code_note, code_of, counts
+from memrl.sweep.progress import SHOWN, code_note, code_of, counts, state_counts
+from memrl.sweep.queue import list_jobs
 from memrl.sweep.snapshot import python_path
 from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run
 
 WATCH_S = 5.0
+NO_SWEEP = "not a sweep's folder, outputs/<sweep>"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their arguments."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, do: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, do: Any, text: str, **optional: Any) -> argparse.ArgumentParser:
         sentence = f"{text[0].upper()}{text[1:]}."
         added = commands.add_parser(name, help=text, description=sentence)
-        added.add_argument("folder", help="outputs/<sweep>")
+        help_text = "outputs/<sweep>" + "; default: all sweeps, a line each" * bool(optional)
+        added.add_argument("folder", help=help_text, **optional)
         added.set_defaults(do=do)
         return added
 
-    status = command("status", show, "show what each run is doing")
+    text = "show what each run is doing"
+    status = command("status", show, text, nargs="?", default=default_outputs())
     status.add_argument("--watch", action="store_true", help="refresh every few seconds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
     setup = "; with the word setup, the shell lines of hydra.launcher.setup are run too"
@@ -70,22 +76,26 @@ def add_trust(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a subcommand in the folder where the sweep was started; return the exit status.
+    """Run a subcommand; return the exit status.
 
     Raises:
         ConfigError: there is no such sweep, or the request cannot be carried out.
         Failure: the sweep's records cannot be read, or SLURM refused.
         OSError: the folder is closed to us.
     """
-    folder = Path(os.path.normpath(_current_folder() / args.folder))
-    args.cwd = Path.cwd()
-    if folder.parent.name != str(OUTPUTS) or not folder.is_dir():
-        raise ConfigError(f"{args.folder}: not a sweep's folder, {OUTPUTS}/<sweep>")
+    folder = Path(os.path.normpath(_current_folder() / os.path.expanduser(args.folder)))
+    if not (args.folder and folder.is_dir()):
+        by_default = args.folder == default_outputs()
+        reason = "no such folder; give a sweep's, or set MEMRL_OUTPUTS" if by_default else NO_SWEEP
+        raise ConfigError(f"{args.folder or repr('')}: {reason}")
     os.listdir(folder)  # one that is closed to us is not empty
-    if paths := python_path():  # relative to where it was typed
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    os.chdir(folder.parents[1])
-    return int(args.do(OUTPUTS / folder.name, args))
+    return int(args.do(_from_here(folder), args))
+
+
+def _from_here(folder: Path) -> Path:
+    """Return a folder's path with the name that it has, relative if it is below the current one."""
+    shown = Path(below_cwd(folder))
+    return shown if shown.name else folder
 
 
 def _current_folder() -> Path:
@@ -117,18 +127,21 @@ def _find(sweep: Sweep, text: str) -> list[Run]:
 
 
 def _table(runs: Sequence[Run]) -> str:
-    rows = ["# run state progress return steps/s ETA job node cause".split()]
+    rows = ["# run state progress return updates/s hours ETA job node cause".split()]
     for n, run in enumerate(runs):
-        last, speed, eta = map(run.number, ("last_return", "env_steps_per_s", "eta_s"))
+        last, eta, updates, seconds = map(
+            run.number, ("last_return", "eta_s", "updates", "seconds")
+        )
         if run.state != State.RUNNING:
-            speed = eta = None
+            eta = None
         cells = [
             str(n),
             run.name,
             run.state,
             f"{run.number('progress') or 0:.0%}",
             "" if last is None else f"{last:.2f}",
-            "" if speed is None else f"{speed:,.0f}",
+            f"{updates / seconds:,.1f}" if updates and seconds else "",
+            "" if seconds is None else _hours(seconds),
             "" if eta is None else clock(eta),
             run.job_id,
             run.node,
@@ -138,16 +151,28 @@ def _table(runs: Sequence[Run]) -> str:
     return align(rows)
 
 
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.2f}"
+
+
 def show(folder: Path, args: argparse.Namespace) -> int:
-    """Print the table of runs; with ``--watch`` until no run is active, or Ctrl-C."""
+    """Print the table of runs, or of all sweeps in a folder that holds sweeps.
+
+    With ``--watch`` it is printed until no run is active, or Ctrl-C.
+    """
     try:
         while True:
-            sweep = _read(folder)
-            text = json.dumps(_as_json(sweep), indent=1) if args.json else _as_text(sweep)
+            sweep = read_sweep(folder)
+            if sweep.runs or sweep.torn:
+                sweeps, as_text, as_json = [sweep], _as_text(sweep), _as_json(sweep)
+            elif sweeps := _sweeps_in(folder):
+                as_text, as_json = _list(sweeps), {"sweeps": [*map(_summary, sweeps)]}
+            else:
+                raise ConfigError(f"{folder}: no run")
             if args.watch and sys.stdout.isatty():
                 clear_screen()
-            print(text, flush=True)
-            if not args.watch or not sweep.is_active:
+            print(json.dumps(as_json, indent=1) if args.json else as_text, flush=True)
+            if not args.watch or not any(sweep.is_active for sweep in sweeps):
                 return 0
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
@@ -157,13 +182,57 @@ def show(folder: Path, args: argparse.Namespace) -> int:
 
 
 def _as_text(sweep: Sweep) -> str:
-    lines = [_table(sweep.runs), f"{sweep.folder}: {counts(sweep)}"]
-    if not sweep.queue_known:
-        lines.append("squeue does not answer: queued runs may be lost, or already running")
-    lines += sweep.torn
+    eta = sweep.eta_s()
+    total = f"{_hours(sweep.seconds())} hours, ETA {'-' if eta is None else clock(eta)}"
+    lines = [_table(sweep.runs), f"{sweep.folder}: {counts(sweep)}, {total}", *_doubts([sweep])]
     if note := code_note(sweep):
         lines.append(note)
     return "\n".join(lines)
+
+
+def _doubts(sweeps: Sequence[Sweep]) -> list[str]:
+    """Return a line for each thing that could not be read."""
+    unknown = not all(sweep.queue_known for sweep in sweeps)
+    lines = ["squeue does not answer: queued runs may be lost, or already running"] * unknown
+    return lines + [line for sweep in sweeps for line in sweep.torn]
+
+
+def _sweeps_in(folder: Path) -> list[Sweep]:
+    """Read all sweeps in a folder, the one with the latest activity first."""
+    jobs = functools.cache(list_jobs)  # one call of squeue for all
+    names = [path for path in folder.iterdir() if path.name[0] != "." and os.access(path, os.X_OK)]
+    sweeps = [read_sweep(path, jobs=jobs) for path in sorted(names) if path.is_dir()]
+    sweeps = [sweep for sweep in sweeps if sweep.runs or sweep.torn]
+    return sorted(sweeps, key=lambda sweep: sweep.last_activity() or 0, reverse=True)
+
+
+def _list(sweeps: Sequence[Sweep]) -> str:
+    rows = [["sweep", "runs", "progress", "hours", "last activity", "states"]]
+    for sweep in sweeps:
+        last = sweep.last_activity()
+        cells = [
+            str(sweep.folder),
+            str(len(sweep.runs)),
+            f"{sweep.progress():.0%}",
+            _hours(sweep.seconds()),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(last)) if last else "",
+            state_counts(sweep),
+        ]
+        rows.append([cell or "-" for cell in cells])
+    return "\n".join([align(rows), *_doubts(sweeps)])
+
+
+def _summary(sweep: Sweep) -> dict[str, Any]:
+    return {
+        "sweep": str(sweep.folder),
+        "counts": sweep.count(),
+        "progress": sweep.progress(),
+        "seconds": sweep.seconds(),
+        "eta_s": sweep.eta_s(),
+        "last_activity": sweep.last_activity(),
+        "squeue": sweep.queue_known,
+        "torn": sweep.torn,
+    }
 
 
 def _as_json(sweep: Sweep) -> dict[str, Any]:
@@ -181,20 +250,14 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
         }
         for run in sweep.runs
     ]
-    return {
-        "sweep": str(sweep.folder),
-        "counts": sweep.count(),
-        "squeue": sweep.queue_known,
-        "torn": sweep.torn,
-        "runs": runs,
-    }
+    return _summary(sweep) | {"runs": runs}
 
 
 # --- retry ---------------------------------------------------------------------------------------
 
 
 def retry(folder: Path, args: argparse.Namespace) -> int:
-    """Start the sweep again as it was last started, including failed runs."""
+    """Start the sweep again as and where it was last started, including failed runs."""
     from memrl.commands.start import start
 
     sweep = read_sweep(folder)
@@ -206,7 +269,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     last = sweep.submissions[-1]
     # What is started from here can import, and of what the sweep's own command could, what is below
     # here or trusted: another folder that somebody else recorded could hold another numpy.
-    here = args.cwd.resolve()
+    here = Path.cwd()
     recorded = [
         path
         for path in last.python_path[1:]
@@ -218,6 +281,9 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     sys.path += [path for path in paths if path not in sys.path]
     settings = last.settings | {"retry_failed": True, "dry_run": False}
     again = "give the sweep's own command again"
+    if last.launcher not in LAUNCHERS:
+        reason = f"hydra/launcher={last.launcher} started it, which needs the command"
+        raise ConfigError(f"{folder}: {reason}; {again}: it starts failed runs too")
     if settings.get("setup") and "setup" not in args.trust:
         reason = "hydra.launcher.setup runs shell lines; if you trust them, add --trust setup"
         raise ConfigError(f"{last.folder / 'submission.json'}: {reason}")
@@ -229,12 +295,15 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(f"hydra.launcher.{error}; {again}") from None
     for run in runs:  # their configs may name classes that have moved since
-        check_origin(run.config, args.trust, args.cwd)
+        check_origin(run.config, args.trust, here)
         try:
             run.config = check_types(run.config)
         except ConfigError as error:
             raise ConfigError(f"{run.name}: {error}; {again}") from None
-    return start(runs, launcher)
+    # Where the sweep's own command was given, on which relative paths depend.
+    folder = _current_folder() / folder
+    os.chdir(last.cwd)
+    return start([replace(run, folder=_from_here(folder) / run.name) for run in runs], launcher)
 
 
 # --- cancel --------------------------------------------------------------------------------------

@@ -7,9 +7,14 @@ continues a stopped run.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import hydra
 from hydra import version
@@ -18,16 +23,25 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import memrl
+from memrl.results.runs import Run, load
 from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
-from memrl.run.outcome import ConfigError, exit_status, log_to_console
+from memrl.run.outcome import (
+    ConfigError,
+    Failure,
+    exit_status,
+    log_to_console,
+    logging_to_console,
+)
+from memrl.run.signals import Stopped
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -69,16 +83,20 @@ time) or slurm (docs/slurm.md). The same command again starts only what is missi
 runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
 hydra.launcher.retry_failed=true
 
+  python -m memrl sweep status                                      list all sweeps
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
 
-Results go to outputs/<sweep>/<run>/. The same command again continues an interrupted run, or
-returns at once if the run is done. Exit status: 0 done, 1 failed, 2 bad config, 3 another process
-is working on the run; stopped, to be continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a
-closed terminal.
+Results go to outputs/<sweep>/<run>/; outputs=FOLDER, or the variable MEMRL_OUTPUTS, names another
+folder. A sweep without sweep=NAME is named after the keys that its command sets. The same command
+again continues an interrupted run, or returns at once if the run is done.
+
+Exit status: 0 done, 1 failed, 2 bad config, 3 another process is working on the run; stopped, to be
+continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a closed terminal.
 
   python -m memrl plot outputs/<sweep>       figures and a table, also of unfinished sweeps
   python -m memrl report outputs/<sweep>     a report as one HTML file
   python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table (or .parquet)
+  python -m memrl evaluate outputs/<sweep>/<run> env.length=10,20    many episodes, other lengths
   python -m memrl watch outputs/<sweep>/<run>    an animation of the trained agent
   python -m memrl check seq_model=NAME       a sequence model: its laws, gradient, cost, training
 
@@ -144,14 +162,27 @@ def _check_flags(args: Namespace) -> None:
 
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
+    from memrl.commands.start import Job, conclude_study
+    from memrl.sweep.compose import choose_sweep, name_after
+
+    arguments = line.task_overrides
+    if config.hydra.runtime.choices["hydra/sweeper"] != "memrl" and config.sweep is None:
+        params = config.hydra.sweeper.get("params") or {}
+        texts = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+        config.sweep = name_after(texts, line.config_name)
+        arguments = [*arguments, choose_sweep(config.sweep)]
     context = HydraContext(config_loader=line.hydra.config_loader, callbacks=Callbacks())
-    sweeper = Plugins.instance().instantiate_sweeper(
-        hydra_context=context, task_function=_task, config=config
-    )
+    failure, began = None, time.time()
     try:
-        sweeper.sweep(line.task_overrides)
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=Job(os.getpid()), config=config
+        )
+        sweeper.sweep(arguments)  # memrl's own ends the process
     except HydraException as error:
         raise ConfigError(explain(error, line.overrides, config)) from None
+    except Failure as error:
+        failure = error
+    sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
 
 
 def _task(cfg: DictConfig) -> None:
@@ -164,6 +195,73 @@ def _one_run(cfg: DictConfig) -> None:
     from memrl import experiment  # --help and --cfg answer without it
 
     experiment.run(cfg)
+
+
+# --- from Python ---------------------------------------------------------------------------------
+
+
+def train(overrides: Sequence[str] = (), config_dir: Path | str | None = None) -> Run:
+    """Train one run to its end, from where it stands, and return it, as ``python run.py`` does.
+
+    Ctrl-C, or a notebook's interrupt, saves the run before it raises KeyboardInterrupt; the same
+    call continues it. Another signal has its usual effect, once the run is saved. In a thread that
+    is not the main one, signals are left to the caller.
+
+    Args:
+        overrides: as on the command line, such as ``["env.length=5", "seq_model=gpt"]``.
+        config_dir: a folder of your own configs, as after ``-cd``.
+
+    Raises:
+        ConfigError: nothing was created.
+        Busy: another process is working on this run.
+        Failure: of the machine, or of what is on disk.
+    """
+    from memrl.run.machine import settings_restored
+
+    args = get_args_parser().parse_args([])
+    args.overrides = [*overrides]
+    args.config_dir = None if config_dir is None else str(config_dir)
+    try:
+        with settings_restored(), logging_to_console(), _hydra_restored():
+            folder = _train_with_hydra(args)
+    except Stopped as error:
+        signal.raise_signal(error.signum)  # its handlers are the caller's again
+        raise
+    (run,) = load(folder)
+    return run
+
+
+def _train_with_hydra(args: Namespace) -> Path:
+    from memrl import experiment
+
+    version.setbase("1.3")
+    folders: list[Path] = []
+    errors: list[Exception] = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            folders.append(experiment.run(cfg))
+        except Exception as error:  # Hydra would print its own message about it
+            errors.append(error)
+
+    experiment.forget_defaults()  # the last call may have had another folder of configs
+    with open_command_line(args) as line:
+        if line.compose().hydra.mode == RunMode.MULTIRUN:
+            raise ConfigError("hydra.mode=MULTIRUN: memrl.train trains one run")
+        line.hydra.run(line.config_name, task, line.overrides, with_log_configuration=False)
+    for error in errors:
+        raise error
+    return folders[0]
+
+
+@contextlib.contextmanager
+def _hydra_restored() -> Iterator[None]:
+    """Leave Hydra as it was: the caller may be a program that Hydra started."""
+    before = Singleton.get_state()
+    try:
+        yield
+    finally:
+        Singleton.set_state(before)
 
 
 def help_text() -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from memrl.commands.arguments import file_ending, number_between
 from memrl.commands.sweep import add_trust
-from memrl.results.films import animation, load_run, play, strip
+from memrl.results.agents import load_run
+from memrl.results.films import animation, play, strip
 from memrl.run.files import write_whole
 from memrl.run.outcome import ConfigError
 

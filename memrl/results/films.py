@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,12 +12,9 @@ from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from memrl.experiment import build_agent, closing, enough_memory, make_env
-from memrl.run import checkpoint
-from memrl.run.files import Unreadable
-from memrl.run.identity import GROUPS, Config, read_config
+from memrl.experiment import closing, make_env
+from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
-from memrl.run.schema import check_origin, check_ranges, check_types
 
 if TYPE_CHECKING:
     from memrl.interfaces import Agent, Episodes
@@ -54,57 +50,6 @@ class Camera(VectorWrapper[Any, Any, Any]):
 
 
 # --- play ----------------------------------------------------------------------------------------
-
-
-def load_run(folder: Path, trusted: Collection[str] = ()) -> tuple[Config, Agent, str]:
-    """Return a run's config, its agent as last saved, and the name of that file.
-
-    Args:
-        folder: the run's.
-        trusted: packages, besides memrl and those in the current folder, whose classes the run's
-            config may name.
-
-    Raises:
-        ConfigError: the folder holds no run, or none that has saved anything, or one whose config
-            names a class that is not trusted.
-        CannotContinue: what it saved cannot be read.
-        Failure: out of memory.
-    """
-    config = _read_config(folder, trusted)
-    with enough_memory(config):
-        agent, _, _ = build_agent(config)
-    path = folder / checkpoint.WEIGHTS
-    if path.exists():
-        weights = checkpoint.load_weights(folder, config)
-        with checkpoint.fitting(path):
-            agent.load_weights(weights)
-        return config, agent, path.name
-    newest = checkpoint.load(folder, config)
-    if newest is None:
-        nothing = f"no {checkpoint.WEIGHTS}, no checkpoint"
-        raise ConfigError(f"{folder}: nothing to watch yet ({nothing})")
-    state, name = newest
-    with checkpoint.fitting(folder / name):
-        agent.load_state_dict(state["trainer"]["agent"])
-        return config, agent, f"{name}, env step {state['trainer']['env_steps']:,}"
-
-
-def _read_config(folder: Path, trusted: Collection[str]) -> Config:
-    try:
-        config = read_config(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{folder}: not a run's folder: it has no config.yaml") from None
-    except Unreadable as error:
-        raise ConfigError(f"{folder}/{error}") from error
-    sections = [group for group in GROUPS if group != "logger"]
-    if not config.keys() >= {*sections}:  # of an imported run, say
-        needed = ", ".join(sections)
-        raise ConfigError(f"{folder}/config.yaml: not the config of a run; it needs {needed}")
-    config["device"] = "auto"
-    check_origin(config, trusted, Path.cwd())
-    config = check_types(config)
-    check_ranges(config)
-    return config
 
 
 def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:

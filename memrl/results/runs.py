@@ -19,7 +19,7 @@ import numpy as np
 
 from memrl.run.console import printable
 from memrl.run.files import Unreadable
-from memrl.run.identity import ABSENT, canonical, flatten, identity, read_config
+from memrl.run.identity import ABSENT, ADDED, canonical, flatten, identity, read_config
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -38,7 +38,7 @@ MAIN_KEYS = ("env.name", "env.length", "algo.name", "seq_model.name", "seq_model
 NOT_TEXT = re.compile(r"(null|true|false|-?(nan|inf|[\d.].*)|\[.*|)$")
 
 
-@dataclass
+@dataclass(repr=False)
 class Run(submissions.Run):
     """A run and what it measured, or a folder in the place of one.
 
@@ -54,6 +54,19 @@ class Run(submissions.Run):
     eval: Table = field(default_factory=dict)
     command: str | None = None
 
+    def __repr__(self) -> str:
+        """Return its name, state and last evaluation, short enough for a line."""
+        name = printable(self.name)
+        if len(name) > 50:  # its end has the seed
+            name = f"{name[:30]}...{name[-17:]}"
+        last = {
+            goal: self.eval[f"eval/{goal}"][-1:]
+            for goal in ("return", "success")
+            if f"eval/{goal}" in self.eval
+        }
+        scores = [f"{goal} {v:.3g}" for goal, values in last.items() for v in values if v == v]
+        return f"<Run {name}: {', '.join([str(self.state), *scores])}>"
+
     @cached_property
     def train(self) -> Table:
         """Columns of ``train.csv`` by name, one row for each collection of episodes."""
@@ -62,7 +75,9 @@ class Run(submissions.Run):
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The config by dotted keys; ``sweep`` is the name of the folder that it is in."""
-        return flatten(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
+        return (
+            ADDED | flatten(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
+        )
 
     @property
     def task(self) -> str:
@@ -203,8 +218,9 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the keys that a sweep varied, and their values, sorted.
 
     A key that some runs lack has the value ABSENT there. Of keys that others determine, as
-    ``env.length`` determines ``budget.train_episodes``, only the main ones are named. ``sweep``
-    counts as a key; it only tells runs apart that nothing else does. Copies do not count.
+    ``env.length`` determines ``budget.train_episodes``, only the main ones are named, and of these
+    none that differs only in that some models lack it. ``sweep`` counts as a key; it only tells
+    runs apart that nothing else does. Copies do not count.
     """
     known = [run for run in runs if run.config and run.state != DUPLICATE]
     keys = {key for run in known for key in identity(run.config)} - {*MAIN_KEYS}
@@ -212,6 +228,7 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
     others = sorted(keys, key=lambda key: (key.endswith("._target_"), key))
     varied: dict[str, list[Any]] = {}
     groups: list[tuple[str, ...]] = [()] * len(known)
+    models = [canonical(run.flat.get("seq_model.name", ABSENT)) for run in known]
     # The seed after all others: what goes with a seed must not be taken for chance.
     for key in (*MAIN_KEYS[:-1], *others, MAIN_KEYS[-1], "sweep"):
         values = [run.flat.get(key, ABSENT) for run in known]
@@ -219,7 +236,10 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
         distinct = dict(zip(texts, values, strict=True))
         finer = [(*group, text) for group, text in zip(groups, texts, strict=True)]
         new = len(set(finer)) > len(set(groups))
-        if len(distinct) > 1 and (new or key in MAIN_KEYS):
+        differs = len(distinct.keys() - {canonical(ABSENT)}) > 1
+        # That a key is absent may follow from the model: one without layers has no n_layer.
+        follows = len(set(zip(models, texts, strict=True))) == len(set(models))
+        if new or (key in MAIN_KEYS and (differs or not follows)):
             varied[key] = sorted(distinct.values(), key=order)
             groups = finer
     return varied

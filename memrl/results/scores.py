@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from memrl.results import stats
 from memrl.results.paper import CURVE_POINTS, FIGURE_ENDS, SCORE_POINTS
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
+from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError
-from memrl.run.tables import Column
+from memrl.run.tables import Column, read_table
 
 LAST = 10  # evaluations of a trailing average
 GOALS = ("eval/return", "eval/success")  # the metrics that tasks are solved by
@@ -288,3 +290,19 @@ def _member(run: Run, protocol: Protocol, metric: str) -> Member:
     if not np.isfinite(value):
         return Member(run, np.nan, excluded or f"its score is {value}")
     return Member(run, value, excluded)
+
+
+def objective(config: Config, folder: Path) -> float:
+    """Return what a sweeper optimizes: the score of a run that is done, by the protocol ``last``.
+
+    Its metric is the config's ``objective``, or else that of the task.
+
+    Raises:
+        ConfigError: the run has no such score.
+    """
+    run = Run(config, folder, state="done", eval=read_table(folder / "eval.csv"))
+    metric = config.get("objective") or metric_of([run])
+    member = _member(run, PROTOCOLS["last"], metric)
+    if member.excluded:
+        raise ConfigError(f"objective={metric}: {member.excluded} in {folder}")
+    return float(member.score)

@@ -79,6 +79,16 @@ def profile(strata: Sequence[Scores], levels: Scores) -> Estimate:
     return estimate(above, mean, FEWER_RESAMPLES)
 
 
+def share(successes: Scores) -> Estimate:
+    """Return the share of episodes (n,), 0 or 1 each, that succeeded, with Wilson's interval.
+
+    Unlike a bootstrap interval it has a width where all or none succeeded. (Wilson 1927.)
+    """
+    n = len(successes)
+    interval = stats.binomtest(round(successes.sum()), n).proportion_ci(CONFIDENCE, "wilson")
+    return Estimate(float(successes.mean()), interval.low, interval.high, n)
+
+
 def estimate(
     strata: Sequence[Scores], statistic: Statistic, resamples: int = RESAMPLES
 ) -> Estimate:

@@ -115,6 +115,18 @@ def fitting(path: Path) -> Iterator[None]:
         ) from error
 
 
+def misfit(weights: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """Name the first weight that does not fit the expected ones, with both shapes, or None."""
+    for name in [*expected, *weights]:
+        here, there = (
+            tuple(getattr(w[name], "shape", ())) if name in w else "missing"
+            for w in (expected, weights)
+        )
+        if here != there:
+            return f"{name} is {there} there and {here} here"
+    return None
+
+
 def _to_bytes(state: Mapping[str, Any], config: Mapping[str, Any]) -> bytes:
     # Through memory: torch turns a full disk into a RuntimeError that does not say so.
     import torch

@@ -8,6 +8,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # Hydra's public ``initialize`` and ``compose`` take neither -cd nor the sweeps of a command line.
@@ -24,24 +25,22 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from memrl.run.config import CONF, explain
+from memrl.run.config import CONF, SWEEPS, explain
 from memrl.run.identity import ABSENT, flatten
 from memrl.run.outcome import ConfigError, show
 
-LAUNCHERS = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
 POPULATED = (  # by Hydra: they differ without being set
     *("hydra.runtime", "hydra.overrides", "hydra.mode", "hydra.searchpath"),
     *("hydra.job.override_dirname", "hydra.job.config_name"),
 )
-OF_SWEEPS = ("hydra.launcher", "hydra.sweeper.params", "hydra/launcher", "hydra/sweeper")
+OF_SWEEPS = ("hydra.launcher", "hydra.sweeper")
 OBEYED = (*OF_SWEEPS, "hydra.mode", "hydra.searchpath", "hydra.job.env_set")
-FOLDER = "results go to outputs/<sweep>/<run>/, and sweep=NAME chooses the folder"
+FOLDER = "results go to <outputs>/<sweep>/<run>/: set outputs=FOLDER or sweep=NAME"
 ADVICE = {
     "hydra.run": FOLDER,
     "hydra.sweep": FOLDER,
     "hydra.job.chdir": "results go to outputs/ in the folder where the command is given",
     "hydra.job.env_copy": "runs have all variables of the command",
-    "hydra.sweeper": "a sweep takes only hydra.sweeper.params",
 }
 
 
@@ -177,9 +176,11 @@ def _search_path(args: argparse.Namespace) -> Any:
             raise ConfigError(f"{flag} {folder}: there is no such folder")
     main = args.config_path or str(CONF)
     path = create_config_search_path(main if "://" in main else os.path.abspath(main))
+    folders = {} if args.config_path else {"sweeps": SWEEPS}
     if args.config_dir:
-        anchor = SearchPathQuery(provider="schema")
-        path.prepend("command-line", f"file://{os.path.abspath(args.config_dir)}", anchor)
+        folders["command-line"] = Path(args.config_dir).absolute()
+    for provider, folder in folders.items():  # Hydra's own schema must stay last
+        path.prepend(provider, f"file://{folder}", SearchPathQuery(provider="schema"))
     return path
 
 
@@ -216,7 +217,7 @@ def check_choices(overrides: Sequence[Override], options: Callable[[str], Sequen
             continue
         group = override.key_or_group
         if not isinstance(override.value(), str | dict) and _has_options(override, options):
-            names = ", ".join(LAUNCHERS if group == "hydra/launcher" else options(group))
+            names = ", ".join(options(group))
             raise ConfigError(f"{override.input_line}: choose one option of {names}")
 
 
@@ -224,7 +225,8 @@ def check_choices(overrides: Sequence[Override], options: Callable[[str], Sequen
 
 
 def _below(key: str, sections: Sequence[str]) -> bool:
-    return any(f"{key}.".startswith(f"{section}.") for section in sections)
+    """Return whether a key, or a group with slashes, is one of these sections or below one."""
+    return any(f"{key}.".replace("/", ".").startswith(f"{section}.") for section in sections)
 
 
 def _is_of_launcher(text: str) -> bool:
@@ -259,27 +261,24 @@ def _check_hydra_keys(config: DictConfig, typed: dict[str, str], sweep: bool) ->
     That is a key on the command line, or one in a file that differs from ``conf/config.yaml``.
     """
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    standard = loader.load_configuration("config", ["hydra/launcher=serial"], RunMode.MULTIRUN)
-    choices, usual = (dict(c.hydra.runtime.choices) for c in (config, standard))
-    groups = [name for name in sorted({*choices, *usual}) if name.startswith("hydra/")]
-    own = {"hydra/launcher": [*LAUNCHERS, "basic"], "hydra/sweeper": ["memrl"]}
-    for group in groups:
-        allowed = own.get(group, [usual.get(group)])
-        if (choice := choices.get(group)) not in allowed and (sweep or group != "hydra/sweeper"):
-            names = ", ".join(show(name) for name in allowed if name != "basic")
-            raise ConfigError(f"{group}={show(choice)}: must be one of {names}")
-    texts = {g: f"{g}={choices[g]}" for g in own if choices.get(g) not in ("basic", usual.get(g))}
-    differing = differing_keys(standard, config)
-    if choices.get("hydra/launcher") == "basic":  # of a config without memrl's launchers
-        differing = {key: v for key, v in differing.items() if not _below(key, ("hydra.launcher",))}
-    texts |= {key: f"{key}={show(value)}" for key, value in differing.items()} | typed
+    standard = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    old, new = (dict(c.hydra.runtime.choices) for c in (standard, config))
+    groups = [name for name in new if name.startswith("hydra/") and new[name] != old.get(name)]
+    texts = {group: f"{group}={show(new[group])}" for group in groups if new[group] != "serial"}
+    # A launcher and a sweeper of a sweep check their own keys; else name the option, not its keys.
+    covered = OF_SWEEPS if sweep else [group.replace("/", ".") for group in groups]
+    differing = differing_keys(standard, config).items()
+    texts |= {key: f"{key}={show(value)}" for key, value in differing if not _below(key, covered)}
+    texts |= typed
     refuse_ignored(texts)
     for key, text in texts.items():
         if not sweep and _below(key, OF_SWEEPS):
             raise ConfigError(f"{text} is for sweeps: add -m (a sweep may have one run)")
         if sweep and _below(key, ("hydra.job.env_set",)):
             raise ConfigError(f"{text}: for a sweep, set variables in the shell before the command")
-    params = config.hydra.sweeper.get("params", {})
+    params: Any = config.hydra.sweeper.get("params")
+    if params is None:  # so in sweepers of other packages
+        return
     if not OmegaConf.is_dict(params):
         raise ConfigError(
             f"hydra.sweeper.params={show(params)}: must be a mapping, {{key: values}}"

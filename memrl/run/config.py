@@ -26,7 +26,12 @@ from memrl.run.identity import flatten
 from memrl.run.outcome import ConfigError, in_one_line, suggest
 from memrl.run.schema import LABELS
 
-CONF = Path(__file__).parents[2] / "conf"
+PACKAGE = Path(__file__).parents[1]
+# A wheel has them in the package, a checkout beside it.
+CONF, SWEEPS = (
+    PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parent / name
+    for name in ("conf", "sweeps")
+)
 
 
 def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
@@ -140,15 +145,22 @@ def _missing(error: MissingConfigException) -> str:
     name = str(error.missing_cfg_file)
     group, _, option = name.rpartition("/")
     if error.options is not None:
-        # A launcher of another package, or Hydra's own, does not start runs of memrl.
-        own = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        known = own if group.startswith("hydra/") and own else error.options
-        return f"{group}={option}: no such option; choose from {', '.join(known)}"
+        options = ", ".join(error.options)
+        return f"{group}={option}: no such option; choose from {options}{_package(name)}"
     if str(error).startswith("Cannot find primary config"):
         loader = GlobalHydra.instance().config_loader()
         known = [n for n in loader.get_group_options("") if not n.startswith("_")]  # Hydra's own
-        return f"-cn {name}: no such config in conf/ or the folder of -cd; {suggest(name, known)}"
+        places = "conf/, sweeps/ or the folder of -cd"
+        return f"-cn {name}: no such config in {places}; {suggest(name, known)}"
     return " ".join(str(error).split())
+
+
+def _package(name: str) -> str:
+    """Return how to install the package that has an option of Hydra, if that is known."""
+    if name == "hydra/sweeper/optuna":
+        return "; to have it: pip install -c constraints.txt -e '.[optuna]'"
+    kind = name.removeprefix("hydra/").partition("/")[0]
+    return f", or install the package that has this {kind}" if name.startswith("hydra/") else ""
 
 
 def _has(config: DictConfig, key: str) -> bool:

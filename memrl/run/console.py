@@ -22,8 +22,11 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-class NoReader(SystemExit):
-    """Nobody reads what is printed: the other end of the pipe is closed, as by ``head``."""
+class OutputLost(SystemExit):
+    """What is printed is lost; status 0 if nobody reads it, as where ``head`` closed the pipe.
+
+    No handler of errors on the way to the console's end may report it as well.
+    """
 
 
 class _File(io.FileIO):
@@ -42,8 +45,8 @@ class _File(io.FileIO):
             if self.optional:
                 return memoryview(data).nbytes
             if isinstance(error, BrokenPipeError):
-                raise NoReader(0) from None
-            raise
+                raise OutputLost(0) from None
+            raise OutputLost(f"error: what was printed is lost: {error.strerror}") from None
 
 
 class _Stream(io.TextIOWrapper):
@@ -72,7 +75,7 @@ def console() -> Iterator[None]:
     """Let a command print, until it ends or its reader leaves; either way its status is kept.
 
     Raises:
-        OSError: what was printed is lost, say on a full disk.
+        OutputLost: on a full disk, say; not if nobody reads it.
     """
     _take_over()
     try:
@@ -81,10 +84,10 @@ def console() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except (NoReader, OSError) as error:
+            except OutputLost as error:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-                if isinstance(error, OSError):
-                    raise SystemExit(f"error: what was printed is lost: {error.strerror}") from None
+                if error.code:
+                    raise
 
 
 def _take_over() -> None:

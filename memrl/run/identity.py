@@ -1,11 +1,12 @@
 """A run's identity: the keys that may not change when it is continued, and the name they give it.
 
-The folder is ``outputs/<sweep>/<run>/``: the same config always has the same one.
+The folder is ``<outputs>/<sweep>/<run>/``: the same config always has the same one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,20 +25,25 @@ class Absent:
 
 ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
-OUTPUTS = Path("outputs")
-NOT_IDENTITY = ("sweep", "device", "logger", "checkpoint_minutes", "hydra")
+# Keys of a run's identity that configs of older versions lack, with the values that they stand for.
+ADDED = {"init_from": None}
+SINGLE_RUNS = "runs"  # in the place of a sweep's name
+NOT_IDENTITY = (
+    *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
+)
 NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
 NAMED = (*(f"{group}.name" for group in NAMED_GROUPS), "env.length", "seed")
 LONGEST_NAME = 150
+UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
 
 # --- identity ------------------------------------------------------------------------------------
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted keys that may not change when a run is continued, sorted."""
-    flat = flatten(config)
+    flat = ADDED | flatten(config)
     return {k: flat[k] for k in sorted(flat) if k.split(".")[0] not in NOT_IDENTITY}
 
 
@@ -90,6 +96,41 @@ def run_names(config: Mapping[str, Any], default: Mapping[str, Any]) -> tuple[st
     return _name(config, default, show), _name(config, default, _with_decimals)
 
 
+def default_outputs() -> str:
+    """Return the folder of all results, unless the key ``outputs`` says another."""
+    return os.environ.get("MEMRL_OUTPUTS", "outputs")
+
+
+def outputs_folder(config: Mapping[str, Any]) -> Path:
+    """Return the folder of all results that a config says."""
+    return Path(os.path.expanduser(config.get("outputs", default_outputs())))
+
+
+def sweep_name(keys: Mapping[str, str | None], config_name: str = "config") -> str:
+    """Return the name of a sweep that has none: what distinguishes its command, sorted.
+
+    The values of swept keys are left out, and so is the seed's: the sweep stays the same one when
+    values are added. A name that had to be changed or cut ends with 8 hex digits of its sha256.
+
+    Args:
+        keys: the keys that the command sets, each with its value as text; None: it is swept.
+        config_name: of the primary config.
+    """
+    parts = [] if config_name == "config" else [config_name]
+    for key, value in sorted(keys.items()):
+        if re.split("[./@]", key)[0] not in NOT_IDENTITY:
+            parts.append(key if value is None or key == "seed" else f"{key}={value}")
+    text = ",".join(parts) or "default"
+    name = re.sub(UNSAFE, "-", text)
+    if name != text or len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]},{_digest(text)}"
+    return name
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def _with_decimals(value: Any) -> str:
     return repr(value) if isinstance(value, float) else show(value)
 
@@ -110,8 +151,8 @@ def _name(
     head = f"{task},{config['algo']['name']},{config['seq_model']['name']}"
     tail = f",seed={config['seed']}"
     if len(head + middle + tail) > LONGEST_NAME:
-        middle = "," + hashlib.sha256(middle.encode()).hexdigest()[:8]
-    return re.sub(r"[^A-Za-z0-9._=,+\[\]-]", "-", head + middle + tail)
+        middle = "," + _digest(middle)
+    return re.sub(UNSAFE, "-", head + middle + tail)
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

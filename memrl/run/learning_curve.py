@@ -10,6 +10,8 @@ from memrl.run.backend import import_matplotlib
 from memrl.run.files import write_whole
 from memrl.run.tables import Table
 
+LEARNING_CURVE = "learning_curve.png"  # in the run's folder
+
 
 def learning_curve(table: Table, title: str, path: Path) -> Path:
     """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG; return its path."""

@@ -57,6 +57,20 @@ def prepare(threads: int, precision: str, device: str, update: str) -> torch.dev
 
 
 @contextlib.contextmanager
+def settings_restored() -> Iterator[None]:
+    """Restore torch's settings and random generators afterwards: they are the caller's."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    tf32 = torch.backends.cudnn.allow_tf32
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+            torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextlib.contextmanager
 def within_free_memory() -> Iterator[int]:
     """Let allocations fail once they exceed the free memory, where the kernel would kill.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ def log_to_console() -> None:
     console.setLevel(logging.INFO)
     console.setFormatter(_Printable())
     log.handlers = [console]
+
+
+@contextlib.contextmanager
+def logging_to_console() -> Iterator[None]:
+    """Send what memrl logs to standard output; afterwards log as before."""
+    before = log.level, log.propagate, log.handlers, logging.raiseExceptions
+    log_to_console()
+    try:
+        yield
+    finally:
+        log.level, log.propagate, log.handlers, logging.raiseExceptions = before
 
 
 # --- in words ------------------------------------------------------------------------------------

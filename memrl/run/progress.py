@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memrl.trainer import Trainer
 
 LIVE_S, PLAIN_S = 0.2, 10.0  # between lines on a terminal, and elsewhere
+PLAIN_WIDTH = 79  # characters in a line, except on a wider or narrower terminal
 
 log = logging.getLogger("memrl")
 
@@ -49,11 +50,11 @@ class Progress:
         if time.perf_counter() < self.next:
             return False
         if self.live:
-            width = shutil.get_terminal_size().columns
-            print("\r\x1b[2K" + self.line()[: width - 1], end="", flush=True)
+            width = shutil.get_terminal_size().columns - 1
+            print("\r\x1b[2K" + self.line(width)[:width], end="", flush=True)
             self.shown = True
         else:
-            log.info(self.line())
+            log.info(self.line(PLAIN_WIDTH))
         self.next = time.perf_counter() + self.interval_s
         return True
 
@@ -75,22 +76,30 @@ class Progress:
             "last_return": c.last_return,
             "env_steps_per_s": round((c.env_steps - self.start_steps) / seconds, 2),
             "eta_s": round((1 - progress) / gained * seconds, 1) if gained > 0 else None,
+            "seconds": round(self.trainer.seconds(), 1),
         }
 
-    def line(self) -> str:
-        """Return episode, speed, loss, last return and remaining time."""
+    def line(self, width: int) -> str:
+        """Return progress and remaining time, then as much else as fits into ``width``."""
         c, fields = self.trainer.counters, self.fields()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        loss = "-" if self.loss is None else f"{self.loss[0].item() / self.loss[1]:.2g}"
-        success = "" if math.isnan(c.last_success) else f"success {c.last_success:.2f} | "
-        return (
-            f"{fields['progress']:4.0%} | episode {c.episodes:,} | "
-            f"{fields['env_steps_per_s']:,.0f} env steps/s | "
-            f"{(c.updates - self.start_updates) / seconds:,.1f} updates/s | "
-            f"loss {loss} | "
-            f"return {'-' if c.last_return is None else format(c.last_return, '.2f')} | {success}"
-            f"ETA {'-' if fields['eta_s'] is None else clock(fields['eta_s'])}"
-        )
+        eta = "-" if fields["eta_s"] is None else clock(fields["eta_s"])
+        line = f"{fields['progress']:4.0%} | ETA {eta}"
+        parts = []  # the most important first
+        if c.last_return is not None:
+            parts.append(f"return {c.last_return:.2f}")
+        if not math.isnan(c.last_success):
+            parts.append(f"success {c.last_success:.2f}")
+        parts.append(f"episode {c.episodes:,}")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss[0].item() / self.loss[1]:.2g}")
+        parts.append(f"{fields['env_steps_per_s']:,.0f} steps/s")
+        parts.append(f"{(c.updates - self.start_updates) / seconds:,.1f} updates/s")
+        for part in parts:
+            if len(line) + len(part) + 3 > width:
+                break
+            line += f" | {part}"
+        return line
 
 
 def clock(seconds: float) -> str:

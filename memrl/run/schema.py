@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from memrl.run.identity import ADDED
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
 
 Parameters = dict[str, Any]  # name -> annotation
@@ -31,11 +32,16 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "updates_per_step": float,
     "context_len": int | None,
     "replay_capacity": int | None,
+    "init_from": str | None,
     "dropout": float,
     "attention_dropout": float,
     "checkpoint_minutes": float,
-    "sweep": str,
+    "outputs": str,
+    "sweep": str | None,
+    "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
+# Of these, what configs of older versions lack.
+OPTIONAL = ADDED | {"objective": None, "outputs": "outputs"}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -44,13 +50,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "updates_per_step": (lambda v: 0 < v < math.inf, "above 0"),
     "context_len": (lambda v: v is None or v >= 2, "null (the whole episode) or at least 2"),
     "replay_capacity": (lambda v: v is None or v >= 1, "null or at least 1"),
+    "init_from": (
+        lambda v: v is None or v == os.path.normpath(v) != ".",
+        "null or a run's folder in its shortest spelling, such as outputs/runs/NAME",
+    ),
     "dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "attention_dropout": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "checkpoint_minutes": (lambda v: 0 < v < math.inf, "above 0"),
+    "outputs": (lambda v: v and "\0" not in v, "the path of a folder, not empty"),
     "sweep": (
         lambda v: (
-            (Path(v).name == v and v and v[0] != "." and len(v) <= 150)
-            and len(os.fsencode(v)) <= 255
+            (v is None or (Path(v).name == v and v and v[0] != "." and len(v) <= 150))
+            and len(os.fsencode(v or "")) <= 255
         ),  # the limit of file systems
         "a folder's name of at most 150 characters and 255 bytes, without slash or leading dot",
     ),
@@ -96,13 +107,13 @@ def check_types(config: Mapping[str, Any]) -> dict[str, Any]:
     top = check_top_level(config)
     return {
         key: check_group(key, value) if isinstance(value, Mapping) else top[key]
-        for key, value in config.items()
+        for key, value in (OPTIONAL | dict(config)).items()
     }
 
 
 def check_top_level(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check the keys that belong to no group, and return them, as ``check_types`` does."""
-    top = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    top = OPTIONAL | {k: v for k, v in config.items() if not isinstance(v, Mapping)}
     return _check_keys("", top, TOP_LEVEL, complete=True)
 
 

@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 from memrl.interfaces import Logger
 from memrl.run import checkpoint, files
 from memrl.run.identity import differences, read_config
-from memrl.run.learning_curve import learning_curve
+from memrl.run.learning_curve import LEARNING_CURVE, learning_curve
 from memrl.run.lock import Lock, locked
-from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line
+from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line, show
 from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import Status, heartbeat, is_done, says_done, settle, tidy
-from memrl.run.tables import TABLES, CsvTables, read_table
+from memrl.run.tables import TABLES, CsvTables, Table, read_table
 
 if TYPE_CHECKING:
     from memrl.trainer import Trainer
@@ -50,6 +50,45 @@ def already_done(folder: Path, config: Mapping[str, Any]) -> bool:
         advice = f"its csv files still count; {START_OVER}"
         raise CannotContinue(f"{folder}: the run is done, but {problem}; {advice}")
     return False
+
+
+def say_already_done(folder: Path, config: Mapping[str, Any]) -> None:
+    """Log the result of a run that is done, as far as its ``eval.csv`` can be read."""
+    result = ""
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        result = f"{in_words(read_table(folder / 'eval.csv'), config['budget'])[1]}: "
+    log.info(f"already done: {result}{folder}")
+
+
+def in_words(table: Table, budget: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether a run that is done ended because it was solved, and its result in words.
+
+    Args:
+        table: its ``eval.csv``.
+        budget: the section of its config; it holds the scores at which the run ends.
+
+    Raises:
+        LookupError, ValueError: no row, or a column is missing or not finite.
+    """
+    last = {name: float(column[-1]) for name, column in table.items()}
+    stops = {name: budget.get(f"stop_at_{name}") for name in ("return", "success")}
+    least = {name: stop for name, stop in stops.items() if stop is not None}
+    solved = bool(least) and all(last[f"eval/{name}"] >= least[name] for name in least)
+    scores = []
+    for name in stops:
+        if not math.isnan(last[f"eval/{name}"]):
+            recent = table[f"eval/{name}"][-10:]
+            count = f"last {len(recent)} evaluations: " if name == "return" else ""
+            note = f" ({count}{fmean(recent):.2f})"
+            if solved:
+                stop = f" (>= {show(stops[name])}, budget.stop_at_{name})"
+                note = stop if name in least else ""
+            scores.append(f"{name} {last[f'eval/{name}']:.2f}{note}")
+    episodes, env_steps, updates = (int(last[k]) for k in ("episodes", "env_steps", "updates"))
+    return solved, (
+        f"{', '.join(scores)} after {episodes:,} episodes, {env_steps:,} env steps, "
+        f"{updates:,} updates in {clock(last['time/seconds'])}"
+    )
 
 
 def refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -85,7 +124,7 @@ def train_in_folder(
             refuse_other_config(folder, config)
             if is_done(folder):  # by another process, in the meantime
                 tidy(folder)
-                log.info(f"already done: {folder}")
+                say_already_done(folder, config)
                 return
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
@@ -168,9 +207,9 @@ class Session:
         trainer = self.trainer
         try:
             self.tables = CsvTables(self.lock, self.restore())
-            self.progress.begin()
             # Within a cycle the row of the current step is still to come.
             self.extra = open_logger(trainer.counters.env_steps + (not trainer.counters.in_cycle))
+            self.progress.begin()
             trainer.logger = self
             self.describe()
             trainer.fit(self.boundary)
@@ -245,7 +284,7 @@ class Session:
         self.tables.sync()
         table = read_table(self.folder / "eval.csv")
         try:
-            path = self.folder / "learning_curve.png"
+            path = self.folder / LEARNING_CURVE
             picture: Path | None = learning_curve(table, self.folder.name, path)
         except OSError:
             raise
@@ -256,11 +295,5 @@ class Session:
         self.progress.end()
         self.record(**self.progress.fields() | {"state": "done", "eta_s": 0})
         checkpoint.remove(self.folder)
-        c, recent = trainer.counters, table["eval/return"][-10:]
-        outcome = f"return {recent[-1]:.2f} (last {len(recent)} evaluations: {fmean(recent):.2f})"
-        if not math.isnan(c.last_success):
-            outcome += f", success {c.last_success:.2f} ({fmean(table['eval/success'][-10:]):.2f})"
-        log.info(
-            f"done: {outcome} after {c.episodes:,} episodes, {c.env_steps:,} env steps, "
-            f"{c.updates:,} updates in {clock(trainer.seconds())}; curve: {picture}"
-        )
+        solved, result = in_words(table, self.config["budget"])
+        log.info(f"{'solved' if solved else 'done'}: {result}; curve: {picture}")

@@ -67,6 +67,7 @@ class Fields:
     last_return: float | None = None
     env_steps_per_s: float | None = None
     eta_s: float | None = None
+    seconds: float | None = None  # spent training by all processes, without lost work
     started: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
     host: str = field(default_factory=socket.gethostname)
@@ -77,7 +78,9 @@ class Fields:
 
 
 # What an earlier process's status passes on to the next one's.
-CARRIED = ("id", "progress", "env_steps", "episodes", "updates", "last_return", "started")
+CARRIED = (
+    *("id", "progress", "env_steps", "episodes", "updates", "last_return", "seconds", "started"),
+)
 
 
 def _is_text(value: Any) -> bool:
@@ -153,6 +156,7 @@ def record_done(folder: Path) -> None:
         last = {name: column[-1] for name, column in read_table(folder / "eval.csv").items()}
         done |= {key: int(last[key]) for key in ("env_steps", "episodes", "updates")}
         done["last_return"] = float(last["eval/return"])
+        done["seconds"] = float(last["time/seconds"])
     done["updated"] = time.time()
     _write(folder / "status.json", vars(Fields(host="", job_id=None)) | read_status(folder) | done)
 

@@ -6,13 +6,13 @@ import contextlib
 import copy
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
@@ -20,11 +20,13 @@ from tqdm import tqdm
 from memrl.experiment import check, folder_of, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
-from memrl.run.identity import Config
-from memrl.run.outcome import ConfigError, Failure
+from memrl.run.identity import SINGLE_RUNS, Config, flatten, sweep_name
+from memrl.run.outcome import ConfigError, Failure, show
 from memrl.sweep.submissions import Run
 
 MAX_ERRORS = 5  # that are printed
+# Launchers whose runs have no more memory than this process.
+ON_THIS_MACHINE = ("basic", "serial", "local", "joblib", "submitit_local")
 
 
 class Composer:
@@ -91,24 +93,61 @@ class Composer:
         return whole, base
 
 
-def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Run]:
-    """Compose, resolve and check every run of a sweep; repeated runs are returned once.
+def name_after(overrides: Sequence[str], config_name: str | None = "config") -> str:
+    """Return the name of a sweep whose command does not choose one.
+
+    How and in which order a key is written makes no difference; of several overrides for it the
+    last one counts.
+
+    Args:
+        overrides: as on the command line, those of ``hydra.sweeper.params`` first.
+        config_name: of the primary config.
+    """
+    keys: dict[str, str | None] = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group + (f"@{override.package}" if override.package else "")
+        if override.is_delete():
+            keys[f"~{key}"] = None
+        elif override.is_sweep_override():
+            keys[key] = None
+        else:
+            keys |= {k: show(value) for k, value in flatten({key: override.value()}).items()}
+    return sweep_name(keys, config_name or "config")
+
+
+def choose_sweep(name: str) -> str:
+    """Return the override that chooses the name of a sweep."""
+    return f"sweep={QuotedString(name, Quote.single).with_quotes()}"
+
+
+def compose_sweep(composer: Composer, arguments: Sequence[str]) -> list[Run]:
+    """Compose every run of a sweep, as ``compose_runs`` does; repeated runs are returned once."""
+    name = name_after(arguments, composer.master.hydra.job.config_name)
+    runs = compose_runs(composer, composer.product(arguments), name)
+    return list({run.folder: run for run in runs}.values())
+
+
+def compose_runs(
+    composer: Composer, jobs: Sequence[Sequence[str]], name: str = SINGLE_RUNS
+) -> list[Run]:
+    """Compose, resolve and check a run for each job's overrides.
+
+    ``name`` is that of the sweep, if the overrides choose none.
 
     Raises:
         ConfigError: a line for each kind of error, with the runs that it concerns.
     """
-    composer = Composer(loader, master)
-    runs: dict[Path, Run] = {}
+    runs: list[Run] = []
     refused: dict[str, list[str]] = {}
     checked: dict[str, ConfigError | None] = {}
-    here = master.hydra.runtime.choices["hydra/launcher"] != "slurm"
-    product = composer.product(arguments)
-    for overrides in tqdm(product, "composing", unit="run", leave=False, disable=None):
+    here = composer.master.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE
+    for overrides in tqdm(jobs, "composing", unit="run", leave=False, disable=None):
         try:
             check_choices([*map(composer.parse, overrides)], composer.options)
-            config = resolve(composer(overrides))
+            config = resolve(composer(overrides), name)
             _check(config, checked, here)
-            run = Run(config, folder_of(config))
+            complete = (*overrides, choose_sweep(config["sweep"]))
+            runs.append(Run(config, folder_of(config), overrides=complete))
         except MissingConfigException as error:  # an option that does not exist
             raise ConfigError(composer.explain(error, overrides)) from None
         except SweepError:
@@ -119,13 +158,12 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
             is_ours = isinstance(error, ConfigError)
             text = str(error) if is_ours else composer.explain(error, overrides)
             refused.setdefault(text, []).append(" ".join(overrides))
-            continue
-        runs[run.folder] = run
     if refused:
-        raise ConfigError("\n  ".join(_error_lines(refused, len(product))))
-    if len({run.folder.parent for run in runs.values()}) > 1:
-        raise ConfigError("sweep: one sweep has one name; give sweep=NAME once")
-    return list(runs.values())
+        raise ConfigError("\n  ".join(_error_lines(refused, len(jobs))))
+    for key, thing, value in (("outputs", "folder", "FOLDER"), ("sweep", "name", "NAME")):
+        if len({run.config[key] for run in runs}) > 1:
+            raise ConfigError(f"{key}: one sweep has one {thing}; give {key}={value} once")
+    return runs
 
 
 def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
@@ -144,7 +182,7 @@ def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
 
 def _check(config: Config, checked: dict[str, ConfigError | None], here: bool) -> None:
     """Check what a single run checks, once per distinct config."""
-    irrelevant = ("seed", "sweep", "device")
+    irrelevant = ("seed", "outputs", "sweep", "device")
     key = repr({name: value for name, value in config.items() if name not in irrelevant})
     if key not in checked:
         try:

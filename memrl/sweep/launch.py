@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,19 @@ from tqdm import tqdm
 
 from memrl.experiment import train
 from memrl.run import session
-from memrl.run.identity import OUTPUTS
+from memrl.run.config import explain
+from memrl.run.console import printable
 from memrl.run.lock import locked
-from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, below_cwd, plural
+from memrl.run.outcome import (
+    BUSY,
+    FAILED,
+    Busy,
+    CannotContinue,
+    ConfigError,
+    Failure,
+    below_cwd,
+    plural,
+)
 from memrl.run.signals import Signals, Stopped
 from memrl.run.status import execute, heartbeat
 from memrl.run.tables import align
@@ -53,8 +63,47 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
         return None
     if isinstance(launcher, Slurm):
         return _on_slurm(folder, runs, launcher)
-    due = _due(_read_known(folder, runs), launcher)
+    due = _due(_read_known(folder, runs), launcher.retry_failed)
     return _on_this_machine(due, launcher) if due else 0
+
+
+def hand_over(
+    runs: Sequence[Run],
+    launcher: str,
+    start: Callable[[Sequence[Sequence[str]], Path], object],
+) -> int:
+    """Let a launcher of another package start the missing runs, and those that failed.
+
+    Args:
+        launcher: its name.
+        start: takes the overrides of each run and the folder of the submission's record, and
+            returns once all runs have ended.
+
+    Returns:
+        1 if the launcher itself failed, else 0; how the runs ended is in their folders.
+
+    Raises:
+        ConfigError: a folder holds a run with another config; nothing was started.
+    """
+    for run in runs:
+        session.refuse_other_config(run.folder, run.config)
+    folder = runs[0].folder.parent
+    due = _due(_read_known(folder, runs), retry_failed=True)
+    if not due:
+        return 0
+    code = snapshot.describe(folder.parent)
+    paths = [str(snapshot.ROOT), *snapshot.python_path()]
+    record = submissions.draft(due, launcher, {}, code, paths)
+    record.write()
+    os.environ["MEMRL_CODE"] = snapshot.label(code)
+    try:
+        with heartbeat(lambda: os.utime(record.folder / "submission.json")):
+            start([run.overrides for run in due], record.folder)
+    except Exception as error:  # a worker that was killed, say
+        reason = explain(error, [], None)
+        print(printable(f"error: hydra/launcher={launcher}: {reason}"), file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
@@ -72,22 +121,22 @@ def _refuse_torn(sweep: Sweep) -> None:
         raise CannotContinue(sweep.torn[0])
 
 
-def _due(sweep: Sweep, launcher: Launcher) -> list[Run]:
+def _due(sweep: Sweep, retry_failed: bool) -> list[Run]:
     """Return the runs to be started now, and print how many are in which state."""
-    due = [run for run in sweep.runs if is_due(run.state, launcher.retry_failed)]
+    due = [run for run in sweep.runs if is_due(run.state, retry_failed)]
     print(f"{sweep.folder}: {counts(sweep)}; to start: {len(due)}", flush=True)
     failed = sum(run.state == State.FAILED for run in sweep.runs)
-    if failed and not launcher.retry_failed:
+    if failed and not retry_failed:
         runs = plural(failed, "failed run")
         print(f"to start {runs} as well: hydra.launcher.retry_failed=true", flush=True)
     return due
 
 
-def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
+def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the code's description for the record, and the folders that runs import from."""
-    code, tree = snapshot.describe(), snapshot.ROOT
+    code, tree = snapshot.describe(outputs), snapshot.ROOT
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
-        tree = snapshot.take()
+        tree = snapshot.take(outputs)
         code["snapshot"] = tree.name
     return code, [str(tree), *snapshot.python_path()]
 
@@ -97,7 +146,8 @@ def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
 
 def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
     """Train these runs; return how many failed, or were killed."""
-    record = submissions.draft(due, launcher.name, asdict(launcher), *_code(launcher))
+    code = _code(launcher, due[0].folder.parents[1])
+    record = submissions.draft(due, launcher.name, asdict(launcher), *code)
     record.write()
     with heartbeat(lambda: os.utime(record.folder / "submission.json")):
         if isinstance(launcher, Local):
@@ -142,7 +192,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
         # Two commands would submit each run twice; other hosts judge the lock by its age.
         with locked(records) as lock, heartbeat(lock.renew):
             sweep = _read_known(folder, runs)
-            if due := _due(sweep, launcher):
+            if due := _due(sweep, launcher.retry_failed):
                 lock.require_held()  # squeue may have taken long
                 _submit(due, launcher)
     except Busy:
@@ -163,7 +213,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
 
 def _require_slurm(launcher: Slurm, folder: Path) -> None:
     """Raise ConfigError unless jobs can be submitted from here, or, in a dry run, described."""
-    for path, key in ((folder.name, "sweep="), (Path.cwd(), "the current folder, ")):
+    for path, key in ((folder.name, "sweep="), (folder.parent.absolute(), "outputs=")):
         if {"%", "\\"} & {*str(path)}:
             reason = "with hydra/launcher=slurm it must have no % and no \\, which SLURM replaces"
             raise ConfigError(f"{key}{path}: {reason} in the names of log files")
@@ -201,7 +251,7 @@ def _submit(due: Sequence[Run], launcher: Slurm) -> None:
     """
     from memrl.sweep import slurm
 
-    records, parallel = _arrays(due, launcher, *_code(launcher))
+    records, parallel = _arrays(due, launcher, *_code(launcher, due[0].folder.parents[1]))
     for record in tqdm(records, "submitting", unit="array", leave=False, disable=None):
         record.write()
         try:
@@ -249,11 +299,12 @@ def _dry_run(sweep: Sweep, launcher: Launcher) -> None:
         now = "start" if is_due(run.state, launcher.retry_failed) else "leave"
         rows.append([str(n), run.name, run.state, now])
     print(align(rows))
-    due = _due(sweep, launcher)
+    due = _due(sweep, launcher.retry_failed)
     if isinstance(launcher, Slurm) and due:
         from memrl.sweep import slurm
 
-        tree = Path(OUTPUTS, snapshot.FOLDER, "<hash>") if launcher.snapshot else snapshot.ROOT
+        tree = sweep.folder.parent / snapshot.FOLDER / "<hash>"
+        tree = tree if launcher.snapshot else snapshot.ROOT
         (record, *others), parallel = _arrays(due, launcher, {}, [str(tree.absolute())])
         if others:
             print(f"in {1 + len(others)} arrays; the script of the first:")

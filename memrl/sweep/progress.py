@@ -19,10 +19,14 @@ EVERY_S = 1.0  # between readings of the runs' files
 
 
 def counts(sweep: Sweep) -> str:
-    """Return how many runs are in which state, in one line."""
-    parts = ", ".join(f"{n} {state}" for state, n in sweep.count().items())
-    states = f" ({parts})" if parts else ""
-    return f"{plural(len(sweep.runs), 'run')}{states}"
+    """Return how many runs there are, and in which state, in one line."""
+    states = state_counts(sweep)
+    return plural(len(sweep.runs), "run") + (f" ({states})" if states else "")
+
+
+def state_counts(sweep: Sweep) -> str:
+    """Return how many runs are in which state."""
+    return ", ".join(f"{n} {state}" for state, n in sweep.count().items())
 
 
 def status_command(folder: Path) -> str:
@@ -64,4 +68,4 @@ class Bar(tqdm):  # type: ignore[type-arg]
     def show(self, sweep: Sweep) -> None:
         """Show where the sweep is."""
         self.n = round(100 * sweep.progress())
-        self.set_postfix_str(", ".join(f"{n} {state}" for state, n in sweep.count().items()))
+        self.set_postfix_str(state_counts(sweep))

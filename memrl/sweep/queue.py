@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 SQUEUE_S = 60.0  # a busy controller answers late
@@ -47,20 +47,27 @@ def squeue(*options: str) -> list[str] | None:
     return done.stdout.splitlines() if done.returncode == 0 else None
 
 
-def query_queue(submissions: Mapping[str, str | None]) -> Queue | None:
+def list_jobs() -> list[str] | None:
+    """Return a line for each of the user's jobs, tasks of arrays apart; None if SLURM is silent."""
+    options = ["--array", "--user", str(os.getuid())]
+    return squeue(*options, "--format", "%F|%K|%T|%i|%N|%j|%r")
+
+
+def query_queue(
+    submissions: Mapping[str, str | None], jobs: Callable[[], list[str] | None] = list_jobs
+) -> Queue | None:
     """Return the jobs of these submissions; None if SLURM does not answer.
 
     Args:
         submissions: the job id of each submission by its name, or None if the process that
             submitted it could not record one. Jobs are then recognized by their name, which they
             share with the submission unless the cluster or its user renamed them.
+        jobs: lists all jobs; not called if there is no submission.
     """
     if not submissions:
         return {}
     names = {job_id: name for name, job_id in submissions.items() if job_id}
-    options = ["--array", "--user", str(os.getuid())]
-    lines = squeue(*options, "--format", "%F|%K|%T|%i|%N|%j|%r")
-    if lines is None:
+    if (lines := jobs()) is None:
         return None
     queue: Queue = {}
     for line in lines:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from memrl.run.files import write_whole
-from memrl.run.identity import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ".snapshots"
@@ -21,18 +20,18 @@ PLUGINS = "hydra_plugins/memrl_plugins.py"
 WITHOUT_GIT = ("memrl", PLUGINS, "conf", "sweeps", "run.py", "pyproject.toml")
 
 
-def take() -> Path:
-    """Copy the code to ``outputs/.snapshots/<hash>`` and return that folder, absolute.
+def take(outputs: Path = Path("outputs")) -> Path:
+    """Copy the code to ``<outputs>/.snapshots/<hash>`` and return that folder, absolute.
 
     The code is what git tracks or would track, without tests and documents; where there is no git,
     or memrl is installed, memrl's own packages and configs. The same code has one copy. Files that
     are missing from it are written again, as some clusters delete old files one by one.
     """
-    files = {name: (ROOT / name).read_bytes() for name in _files()}
+    files = {name: (ROOT / name).read_bytes() for name in _files(outputs)}
     digest = hashlib.sha256()
     for name, content in files.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
-    folder = Path.cwd() / OUTPUTS / FOLDER / digest.hexdigest()[:16]
+    folder = outputs.absolute() / FOLDER / digest.hexdigest()[:16]
     for name, content in files.items():
         if not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +39,10 @@ def take() -> Path:
     return folder
 
 
-def _files() -> list[str]:
+def _files(outputs: Path) -> list[str]:
     """Return the code's files as names relative to ROOT, sorted."""
-    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
+    options = ("-z", "--cached", "--others", "--exclude-standard")
+    listed = _git("ls-files", *options, *_without(outputs)) or ""
     paths = [Path(name) for name in listed.split("\0") if name]
     if Path("memrl/__init__.py") not in paths:  # no git, or it ignores memrl
         own = [ROOT / name for name in WITHOUT_GIT]
@@ -56,17 +56,25 @@ def _is_code(path: Path) -> bool:
     return (ROOT / path).is_file() and (ROOT / path).stat().st_size <= MAX_BYTES
 
 
+def _without(outputs: Path) -> list[str]:
+    """Return what tells git to leave out results."""
+    names, folder = ["outputs"], outputs.resolve()
+    if folder.is_relative_to(ROOT.resolve()) and folder != ROOT.resolve():
+        names.append(str(folder.relative_to(ROOT.resolve())))
+    return ["--", ".", *(f":(exclude,literal){name}" for name in names)]
+
+
 def python_path() -> list[str]:
     """Return the folders in ``PYTHONPATH``, absolute."""
     parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return [str(Path(part).absolute()) for part in parts if part]
 
 
-def describe() -> dict[str, Any]:
+def describe(outputs: Path) -> dict[str, Any]:
     """Return the code's commit, whether it differs from it, and the difference as a diff."""
     commit = (_git("rev-parse", "HEAD") or "").strip() or None
-    diff = _git("diff", "HEAD", "--binary", "--", ".", ":!outputs")
-    new = _git("ls-files", "--others", "--exclude-standard")
+    diff = _git("diff", "HEAD", "--binary", *_without(outputs))
+    new = _git("ls-files", "--others", "--exclude-standard", *_without(outputs))
     changed = bool(diff or new) if commit else None
     return {"commit": commit, "changed": changed, "diff": diff}
 

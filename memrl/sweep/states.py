@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 from memrl.run.files import Unreadable
 from memrl.run.lock import holder
 from memrl.run.outcome import in_one_line
-from memrl.run.status import get_number, load_status, read_status
-from memrl.sweep.queue import Job, query_queue
+from memrl.run.status import END_OF_TIME, get_number, load_status, read_status
+from memrl.sweep.queue import Job, list_jobs, query_queue
 from memrl.sweep.submissions import Run, Submission, load_all
 
 
@@ -132,7 +133,7 @@ def _ended(state: str, cause: str, in_job: bool) -> tuple[State, str]:
 class Sweep:
     """A sweep as it is now."""
 
-    folder: Path  # outputs/<sweep>
+    folder: Path  # <outputs>/<sweep>
     runs: list[Run]  # and their states
     submissions: list[Submission]  # the oldest first
     torn: list[str]  # a line for each submission that cannot be read
@@ -153,11 +154,47 @@ class Sweep:
         done = sum(run.number("progress") or 0 for run in self.runs)
         return done / max(len(self.runs), 1)
 
+    def seconds(self) -> float:
+        """Return how long its runs have trained, as far as they say, added up."""
+        return sum(run.number("seconds") or 0 for run in self.runs)
 
-def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False) -> Sweep:
-    """Return the state of the requested runs of ``outputs/<sweep>``, or of all there are.
+    def eta_s(self) -> float | None:
+        """Estimate the seconds until no run is queued or running; None if nothing tells.
 
-    With ``others``, runs that were not requested are read too.
+        What is left of these runs is divided among those that are running now. A run that has not
+        begun counts as the mean of the sweep's runs so far.
+        """
+        running = [run for run in self.runs if run.state == State.RUNNING]
+        left = [run for run in self.runs if run.state in ONGOING]
+        whole = {
+            run.name: seconds / progress
+            for run in self.runs
+            if (seconds := run.number("seconds")) and (progress := run.number("progress"))
+        }
+        if not running or not whole:
+            return None
+        mean = sum(whole.values()) / len(whole)
+        work = {r.name: whole.get(r.name, mean) * (1 - (r.number("progress") or 0)) for r in left}
+        eta = max(sum(work.values()) / len(running), *(work[run.name] for run in running))
+        return eta if math.isfinite(eta) else None
+
+    def last_activity(self) -> float | None:
+        """Return when a run last wrote its status, or was submitted; in UTC seconds."""
+        times = [run.number("updated") or 0 for run in self.runs]
+        times += [s.created for s in self.submissions if s.created < END_OF_TIME]
+        return max(times, default=0) or None
+
+
+def read_sweep(
+    folder: Path,
+    requested: Sequence[Run] = (),
+    others: bool = False,
+    jobs: Callable[[], list[str] | None] = list_jobs,
+) -> Sweep:
+    """Return the state of the requested runs of ``<outputs>/<sweep>``, or of all there are.
+
+    With ``others``, runs that were not requested are read too. ``jobs`` lists SLURM's queue; it is
+    not called where no run can be in it.
     """
     submissions, torn = load_all(folder)
     latest = {run.name: run for submission in submissions for run in submission.runs}
@@ -176,7 +213,7 @@ def read_sweep(folder: Path, requested: Sequence[Run] = (), others: bool = False
     unfinished = [run for run in runs.values() if run.status.get("state") != "done"]
     submitted = [run.submission for run in unfinished if run.submission]
     # The queue before the files: a job that ends in between has written them by then.
-    queue = query_queue({s.name: s.job_id for s in submitted if s.launcher == "slurm"})
+    queue = query_queue({s.name: s.job_id for s in submitted if s.launcher == "slurm"}, jobs)
     submitting = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
     cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:

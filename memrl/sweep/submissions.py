@@ -1,4 +1,4 @@
-"""What was submitted: a folder ``outputs/<sweep>/.submissions/<name>/`` for each submission.
+"""What was submitted: a folder ``<outputs>/<sweep>/.submissions/<name>/`` for each submission.
 
 It is complete before anything starts, so whatever dies, it is known which runs belong to the sweep.
 """
@@ -6,6 +6,7 @@ It is complete before anything starts, so whatever dies, it is known which runs 
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import time
@@ -31,7 +32,7 @@ class Run:
     """A run: its config, its folder, and what is known of it."""
 
     config: Config  # empty if it is unknown
-    folder: Path  # outputs/<sweep>/<run>, which need not exist
+    folder: Path  # <outputs>/<sweep>/<run>, which need not exist
     # The last one that names it, and its place there.
     submission: Submission | None = field(default=None, repr=False, compare=False)
     index: int = 0
@@ -39,6 +40,8 @@ class Run:
     cause: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)  # status.json, empty if there is none
     job: Job | None = None  # in SLURM's queue
+    # What Hydra composes the config from, while a sweep is being started.
+    overrides: Sequence[str] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -71,12 +74,13 @@ class Submission:
     """One call of ``sbatch``, or one local sweep."""
 
     folder: Path  # absolute; the last part is its name, and the job's
-    runs: list[Run] = field(repr=False, compare=False)  # their folders are relative to cwd
-    launcher: str  # serial, local or slurm
+    runs: list[Run] = field(repr=False, compare=False)  # below cwd their folders are relative to it
+    launcher: str  # serial, local, slurm, or the name of another package's
     settings: dict[str, Any]  # the keys below hydra.launcher
     code: dict[str, Any]  # what ran: commit, whether it was changed, snapshot
     python_path: list[str]  # folders that the runs import from, the snapshot first
     per_job: int  # how many consecutive runs form one job
+    cwd: Path = field(default_factory=Path.cwd)  # where runs work: the folder of the command
     created: float = field(default_factory=time.time)  # UTC seconds
     driver: dict[str, Any] = field(default_factory=this_process)  # the process that submitted it
     # What was typed; None of a retry, whose runs were submitted before.
@@ -87,11 +91,6 @@ class Submission:
     def name(self) -> str:
         """The submission's name, which no other one has."""
         return self.folder.name
-
-    @property
-    def cwd(self) -> Path:
-        """The folder that has ``outputs``, where runs work."""
-        return self.folder.parents[3]
 
     def check_code(self) -> None:
         """Raise CannotContinue unless this process has imported the code that was submitted."""
@@ -125,7 +124,10 @@ class Submission:
     def save(self, job_id: str | None) -> None:
         """Write the record itself, with its job once there is one."""
         content = {key: getattr(self, key) for key in RECORDED}
-        content |= {"job_id": job_id, "n_runs": len(self.runs)}
+        # From here, where the results are below it: then they may be moved or copied together.
+        below = self.folder.is_relative_to(self.cwd)
+        cwd = os.path.relpath(self.cwd, self.folder) if below else str(self.cwd)
+        content |= {"cwd": cwd, "job_id": job_id, "n_runs": len(self.runs)}
         content["code"] = {key: value for key, value in self.code.items() if key != "diff"}
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
 
@@ -186,13 +188,15 @@ def load(folder: Path) -> Submission:
         record = {key: written[key] for key in RECORDED if key in written}
         if record.get("launcher") == "basic":  # the former name of serial
             record["launcher"] = "serial"
-        record |= {"folder": folder, "runs": []}
+        record |= {"folder": folder, "runs": [], "cwd": _working_folder(written.get("cwd"), folder)}
         check_section("", record, Submission)
         if not (record["per_job"] > 0 < record["created"]):
             raise ValueError("per_job and created must be above 0")
         submission = Submission(**record)
         path = folder / "runs.jsonl"
-        sweep = folder.parents[1].relative_to(submission.cwd)
+        sweep = folder.parents[1]
+        if sweep.is_relative_to(submission.cwd):
+            sweep = sweep.relative_to(submission.cwd)
         for n, line in enumerate(read_bytes(path, TABLE).decode().splitlines()):
             entry = parse_json(line)
             config, name = entry["config"], entry["run"]
@@ -209,6 +213,15 @@ def load(folder: Path) -> Submission:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CannotContinue(f"{path}: {error}") from None
     return submission
+
+
+def _working_folder(recorded: Any, folder: Path) -> Path:
+    """Return where a submission's runs work; where that is not known or gone, above all results."""
+    if isinstance(recorded, str):
+        path = Path(os.path.normpath(folder / recorded))
+        if os.path.isdir(path) and os.access(path, os.X_OK):
+            return path
+    return folder.parents[3]
 
 
 def load_all(sweep_folder: Path) -> tuple[list[Submission], list[str]]:
