@@ -101,6 +101,7 @@ continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a closed terminal.
   python -m memrl export outputs/<sweep> --output FILE.csv    all rows in one table (or .parquet)
   python -m memrl evaluate outputs/<sweep>/<run> env.length=10,20    many episodes, other lengths
   python -m memrl watch outputs/<sweep>/<run>    an animation of the trained agent
+  python -m memrl check seq_model=NAME       a sequence model: its laws, gradient, cost, training
 
   python run.py --hydra-help   shows Hydra's own flags
 """
