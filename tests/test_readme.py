@@ -3,7 +3,6 @@
 import csv
 import re
 import shlex
-import sys
 from functools import partial
 
 import gymnasium
@@ -12,6 +11,7 @@ import torch
 from conftest import ROOT, compose_quickly
 from omegaconf import OmegaConf
 
+from memrl.__main__ import main
 from memrl.experiment import resolve
 from memrl.sweep.states import State
 
@@ -54,18 +54,20 @@ def run(launch, tmp_path):
 
     def run_py(*overrides):
         tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2"]
-        python_path = partial(sys.path.insert, 0, str(tmp_path))
-        process = launch("-cd", "my_conf", *overrides, *tiny, first=python_path)
+        process = launch("-cd", "my_conf", *overrides, *tiny)
         return process.wait(), process
 
     return run_py
 
 
-def test_your_own_sequence_model(tmp_path, run):
-    (tmp_path / "ema.py").write_text(block("python", "class Ema"))
+def test_your_own_sequence_model(tmp_path, run, launch):
+    (tmp_path / "my_pkg").mkdir()
+    (tmp_path / "my_pkg" / "ema.py").write_text(block("python", "class Ema"))
+    for name in ("types", "torch"):  # files that hide no module
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(name)\n")
     conf = tmp_path / "my_conf" / "seq_model"
     conf.mkdir(parents=True)
-    (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models.ema", "ema"))
+    (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models", "my_pkg"))
 
     run = partial(run, "env.length=5", "seq_model=ema")
     code, done = run("seq_model.decay=0.8")
@@ -74,6 +76,12 @@ def test_your_own_sequence_model(tmp_path, run):
     assert folder.name.startswith("tmaze_passive-5,dqn,ema,")
     assert "seq_model.decay=0.8" in folder.name
     assert (folder / "agent.pt").exists()
+    watch = partial(main, ["watch", str(folder), "--episodes", "1"])
+    watched = launch(first=watch)
+    assert watched.wait() == 0, watched.output
+    elsewhere = launch(first=watch, cwd=folder)
+    assert elsewhere.wait() == 2
+    assert "Ema: no package my_pkg in the current folder, beside" in elsewhere.err
 
     code, refused = run("seq_model.decay=often")
     assert code == 2

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import check, folder_of, resolve
+from memrl.experiment import check, check_names, folder_of, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import Config
@@ -107,6 +107,7 @@ def compose_runs(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
         try:
             check_choices([*map(composer.parse, overrides)], composer.options)
             config = resolve(composer(overrides))
+            check_names(config, HydraConfig.get().runtime.choices)
             _check(config, checked, here)
             run = Run(config, folder_of(config))
         except MissingConfigException as error:  # an option that does not exist

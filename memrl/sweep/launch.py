@@ -18,6 +18,7 @@ from tqdm import tqdm
 from memrl.experiment import train
 from memrl.run import session
 from memrl.run.identity import OUTPUTS
+from memrl.run.import_path import python_path
 from memrl.run.lock import locked
 from memrl.run.outcome import BUSY, Busy, CannotContinue, ConfigError, Failure, below_cwd, plural
 from memrl.run.signals import Signals, Stopped
@@ -89,7 +90,10 @@ def _code(launcher: Launcher) -> tuple[dict[str, Any], list[str]]:
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
         tree = snapshot.take()
         code["snapshot"] = tree.name
-    return code, [str(tree), *snapshot.python_path()]
+        if packages := snapshot.take_packages():
+            code["packages_snapshot"] = packages.name
+            return code, [str(tree), str(packages), *python_path()]
+    return code, [str(tree), *python_path()]
 
 
 # --- on this machine ------------------------------------------------------------------------------
