@@ -43,8 +43,8 @@ def test_there_are_commands():
     assert len(COMMANDS) >= 8
 
 
-def block(language, containing):
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def block(language, containing, page=README):
+    blocks = re.findall(rf"```{language}\n(.*?)```", page, re.S)
     return next(text for text in blocks if containing in text)
 
 
@@ -108,6 +108,30 @@ def test_your_own_task(tmp_path, run):
     code, refused = run("env.length=1")
     assert code == 2
     assert refused.err == "error: env.length must be at least 2, got 1\n"
+
+
+def test_your_own_project(tmp_path, launch):
+    page = (ROOT / "docs" / "own_project.md").read_text()
+    files = {
+        "my_pkg/__init__.py": "",
+        "my_pkg/ema.py": block("python", "class Ema"),
+        "my_pkg/recall.py": block("python", "class RecallVec"),
+        "my_conf/seq_model/ema.yaml": block("yaml", "my_pkg.ema.Ema", page),
+        "my_conf/env/recall.yaml": block("yaml", "RecallVec", page),
+        "my_conf/experiment/first.yaml": block("yaml", "batch_size", page),
+        "my_conf/sizes.yaml": block("yaml", "sweep: sizes", page),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for words, run, count in [
+        (["-cn", "sizes"], "recall-10,dqn,ema,budget.train_episodes=600,seed=2 ", 6),
+        (["-m", "+experiment=first"], "recall-10,dqn,ema,batch_size=32,budget.train_", 1),
+    ]:
+        process = launch("-cd", "my_conf", *words, "hydra.launcher.dry_run=true")
+        assert process.wait() == 0, process.output
+        assert run in process.out
+        assert f"to start: {count}\n" in process.out
 
 
 def test_your_own_sequence_model_obeys_the_law():

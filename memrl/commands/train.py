@@ -57,6 +57,7 @@ Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_e
   precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
   budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
   python run.py --cfg job      shows every key and its value; takes the arguments above too
+  python run.py --help -cd my_conf    lists the options of your own configs, in my_conf, too
 
 Examples:
 
