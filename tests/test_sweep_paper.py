@@ -291,6 +291,7 @@ def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
     text = (CONF / "seq_model" / "gru.yaml").read_text()
     (folder / "small.yaml").write_text(text.replace("name: gru", "name: small"))
     (folder / "odd.yaml").write_text(text.replace("name: gru", "name: other"))
+    (folder / "twin.yaml").write_text(text)
     search = f"hydra.searchpath=[{folder.parent}]"
     words = [word for word in tiny("gru", "budget.train_episodes=2") if "seq_model=" not in word]
     process = launch("seq_model=small", "seed=2", search, *words)
@@ -303,11 +304,13 @@ def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
     assert process.wait() == 0, process.output
     names = [name.split(",algo")[0] for name in planned(process)]
     assert names == ["tmaze_passive-5,dqn,small", "tmaze_passive-5,dqn,gru"]
-    process = launch(search, "budget=smoke", "seq_model=odd")
+    process = launch("-m", search, "budget=smoke", "seq_model=odd,twin", DRY)
     assert process.wait() == 2
-    assert process.err == (
-        "error: seq_model.name=other: must be its file's; there is no seq_model/other.yaml\n"
+    assert process.out == (
+        "warning: seq_model/twin.yaml has name: gru, so runs and figures say gru, not twin\n"
     )
+    _, refused = process.err.splitlines()
+    assert "  seq_model.name=other: must be odd, as its file is seq_model/odd.yaml (" in refused
 
 
 def test_a_copy_of_conf_under_another_name_works(launch: Launch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGUSR2
 
@@ -25,6 +25,7 @@ from memrl.results.scores import objective
 from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
 from memrl.run.identity import NAMED, Config, flatten
+from memrl.run.import_path import extend_import_path, import_path
 from memrl.run.outcome import BUSY, FAILED, Failure, below_cwd, in_one_line, log_to_console
 from memrl.run.signals import Stopped
 from memrl.run.status import execute
@@ -102,10 +103,12 @@ class Job:
     Args:
         driver: id of the process that started the sweep.
         record: folder of the submission that it is part of, if there is one.
+        import_path: folders of a user's own packages.
     """
 
     driver: int
     record: Path | None = None
+    import_path: list[str] = field(default_factory=import_path)
 
     def __call__(self, cfg: DictConfig) -> float:
         """Train the run of a composed config; return its objective.
@@ -115,6 +118,7 @@ class Job:
         """
         if os.getpid() == self.driver:
             return self._train(cfg)
+        extend_import_path(self.import_path)
         with contextlib.ExitStack() as stack:
             if sys.stdout.isatty():  # the progress lines of several runs would overwrite each other
                 nowhere = stack.enter_context(open(os.devnull, "w"))

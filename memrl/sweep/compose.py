@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import check, folder_of, resolve
+from memrl.experiment import check, check_names, folder_of, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import SINGLE_RUNS, Config, flatten, sweep_name
@@ -145,6 +145,7 @@ def compose_runs(
         try:
             check_choices([*map(composer.parse, overrides)], composer.options)
             config = resolve(composer(overrides), name)
+            check_names(config, HydraConfig.get().runtime.choices)
             _check(config, checked, here)
             complete = (*overrides, choose_sweep(config["sweep"]))
             runs.append(Run(config, folder_of(config), overrides=complete))

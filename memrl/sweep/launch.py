@@ -19,6 +19,7 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.config import explain
 from memrl.run.console import printable
+from memrl.run.import_path import python_path
 from memrl.run.lock import locked
 from memrl.run.outcome import (
     BUSY,
@@ -92,7 +93,7 @@ def hand_over(
     if not due:
         return 0
     code = snapshot.describe(folder.parent)
-    paths = [str(snapshot.ROOT), *snapshot.python_path()]
+    paths = [str(snapshot.ROOT), *python_path()]
     record = submissions.draft(due, launcher, {}, code, paths)
     record.write()
     os.environ["MEMRL_CODE"] = snapshot.label(code)
@@ -138,7 +139,10 @@ def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
         tree = snapshot.take(outputs)
         code["snapshot"] = tree.name
-    return code, [str(tree), *snapshot.python_path()]
+        if packages := snapshot.take_packages(outputs):
+            code["packages_snapshot"] = packages.name
+            return code, [str(tree), str(packages), *python_path()]
+    return code, [str(tree), *python_path()]
 
 
 # --- on this machine ------------------------------------------------------------------------------

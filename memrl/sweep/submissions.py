@@ -12,12 +12,14 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from memrl.run.command import typed_command
 from memrl.run.files import TABLE, parse_json, read_bytes, write_whole
 from memrl.run.identity import Config
+from memrl.run.import_path import import_path
 from memrl.run.lock import SILENT_S, is_alive, this_process
 from memrl.run.outcome import CannotContinue, ConfigError, in_one_line
 from memrl.run.schema import check_section
@@ -85,6 +87,8 @@ class Submission:
     driver: dict[str, Any] = field(default_factory=this_process)  # the process that submitted it
     # What was typed; None of a retry, whose runs were submitted before.
     command: str | None = field(default_factory=typed_command)
+    # Folders that the runs import from if nothing else has a module.
+    import_path: list[str] = field(default_factory=import_path)
     job_id: str | None = None  # SLURM's, once sbatch has returned
 
     @property
@@ -97,6 +101,11 @@ class Submission:
         tree, here = Path(self.python_path[0]), Path(__file__).parents[2]
         if tree.resolve() != here.resolve():
             raise CannotContinue(f"{tree} is gone, this would be {here}; give the command again")
+        if self.code.get("packages_snapshot"):
+            for package in self.code["packages"]:
+                if PathFinder.find_spec(package, self.python_path[1:2]) is None:
+                    gone = f"the copy of {package} in {self.python_path[1]} is gone"
+                    raise CannotContinue(f"{gone}; give the command again")
 
     @property
     def jobs(self) -> int:
@@ -184,7 +193,7 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     content = read_bytes(path)
     try:
-        written: dict[str, Any] = {"command": None, **parse_json(content)}
+        written: dict[str, Any] = {"command": None, "import_path": [], **parse_json(content)}
         record = {key: written[key] for key in RECORDED if key in written}
         if record.get("launcher") == "basic":  # the former name of serial
             record["launcher"] = "serial"
