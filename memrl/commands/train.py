@@ -68,9 +68,9 @@ Examples:
   python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
 Sweeps run with hydra/launcher=serial (one run after another), local (hydra.launcher.n_jobs=N at a
-time) or slurm (docs/slurm.md). The same command again starts only what is missing. To print the
-runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
-hydra.launcher.retry_failed=true
+time), slurm (docs/slurm.md) or any other Hydra launcher. The same command again starts only what is
+missing. To print the runs without starting them: hydra.launcher.dry_run=true. To start failed runs
+again: hydra.launcher.retry_failed=true. Tuning with Optuna: hydra/sweeper=optuna (docs/sweeps.md)
 
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
 
