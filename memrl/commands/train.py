@@ -30,7 +30,7 @@ from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
-from memrl.run.outcome import ConfigError, Failure, exit_status, log_to_console
+from memrl.run.outcome import ConfigError, exit_status, log_to_console
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -146,7 +146,7 @@ def _check_flags(args: Namespace) -> None:
 
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
-    from memrl.commands.start import Job, conclude_study
+    from memrl.commands.start import Job, NotDone, conclude_study
 
     context = HydraContext(config_loader=line.hydra.config_loader, callbacks=Callbacks())
     failure, began = None, time.time()
@@ -157,7 +157,7 @@ def _sweep(line: CommandLine, config: DictConfig) -> None:
         sweeper.sweep(line.task_overrides)  # memrl's own ends the process
     except HydraException as error:
         raise ConfigError(explain(error, line.overrides, config)) from None
-    except Failure as error:
+    except NotDone as error:
         failure = error
     sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
 
