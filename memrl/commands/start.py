@@ -62,6 +62,10 @@ def _conclude(runs: Sequence[Run], failed: int) -> int:
     return FAILED if failed else status  # also of a run whose failure could not be recorded
 
 
+class NotDone(Failure):
+    """A run has no objective, since it is not done."""
+
+
 def launch_and_wait(
     composer: Composer, job_overrides: Sequence[Sequence[str]], launcher: Launcher
 ) -> list[JobReturn]:
@@ -83,7 +87,7 @@ def launch_and_wait(
             result.return_value = _print_objective(run.config, run.folder)
         else:
             result.status = JobStatus.FAILED
-            result.return_value = Failure(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
+            result.return_value = NotDone(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
         results.append(result)
     return results
 
@@ -114,7 +118,7 @@ class Job:
         """Train the run of a composed config; return its objective.
 
         Raises:
-            Failure: the run failed, or was stopped or cancelled; why is in its status.
+            NotDone: the run failed, or was stopped or cancelled; why is in its status.
         """
         if os.getpid() == self.driver:
             return self._train(cfg)
@@ -131,7 +135,7 @@ class Job:
         config = resolve(cfg)
         folder = folder_of(config)
         if self.record and folder.name in _cancelled(self.record):
-            raise Failure(f"{folder}: cancelled before it started")
+            raise NotDone(f"{folder}: cancelled before it started")
         stopped: list[Stopped] = []
 
         def train_or_stop() -> None:
@@ -144,7 +148,7 @@ class Job:
         if stopped and stopped[0].signum == SIGUSR2 and callable(stopped[0].previous):
             stopped[0].leave()  # submitit's handler requeues the job
         if stopped or status:
-            raise Failure(f"{folder}: {stopped[0] if stopped else f'exit status {status}'}")
+            raise NotDone(f"{folder}: {stopped[0] if stopped else f'exit status {status}'}")
         return _print_objective(config, folder)
 
 
@@ -153,7 +157,7 @@ def _cancelled(record: Path) -> set[str]:
     return {submission.runs[index].name for index in submission.cancelled}
 
 
-def conclude_study(folder: Path, began: float, failure: Failure | None) -> int:
+def conclude_study(folder: Path, began: float, failure: NotDone | None) -> int:
     """Conclude the sweep that a sweeper of another package has made; return the exit status.
 
     Args:

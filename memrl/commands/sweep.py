@@ -293,7 +293,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
         raise ConfigError(f"{last.folder / 'submission.json'}: {reason}")
     try:
         launcher = LAUNCHERS[last.launcher](**settings)
-    except (KeyError, TypeError):
+    except TypeError:
         advice = f"written by another version; {again}"
         raise CannotContinue(f"{last.folder / 'submission.json'}: {advice}") from None
     except ValueError as error:

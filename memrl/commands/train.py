@@ -41,7 +41,6 @@ from memrl.run.console import console, print_optionally
 from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import (
     ConfigError,
-    Failure,
     exit_status,
     log_to_console,
     logging_to_console,
@@ -88,9 +87,9 @@ Examples:
   python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
 Sweeps run with hydra/launcher=serial (one run after another), local (hydra.launcher.n_jobs=N at a
-time) or slurm (docs/slurm.md). The same command again starts only what is missing. To print the
-runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
-hydra.launcher.retry_failed=true
+time), slurm (docs/slurm.md) or any other Hydra launcher. The same command again starts only what is
+missing. To print the runs without starting them: hydra.launcher.dry_run=true. To start failed runs
+again: hydra.launcher.retry_failed=true. Tuning with Optuna: hydra/sweeper=optuna (docs/sweeps.md)
 
   python -m memrl sweep status                                      list all sweeps
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
@@ -175,7 +174,7 @@ def _check_flags(args: Namespace) -> None:
 
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
-    from memrl.commands.start import Job, conclude_study
+    from memrl.commands.start import Job, NotDone, conclude_study
     from memrl.sweep.compose import choose_sweep, name_after
 
     arguments = line.task_overrides
@@ -193,7 +192,7 @@ def _sweep(line: CommandLine, config: DictConfig) -> None:
         sweeper.sweep(arguments)  # memrl's own ends the process
     except HydraException as error:
         raise ConfigError(explain(error, line.overrides, config)) from None
-    except Failure as error:
+    except NotDone as error:
         failure = error
     sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
 

@@ -5,6 +5,7 @@ It is complete before anything starts, so whatever dies, it is known which runs 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -96,6 +97,11 @@ class Submission:
         """The submission's name, which no other one has."""
         return self.folder.name
 
+    @property
+    def submitit_folder(self) -> Path:
+        """The folder of a SLURM job's own files, absolute; ``%j`` stands for the job's id."""
+        return self.cwd / (self.settings.get("submitit_folder") or self.folder / "%j")
+
     def check_code(self) -> None:
         """Raise CannotContinue unless this process has imported the code that was submitted."""
         tree, here = Path(self.python_path[0]), Path(__file__).parents[2]
@@ -118,8 +124,9 @@ class Submission:
 
     def job_logs(self, index: int) -> list[Path]:
         """Return the log files of a run's job, those that exist."""
-        task = f"_{index // self.per_job}" if self.jobs > 1 else ""
-        return sorted(self.folder.glob(f"{self.job_id or '*'}{task}/*_log.out"))
+        job = f"{self.job_id or '*'}{f'_{index // self.per_job}' if self.jobs > 1 else ''}"
+        folder = glob.escape(str(self.submitit_folder)).replace("%j", job)
+        return sorted(map(Path, glob.glob(f"{folder}/{job}_*_log.*")))  # .err before .out
 
     def write(self) -> None:
         """Write it down, its runs first: the last file makes it count."""
@@ -177,7 +184,8 @@ def draft(
 ) -> Submission:
     """Return a submission with a name of its own, which is written nowhere yet."""
     sweep = runs[0].folder.parent
-    name = re.sub("[^A-Za-z0-9._=+-]", "-", sweep.name)  # what SLURM accepts as a job's name
+    # What SLURM accepts as a job's name.
+    name = re.sub("[^A-Za-z0-9._=+-]", "-", settings.get("name") or sweep.name)
     folder = (sweep / FOLDER / f"{name}-{secrets.token_hex(3)}").absolute()
     return Submission(folder, list(runs), launcher, settings, code, python_path, per_job)
 
