@@ -142,7 +142,7 @@ def _table(runs: Sequence[Run]) -> str:
             f"{run.number('progress') or 0:.0%}",
             "" if last is None else f"{last:.2f}",
             f"{updates / seconds:,.1f}" if updates and seconds else "",
-            "" if seconds is None else _hours(seconds),
+            _hours(seconds),
             "" if eta is None else clock(eta),
             run.job_id,
             run.node,
@@ -152,8 +152,8 @@ def _table(runs: Sequence[Run]) -> str:
     return align(rows)
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.2f}"
+def _hours(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds / 3600:,.2f}"
 
 
 def show(folder: Path, args: argparse.Namespace) -> int:

@@ -154,9 +154,10 @@ class Sweep:
         done = sum(run.number("progress") or 0 for run in self.runs)
         return done / max(len(self.runs), 1)
 
-    def seconds(self) -> float:
-        """Return how long its runs have trained, as far as they say, added up."""
-        return sum(run.number("seconds") or 0 for run in self.runs)
+    def seconds(self) -> float | None:
+        """Return how long its runs have trained, as far as they say; None if none says it."""
+        known = [seconds for run in self.runs if (seconds := run.number("seconds")) is not None]
+        return sum(known) if known else None
 
     def eta_s(self) -> float | None:
         """Estimate the seconds until no run is queued or running; None if nothing tells.
