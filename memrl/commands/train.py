@@ -36,7 +36,7 @@ import memrl
 from memrl.commands.completion import complete
 from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
-from memrl.run.config import CONF, explain
+from memrl.run.config import CONF, SWEEPS, explain
 from memrl.run.console import console, print_optionally
 from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import (
@@ -297,10 +297,11 @@ def _show_help(argv: Sequence[str]) -> None:
 
 
 def _own_options(group: str, kind: ObjectType | None = ObjectType.CONFIG) -> list[str]:
-    """Return the options of a group in ``conf/``; faster than Hydra."""
+    """Return the options of a group in ``conf/``, of "" also sweeps; faster than Hydra."""
     if kind == ObjectType.GROUP:
         return [path.name for path in (CONF / group).iterdir() if path.is_dir()]
-    return [path.stem for path in (CONF / group).glob("*.yaml")]
+    folders = [CONF / group] if group else [CONF, SWEEPS]
+    return [path.stem for folder in folders for path in folder.glob("*.yaml")]
 
 
 def help_text(options: Callable[..., list[str]] = _own_options) -> str:
@@ -321,5 +322,5 @@ def help_text(options: Callable[..., list[str]] = _own_options) -> str:
         lines += [f"  +{group + '=':<10}{' | '.join(names)}"]
     configs = options("", ObjectType.CONFIG)
     if names := sorted(name for name in configs if name[0] != "_" and name != "config"):
-        lines += [f"  {'-cn':<11}{' | '.join(names)}"]
+        lines += [f"  {'-cn':<11}{' | '.join(names)}", "             a sweep's file"]
     return HELP.format(groups="\n".join(lines))

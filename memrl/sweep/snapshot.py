@@ -90,6 +90,7 @@ def _files_of(package: str, folder: Path, outputs: Path) -> list[str]:
         for path in paths
         # git may ignore a module that is generated or compiled
         if (not tracked or path in tracked or path.name.endswith(MODULE_SUFFIXES))
+        and "outputs" not in path.parts
         and not (folder / path).resolve().is_relative_to(results)
         and _is_small_file(folder, path)
     )
