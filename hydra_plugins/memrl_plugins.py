@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
+from hydra_plugins.hydra_submitit_launcher import submitit_launcher  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
 from memrl.sweep import launchers
@@ -127,7 +128,12 @@ class LocalLauncher(MemrlLauncher):
     KEYS = launchers.Local
 
 
-class SlurmLauncher(MemrlLauncher):
+class SlurmLauncher(MemrlLauncher, submitit_launcher.SlurmLauncher):  # type: ignore[misc]
+    """hydra-submitit-launcher's, with its keys, for runs that outlive the command.
+
+    Jobs form an array that ``sweep status`` knows, run a copy of the code, and may share a GPU.
+    """
+
     KEYS = launchers.Slurm
 
 

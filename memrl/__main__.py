@@ -10,6 +10,7 @@ from pathlib import Path
 
 import memrl
 from memrl.run.console import console
+from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import exit_status, log_to_console
 
 COMMANDS = {
@@ -30,6 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     prog = "memrl" if Path(sys.argv[0]).name == "memrl" else "python -m memrl"
     with console():
+        if name in ("-sc", "--shell-completion"):
+            from memrl.commands.completion import complete_command
+
+            if not complete_command([*COMMANDS]):
+                return
+            name, rest = "train", [name, *rest]
         if name not in COMMANDS:
             parser = argparse.ArgumentParser(
                 prog=prog,
@@ -49,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=command.__doc__)
         command.add_arguments(parser)
         args = parser.parse_args(rest)
+        add_user_folders()
         log_to_console()
         sys.exit(exit_status(lambda: command.run(args)))
 

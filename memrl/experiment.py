@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
 from memrl.run import checkpoint, identity, schema, session
-from memrl.run.config import compose_config, leaves
+from memrl.run.config import NoEntry, compose_config, explain_budget, leaves
 from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, NAMED_GROUPS, SINGLE_RUNS, Config, outputs_folder
 from memrl.run.logger import check_logger
@@ -58,19 +58,48 @@ def resolve(cfg: DictConfig, sweep: str = SINGLE_RUNS) -> Config:
         if not isinstance(plain.get(group), dict):
             raise ConfigError(f"{group}={show(plain.get(group))}: must be a group's option")
         if group in NAMED_GROUPS and not isinstance(plain[group].get("name"), str):
-            raise ConfigError(f"{group}.name is missing")
+            advice = "the option's file must have it, as lstm.yaml has name: lstm"
+            raise ConfigError(f"{group}.name is missing: {advice}")
     if plain["env"].get("length", 0) is None:  # a run is named after it
         raise ConfigError("env.length=null: must be an integer")
     # The task's own ranges first: a table has no entry for a length that is out of range.
     task = {"env": schema.check_group("env", dict(leaves(cfg.env, "env")))}
     with enough_memory(task), closing(make_env(task, 1)):
         pass
-    config = schema.check_types(dict(leaves(cfg, "")))
+    try:
+        values = dict(leaves(cfg, ""))
+    except NoEntry as error:
+        raise ConfigError(explain_budget(error, plain)) from None
+    config = schema.check_types(values)
     schema.check_ranges(config)
     logger = config["logger"]
     if logger["_target_"] is not None:
         check_logger(schema.find(logger["_target_"]), logger)
     return config | {"sweep": config["sweep"] or sweep}
+
+
+def check_names(config: Config, choices: Mapping[str, Any]) -> None:
+    """Check that options of groups have the names of their files, after which runs are named.
+
+    Args:
+        choices: the chosen options, by group.
+
+    Raises:
+        ConfigError: a name is no option.
+    """
+    for group in (*NAMED_GROUPS, "budget"):
+        name, choice = config[group].get("name"), choices.get(group)
+        if name is None or choice is None or name == choice:
+            continue
+        file = f"{group}/{choice}.yaml"
+        if _compose_default((f"{group}={name}",)) is None:
+            raise ConfigError(f"{group}.name={name}: must be {choice}, as its file is {file}")
+        _warn(f"warning: {file} has name: {name}, so runs and figures say {name}, not {choice}")
+
+
+@functools.cache  # a sweep has it in many runs
+def _warn(text: str) -> None:
+    log.warning(text)
 
 
 def folder_of(config: Config) -> Path:
@@ -458,8 +487,11 @@ def versions(config: Config, device: str) -> dict[str, Any]:
 # --- run -----------------------------------------------------------------------------------------
 
 
-def run(cfg: DictConfig) -> Path:
+def run(cfg: DictConfig, choices: Mapping[str, Any] | None = None) -> Path:
     """Train the run of a composed config to its end, from where it stands; return its folder.
+
+    Args:
+        choices: the chosen options by group, if they are known, to check their names.
 
     Raises:
         ConfigError: nothing was created.
@@ -476,6 +508,7 @@ def run(cfg: DictConfig) -> Path:
             session.say_already_done(folder, config)
             return folder
     config = resolve(cfg)
+    check_names(config, choices or {})
     folder = folder_of(config)
     train(config, folder)
     return folder

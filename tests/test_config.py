@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from memrl.__main__ import main
 from memrl.commands import train
 from memrl.envs.tmaze import TMazePassiveVec
 from memrl.experiment import build, folder_of, make_env, resolve
@@ -160,7 +161,7 @@ COMBINATIONS |= {(env, "gpt") for env in options("env")}
 def test_every_model_builds_for_vectors_and_for_images_and_one_for_every_task(env, seq_model):
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", "env.length=5")
     if env != "tmaze":  # the general form has five keys more
-        assert len(identity.flatten(c)) <= (52 if env in IMAGE_TASKS else 48)
+        assert len(identity.flatten(c)) <= (53 if env in IMAGE_TASKS else 49)
     build(c)
 
 
@@ -216,9 +217,10 @@ REFUSED = {
     "env.length=0": "env.length must be at least 1, got 0",
     "env.length=abc": "env.length=abc: must be an integer",
     "env.length=1.5": "env.length=1.5: must be an integer",
-    "env.length=7": "budget.train_episodes: no entry for tmaze_passive 7, only 5, 10, 20, 50, "
-    "100, 250, 500, 750, 1000, 1250, 1500; give it as budget.train_episodes=..., or "
-    "choose another budget, say quick",
+    "env.length=7": "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, "
+    "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick or budget.train_episodes=N",
+    "env.length=37 budget=fast": "budget=fast has no entry for tmaze_passive 37, only for 5, 10, "
+    "20, 50, 100, 250: use budget=quick",
     "env.penalty=0.1": "env.penalty must be at most 0, got 0.1",
     "env.penalty_rule=early": "env.penalty_rule=early: must be one of late, not_right",
     "algo.gamma=2": "algo.gamma must be in [0, 1], got 2",
@@ -266,9 +268,9 @@ REFUSED = {
     "seq_model.n_layer=0": "seq_model.n_layer must be at least 1, got 0",
     "seq_model._target_=memrl.seq_models.rnn.Elman": "seq_model._target_="
     "memrl.seq_models.rnn.Elman: no class Elman there; it has Recurrent",
-    "seq_model._target_=nowhere.Model": "seq_model._target_=nowhere.Model: no module nowhere",
+    "seq_model._target_=nowhere.Model": "seq_model._target_=nowhere.Model: no package nowhere in",
     "encoder.obs_dim=0": "encoder.obs_dim must be at least 1, got 0",
-    "+speed=3": "speed=3: no such key; ",
+    "+speed=3": "speed=3: no such key or group; ",
     "+algo.gama=0.9": "algo.gama=0.9: no such key; did you mean algo.gamma?",
     "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.dropout_scope, ",
     "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
@@ -281,7 +283,7 @@ REFUSED = {
     "env.name=${nowhere}": "env.name: Interpolation key 'nowhere' not found; give it as env.name=",
     "dropout=${algo.lr} algo.lr=3": "dropout must be in [0, 1), got 3",
     "seq_model.name=other": "seq_model.name=other: must be its file's; there is no ",
-    "env=visual_match env.length=7": "budget.train_episodes: no entry for visual_match 7, only ",
+    "env=visual_match env.length=7": "no published budget for visual_match 7, only ",
     "env=visual_match env.colours=x": "env.colours=x: must be one of per_env, shared, per_episode",
     "env=visual_match env.passive=1": "env.passive=1: must be true or false",
     "env=visual_match env.frames=[1,2]": "env.frames must be three numbers of steps, got [1, 2]",
@@ -508,6 +510,8 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
     "-cn typo": "-cn typo: no such config in conf/, sweeps/ or the folder of -cd; there are ",
+    "-sc query=bash": "-sc query: a shell calls this; to install it: -sc install=bash\n",
+    "-sc install=tcsh": "-sc install=tcsh: No completion plugin for 'tcsh' found\n",
     "hydra=3": "hydra=3: it has no effect in memrl; leave it out",
     "hydra.job=3": "hydra.job=3: it has no effect in memrl; leave it out",
     "hydra/foo=3": "hydra/foo=3: it has no effect in memrl; leave it out",
@@ -558,6 +562,28 @@ def test_help_names_every_group_option_and_only_commands_that_compose(tmp_path):
         words = line.split("   ")[0].split()[2:]
         if not {"-m", "-cd"} & {*words} and not any(word.startswith("--") for word in words):
             config(*words)
+
+
+@pytest.mark.parametrize(
+    "flags", [("-cd", "my_conf"), ("hydra.searchpath=[file://my_conf]",)], ids=lambda f: f[0]
+)
+def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_path, monkeypatch):
+    for name in ("seq_model/ema", "experiment/first", "mysweep"):
+        path = tmp_path / "my_conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("name: x\n")
+    process = launch("--help", *flags)
+    assert process.wait() == 0, process.err
+    assert "  seq_model= lstm | ema | gpt | gru" in process.out
+    assert "\n  +experiment=first\n  -cn        mysweep\n" in process.out
+    typed = {"memrl ": "train sweep plot", "memrl train env=tmaze_": "env=tmaze_active env=tmaze_"}
+    if "-cd" in flags:
+        typed |= {"memrl train -cd my_conf seq_model=e": "seq_model=ema\n"}
+    for line, answer in typed.items():
+        monkeypatch.setenv("COMP_LINE", line)
+        process = launch(first=lambda: sys.exit(main(["-sc", "query=bash"])))
+        assert process.wait() == 0
+        assert process.out.startswith(answer), line
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--version"]])

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import signal
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from memrl.run import checkpoint
 from memrl.run.identity import differences, identity, read_config
 from memrl.run.outcome import ConfigError, Failure
 from memrl.run.schema import check_types
+from memrl.trainer import Trainer
 
 TINY = ["budget=smoke", "budget.train_episodes=2", "budget.warmup_episodes=1", "batch_size=2"]
 RUNS = {
@@ -167,6 +169,14 @@ def test_train_resumes_raises_and_leaves_hydra_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.yaml").write_text("seed: 7\n")
     with initialize_config_dir(str(tmp_path), version_base="1.2"):  # within another program
+        with monkeypatch.context() as patch:
+            collect = Trainer.collect
+            interrupt = partial(signal.raise_signal, signal.SIGINT)
+            patch.setattr(Trainer, "collect", lambda self: interrupt() or collect(self))
+            with pytest.raises(KeyboardInterrupt):
+                memrl.train([*TINY, *RUNS["sine"]])
+        (stopped,) = memrl.results.load("outputs")
+        assert stopped.state == "stopped" and stopped.status["env_steps"] == 5
         trained = memrl.train([*TINY, *RUNS["sine"]])
         for overrides, message in (
             (["lr=3"], "did you mean algo.lr"),

@@ -69,7 +69,8 @@ def imported_modules(tree: ast.Module, package: Sequence[str]) -> Iterator[tuple
             targets = [".".join([*base, alias.name]) for alias in node.names]
         for target in targets:
             parts = target.split(".")
-            if parts[0] in ("memrl", "hydra_plugins"):
+            # Other modules in hydra_plugins are of other packages.
+            if parts[0] == "memrl" or parts[:2] == ["hydra_plugins", "memrl_plugins"]:
                 # A name in a module, or one of no file here, counts as that module.
                 known = [".".join(parts[:n]) for n in range(len(parts), 1, -1)]
                 yield node.lineno, next((name for name in known if name in MODULES), target)

@@ -3,7 +3,6 @@
 import csv
 import re
 import shlex
-import sys
 from functools import partial
 
 import gymnasium
@@ -12,6 +11,7 @@ import torch
 from conftest import ROOT, compose_quickly
 from omegaconf import OmegaConf
 
+from memrl.__main__ import main
 from memrl.experiment import resolve
 from memrl.sweep.states import State
 
@@ -37,15 +37,15 @@ def test_every_command_composes(command, monkeypatch):
         words = [re.sub(r"range\(\d+\)", "0", word.split(",")[0]) for word in words[1:]]
     words = [word.replace("seed=S", "seed=1") for word in words]
     words = [word for word in words if word not in ("--cfg", "job")]
-    resolve(compose_quickly([word for word in words if not word.startswith("hydra/")]))
+    resolve(compose_quickly([word for word in words if not word.startswith(("hydra/", "hydra."))]))
 
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 8
 
 
-def block(language, containing):
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def block(language, containing, page=README):
+    blocks = re.findall(rf"```{language}\n(.*?)```", page, re.S)
     return next(text for text in blocks if containing in text)
 
 
@@ -55,18 +55,20 @@ def run(launch, tmp_path):
 
     def run_py(*overrides):
         tiny = ["batch_size=4", "budget=smoke", "budget.train_episodes=2"]
-        python_path = partial(sys.path.insert, 0, str(tmp_path))
-        process = launch("-cd", "my_conf", *overrides, *tiny, first=python_path)
+        process = launch("-cd", "my_conf", *overrides, *tiny)
         return process.wait(), process
 
     return run_py
 
 
-def test_your_own_sequence_model(tmp_path, run):
-    (tmp_path / "ema.py").write_text(block("python", "class Ema"))
+def test_your_own_sequence_model(tmp_path, run, launch):
+    (tmp_path / "my_pkg").mkdir()
+    (tmp_path / "my_pkg" / "ema.py").write_text(block("python", "class Ema"))
+    for name in ("types", "torch"):  # files that hide no module
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(name)\n")
     conf = tmp_path / "my_conf" / "seq_model"
     conf.mkdir(parents=True)
-    (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models.ema", "ema"))
+    (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models", "my_pkg"))
 
     run = partial(run, "env.length=5", "seq_model=ema")
     code, done = run("seq_model.decay=0.8")
@@ -75,6 +77,12 @@ def test_your_own_sequence_model(tmp_path, run):
     assert folder.name.startswith("tmaze_passive-5,dqn,ema,")
     assert "seq_model.decay=0.8" in folder.name
     assert (folder / "agent.pt").exists()
+    watch = partial(main, ["watch", str(folder), "--episodes", "1"])
+    watched = launch(first=watch)
+    assert watched.wait() == 0, watched.output
+    elsewhere = launch(first=watch, cwd=folder)
+    assert elsewhere.wait() == 2
+    assert "Ema: no package my_pkg in the current folder, beside" in elsewhere.err
 
     code, refused = run("seq_model.decay=often")
     assert code == 2
@@ -101,6 +109,30 @@ def test_your_own_task(tmp_path, run):
     code, refused = run("env.length=1")
     assert code == 2
     assert refused.err == "error: env.length must be at least 2, got 1\n"
+
+
+def test_your_own_project(tmp_path, launch):
+    page = (ROOT / "docs" / "own_project.md").read_text()
+    files = {
+        "my_pkg/__init__.py": "",
+        "my_pkg/ema.py": block("python", "class Ema"),
+        "my_pkg/recall.py": block("python", "class RecallVec"),
+        "my_conf/seq_model/ema.yaml": block("yaml", "my_pkg.ema.Ema", page),
+        "my_conf/env/recall.yaml": block("yaml", "RecallVec", page),
+        "my_conf/experiment/first.yaml": block("yaml", "batch_size", page),
+        "my_conf/sizes.yaml": block("yaml", "sweep: sizes", page),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for words, run, count in [
+        (["-cn", "sizes"], "recall-10,dqn,ema,budget.train_episodes=600,seed=2 ", 6),
+        (["-m", "+experiment=first"], "recall-10,dqn,ema,batch_size=32,budget.train_", 1),
+    ]:
+        process = launch("-cd", "my_conf", *words, "hydra.launcher.dry_run=true")
+        assert process.wait() == 0, process.output
+        assert run in process.out
+        assert f"to start: {count}\n" in process.out
 
 
 def test_your_own_sequence_model_obeys_the_law():

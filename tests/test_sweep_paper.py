@@ -20,6 +20,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from omegaconf import DictConfig, OmegaConf
 from test_run import tiny
 
@@ -64,6 +65,10 @@ PAPER = {
 }
 OURS = {"fast": 8, "headline": 4}  # and how many runs of one seed
 TUNING = {"optuna"}  # whose runs a sweeper of another package proposes
+
+
+# Of the launcher slurm, besides those of hydra-submitit-launcher.
+OWN_KEYS = {"runs_per_job", "wait", "retry_failed", "dry_run", "snapshot"}
 
 
 def planned(process: Process, state: str = "missing", now: str = "start") -> list[str]:
@@ -150,7 +155,7 @@ REFUSED = {  # what stands after -m, and how the one line begins
     "hydra.launcher.n_jobs=3": "hydra.launcher.n_jobs=3: no such key; ",
     f"{SLURM} hydra.launcher.runs_per_job=abc": "hydra.launcher.runs_per_job=abc: must be an int",
     f"{SLURM} +hydra.launcher.additional_parameters.job_name=x": "hydra.launcher."
-    "additional_parameters.job_name=x: memrl decides this option",
+    "additional_parameters.job_name=x: set hydra.launcher.name instead",
     f"{SLURM} sweep=50% hydra.launcher.dry_run=true": "sweep=50%: with hydra/launcher=slurm it must"
     " have no % and no \\, which SLURM replaces in the names of log files",
     f"sweep='{'統' * 86}' hydra.launcher.dry_run=true": "sweep must be a folder's name of at most "
@@ -193,6 +198,13 @@ def test_a_bad_sweep_is_one_line_with_status_2_and_creates_nothing(
         ("slurm", {"mem_gb": 0}, "mem_gb must be null or above 0, got 0"),
         ("slurm", {"mem_gb": 0.0009}, "mem_gb must be null or at least 0.001"),
         ("slurm", {"setup": "module"}, "setup=module: must be a list"),
+        ("slurm", {"nodes": 2}, "nodes must be 1 (runs_per_job is how many runs share a job), got"),
+        ("slurm", {"submitit_folder": "logs/%A"}, "submitit_folder must be a folder without"),
+        (
+            "slurm",
+            {"exclude": "node7", "additional_parameters": {"exclude": "node8"}},
+            "additional_parameters.exclude=node8: exclude is set as well",
+        ),
         ("slurm", {"additional_parameters": "x"}, "additional_parameters=x: "),
         (
             "slurm",
@@ -210,6 +222,8 @@ def test_the_values_of_a_launchers_keys_are_checked(
     launcher: str, keys: dict[str, Any], message: str
 ) -> None:
     section = OmegaConf.load(CONF / "hydra" / "launcher" / f"{launcher}.yaml")
+    if launcher == "slurm":  # which has all keys of the plugin
+        assert set(section) == {*SlurmQueueConf.__dataclass_fields__, *OWN_KEYS}
     sweeper = {"_target_": "hydra_plugins.memrl_plugins.Sweeper", "params": {}}
     launcher_keys = OmegaConf.merge(section, keys)
     config = OmegaConf.create({"hydra": {"sweeper": sweeper, "launcher": launcher_keys}})
@@ -291,6 +305,7 @@ def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
     text = (CONF / "seq_model" / "gru.yaml").read_text()
     (folder / "small.yaml").write_text(text.replace("name: gru", "name: small"))
     (folder / "odd.yaml").write_text(text.replace("name: gru", "name: other"))
+    (folder / "twin.yaml").write_text(text)
     search = f"hydra.searchpath=[{folder.parent}]"
     words = [word for word in tiny("gru", "budget.train_episodes=2") if "seq_model=" not in word]
     process = launch("seq_model=small", "seed=2", search, *words)
@@ -303,11 +318,13 @@ def test_options_of_a_folder_in_the_search_path_are_trained_and_name_their_runs(
     assert process.wait() == 0, process.output
     names = [name.split(",algo")[0] for name in planned(process)]
     assert names == ["tmaze_passive-5,dqn,small", "tmaze_passive-5,dqn,gru"]
-    process = launch(search, "budget=smoke", "seq_model=odd")
+    process = launch("-m", search, "budget=smoke", "seq_model=odd,twin", DRY)
     assert process.wait() == 2
-    assert process.err == (
-        "error: seq_model.name=other: must be its file's; there is no seq_model/other.yaml\n"
+    assert process.out == (
+        "warning: seq_model/twin.yaml has name: gru, so runs and figures say gru, not twin\n"
     )
+    _, refused = process.err.splitlines()
+    assert "  seq_model.name=other: must be odd, as its file is seq_model/odd.yaml (" in refused
 
 
 def test_a_copy_of_conf_under_another_name_works(launch: Launch, tmp_path: Path) -> None:
@@ -394,7 +411,8 @@ def test_a_dry_run_shows_the_script_of_jobs(
         monkeypatch.setenv(f"SBATCH_{name}", value)
     keys = {"timeout_min": 90, "partition": "gpu", "mem_gb": 1.5, "runs_per_job": 4}
     keys |= {"array_parallelism": 2, "signal_delay_s": 30, "setup": '["module load x"]'}
-    keys |= {"gpus_per_node": 1}
+    keys |= {"gpus_per_node": 1, "gres": "ssd", "exclude": "node7", "name": "mine", "comment": "x"}
+    keys |= {"submitit_folder": "logs/%j"}
     given = [f"hydra.launcher.{key}={value}" for key, value in keys.items()]
     given.append("+hydra.launcher.additional_parameters.mail_type=FAIL")
     command = ("-m", "budget=smoke", "threads=2", "seed=range(9)", "sweep=my runs", SLURM, DRY)
@@ -406,7 +424,9 @@ def test_a_dry_run_shows_the_script_of_jobs(
     expected |= {"account": "us", "wckey": "w"}
     assert expected.items() <= options.items()
     assert options["signal"].endswith("USR2@30")
-    assert re.fullmatch(r"my-runs-\w+", options["job-name"])
+    assert {"gres": "ssd", "exclude": "node7", "comment": "x"}.items() <= options.items()
+    assert re.fullmatch(r"mine-\w+", options["job-name"])
+    assert options["output"] == f"{tmp_path}/logs/%A_%a/%A_%a_0_log.out"
     assert "module load x" in process.out
     assert list(tmp_path.iterdir()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from conftest import ROOT, Process, wait_until
 from test_run import status, tiny
 
 from memrl.__main__ import main
+from memrl.run import import_path
+from memrl.run.outcome import ConfigError
 from memrl.sweep import snapshot
 from memrl.sweep.snapshot import describe, label, take
 
@@ -230,6 +233,39 @@ def test_code_without_git_is_described_by_its_copy(without_git: Path) -> None:
     assert describe()["commit"] is None
 
 
+@pytest.mark.parametrize("tracked", [True, False], ids=["git", "no git"])
+def test_of_a_users_packages_all_modules_and_what_git_tracks_is_copied(
+    tracked: bool, with_git: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path.cwd()
+    modules = ["own_pkg/__init__.py", "own_pkg/deep/model.py", "own_pkg/_version.py", "own_file.py"]
+    others = ["own_pkg/sizes.yaml", "own_pkg/weights.npz", "own_pkg/outputs/r/eval.csv", "notes.py"]
+    for name in [*modules, *others, "own_pkg/.cache/x.py", "types.py"]:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("")
+    if tracked:
+        (here / ".gitignore").write_text("_version.py\n*.npz\noutputs\n")
+        git(here, "init", "--quiet")
+        git(here, "add", ".")
+        git(here, "commit", "--quiet", "-m", "all")
+    assert snapshot.take_packages() is None
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setattr(import_path, "_added", [str(here)])
+    for name in ("own_pkg", "own_file"):
+        importlib.import_module(name)
+        monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))
+    folder = snapshot.take_packages()
+    assert folder is not None
+    assert files(folder) == {*modules, others[0], *([] if tracked else others[1:2])}
+    assert snapshot.take_packages() == folder
+    commit = git(here, "rev-parse", "HEAD") if tracked else None
+    state = {"commit": commit, "changed": False if tracked else None}
+    assert describe()["packages"] == {"own_file": state, "own_pkg": state}
+    monkeypatch.setattr(snapshot, "MAX_PACKAGES_BYTES", -1)
+    with pytest.raises(ConfigError, match="own_file, own_pkg have more than"):
+        snapshot.take_packages()
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 PAUSE = """\
@@ -268,6 +304,9 @@ def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
                 process.kill()
 
 
+OWN = "own_pkg.model.Own"
+
+
 def write_version(project: Path, version: str) -> None:
     (project / "memrl" / "__init__.py").write_text(f'__version__ = "{version}"\n')
 
@@ -277,7 +316,16 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
 ) -> None:
     cwd = Path.cwd()
     local = ("hydra/launcher=local", "sweep=code")
-    sweep = ("-m", *tiny("lstm", "budget.train_episodes=2"), *local)
+    (cwd / "own_pkg").mkdir()
+    (cwd / "own_pkg" / "model.py").write_text(
+        "from memrl.seq_models.rnn import Recurrent\n\n\nclass Own(Recurrent): ...\n"
+    )
+    (cwd / "my_conf" / "seq_model").mkdir(parents=True)
+    text = (with_git / "conf" / "seq_model" / "lstm.yaml").read_text()
+    text = text.replace("name: lstm", "name: own").replace("memrl.seq_models.rnn.Recurrent", OWN)
+    (cwd / "my_conf" / "seq_model" / "own.yaml").write_text(text)
+    words = tiny("lstm", "budget.train_episodes=2")
+    sweep = ("-m", "-cd", "my_conf", *words, *local, "seq_model=own")
     write_version(with_git, "1.1")
     git(with_git, "commit", "--quiet", "-am", "1.1")
     commit = git(with_git, "rev-parse", "HEAD")[:10]
@@ -288,7 +336,8 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
     second = launch(*sweep, "seed=0,1", cwd=cwd)
     children.append(paused())
     tree = take().name
-    (with_git / "memrl" / "trainer.py").write_text("raise SystemExit('edited meanwhile')\n")
+    for edited in (with_git / "memrl" / "trainer.py", cwd / "own_pkg" / "model.py"):
+        edited.write_text("raise SystemExit('edited meanwhile')\n")
     for child in children:
         os.kill(child, signal.SIGCONT)
     assert first.wait() == 0, first.output
@@ -297,13 +346,15 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
 
     old, new = (status(path)["versions"] for path in sorted(cwd.glob("outputs/code/tmaze*/")))
     assert (old["memrl"], new["memrl"]) == ("1.1", "1.2")
-    assert (old["code"], new["code"]) == (commit, f"{commit}+{tree}")
-    assert len(list(cwd.glob("outputs/.snapshots/*"))) == 2
+    assert len(list(cwd.glob("outputs/.snapshots/*"))) == 3
+    (model,) = cwd.glob("outputs/.snapshots/*/own_pkg/model.py")
+    own = f"own_pkg {model.parents[1].name}"
+    assert (old["code"], new["code"]) == (f"{commit} and {own}", f"{commit}+{tree} and {own}")
 
     said = launch(first=lambda: main(["sweep", "status", "outputs/code"]), cwd=cwd)
     assert said.wait() == 0
     note = said.out.splitlines()[-1]
-    assert f"{commit} (1 run" in note and f"{commit}+{tree} (1 run" in note
+    assert f"{commit} and {own} (1 run" in note and f"{commit}+{tree} and {own} (1 run" in note
     assert note in second.out
     records = [json.loads(p.read_text()) for p in cwd.glob("outputs/code/.submissions/*/*.json")]
     assert {record["code"]["snapshot"] for record in records} > {tree}

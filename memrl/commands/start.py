@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGUSR2
 
@@ -25,6 +25,7 @@ from memrl.results.scores import objective
 from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
 from memrl.run.identity import NAMED, Config, flatten
+from memrl.run.import_path import extend_import_path, import_path
 from memrl.run.outcome import BUSY, FAILED, Failure, below_cwd, in_one_line, log_to_console
 from memrl.run.signals import Stopped
 from memrl.run.status import execute
@@ -61,6 +62,10 @@ def _conclude(runs: Sequence[Run], failed: int) -> int:
     return FAILED if failed else status  # also of a run whose failure could not be recorded
 
 
+class NotDone(Failure):
+    """A run has no objective, since it is not done."""
+
+
 def launch_and_wait(
     composer: Composer, job_overrides: Sequence[Sequence[str]], launcher: Launcher
 ) -> list[JobReturn]:
@@ -82,7 +87,7 @@ def launch_and_wait(
             result.return_value = _print_objective(run.config, run.folder)
         else:
             result.status = JobStatus.FAILED
-            result.return_value = Failure(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
+            result.return_value = NotDone(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
         results.append(result)
     return results
 
@@ -102,19 +107,22 @@ class Job:
     Args:
         driver: id of the process that started the sweep.
         record: folder of the submission that it is part of, if there is one.
+        import_path: folders of a user's own packages.
     """
 
     driver: int
     record: Path | None = None
+    import_path: list[str] = field(default_factory=import_path)
 
     def __call__(self, cfg: DictConfig) -> float:
         """Train the run of a composed config; return its objective.
 
         Raises:
-            Failure: the run failed, or was stopped or cancelled; why is in its status.
+            NotDone: the run failed, or was stopped or cancelled; why is in its status.
         """
         if os.getpid() == self.driver:
             return self._train(cfg)
+        extend_import_path(self.import_path)
         with contextlib.ExitStack() as stack:
             if sys.stdout.isatty():  # the progress lines of several runs would overwrite each other
                 nowhere = stack.enter_context(open(os.devnull, "w"))
@@ -127,7 +135,7 @@ class Job:
         config = resolve(cfg)
         folder = folder_of(config)
         if self.record and folder.name in _cancelled(self.record):
-            raise Failure(f"{folder}: cancelled before it started")
+            raise NotDone(f"{folder}: cancelled before it started")
         stopped: list[Stopped] = []
 
         def train_or_stop() -> None:
@@ -140,7 +148,7 @@ class Job:
         if stopped and stopped[0].signum == SIGUSR2 and callable(stopped[0].previous):
             stopped[0].leave()  # submitit's handler requeues the job
         if stopped or status:
-            raise Failure(f"{folder}: {stopped[0] if stopped else f'exit status {status}'}")
+            raise NotDone(f"{folder}: {stopped[0] if stopped else f'exit status {status}'}")
         return _print_objective(config, folder)
 
 
@@ -149,7 +157,7 @@ def _cancelled(record: Path) -> set[str]:
     return {submission.runs[index].name for index in submission.cancelled}
 
 
-def conclude_study(folder: Path, began: float, failure: Failure | None) -> int:
+def conclude_study(folder: Path, began: float, failure: NotDone | None) -> int:
     """Conclude the sweep that a sweeper of another package has made; return the exit status.
 
     Args:

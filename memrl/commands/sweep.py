@@ -19,15 +19,16 @@ from typing import Any
 from memrl.run.console import clear_screen
 from memrl.run.files import TABLE, parse_json, read_bytes
 from memrl.run.identity import default_outputs
+from memrl.run.import_path import extend_import_path, python_path
 from memrl.run.lock import is_alive, is_visible
 from memrl.run.outcome import INTERRUPTED, CannotContinue, ConfigError, below_cwd, plural
 from memrl.run.progress import clock
 from memrl.run.schema import check_origin, check_types
 from memrl.run.tables import align
+from memrl.sweep import snapshot
 from memrl.sweep.launchers import LAUNCHERS
 from memrl.sweep.progress import SHOWN, code_note, code_of, counts, state_counts
 from memrl.sweep.queue import list_jobs
-from memrl.sweep.snapshot import python_path
 from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run
 
@@ -141,7 +142,7 @@ def _table(runs: Sequence[Run]) -> str:
             f"{run.number('progress') or 0:.0%}",
             "" if last is None else f"{last:.2f}",
             f"{updates / seconds:,.1f}" if updates and seconds else "",
-            "" if seconds is None else _hours(seconds),
+            _hours(seconds),
             "" if eta is None else clock(eta),
             run.job_id,
             run.node,
@@ -151,8 +152,8 @@ def _table(runs: Sequence[Run]) -> str:
     return align(rows)
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.2f}"
+def _hours(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds / 3600:,.2f}"
 
 
 def show(folder: Path, args: argparse.Namespace) -> int:
@@ -270,12 +271,15 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
     # What is started from here can import, and of what the sweep's own command could, what is below
     # here or trusted: another folder that somebody else recorded could hold another numpy.
     here = Path.cwd()
-    recorded = [
-        path
-        for path in last.python_path[1:]
-        if Path(path).resolve().is_relative_to(here)
-        or any(PathFinder.find_spec(package, [path]) for package in args.trust)
-    ]
+
+    def allowed(path: str) -> bool:
+        if Path(path).parent.name == snapshot.FOLDER:  # a new one is taken
+            return False
+        below = Path(path).resolve().is_relative_to(here)
+        return below or any(PathFinder.find_spec(package, [path]) for package in args.trust)
+
+    extend_import_path([path for path in last.import_path if allowed(path)])
+    recorded = [path for path in last.python_path[1:] if allowed(path)]
     paths = dict.fromkeys([*python_path(), *recorded])
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.path += [path for path in paths if path not in sys.path]
@@ -289,7 +293,7 @@ def retry(folder: Path, args: argparse.Namespace) -> int:
         raise ConfigError(f"{last.folder / 'submission.json'}: {reason}")
     try:
         launcher = LAUNCHERS[last.launcher](**settings)
-    except (KeyError, TypeError):
+    except TypeError:
         advice = f"written by another version; {again}"
         raise CannotContinue(f"{last.folder / 'submission.json'}: {advice}") from None
     except ValueError as error:

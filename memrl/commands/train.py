@@ -13,8 +13,10 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra import version
@@ -22,6 +24,8 @@ from hydra import version
 # Hydra has no public way to read its flags, or to make the context that a sweeper is given.
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
@@ -29,19 +33,22 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import memrl
-from memrl.results.runs import Run, load
+from memrl.commands.completion import complete
 from memrl.run.command import remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, explain
 from memrl.run.console import console, print_optionally
+from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import (
     ConfigError,
-    Failure,
     exit_status,
     log_to_console,
     logging_to_console,
 )
 from memrl.run.signals import Stopped
+
+if TYPE_CHECKING:
+    from memrl.results.runs import Run
 
 GROUPS = {
     "env": "the task; env.length is its memory length or credit-assignment length",
@@ -66,6 +73,7 @@ Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_e
   precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
   budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
   python run.py --cfg job      shows every key and its value; takes the arguments above too
+  python run.py --help -cd my_conf    lists the options of your own configs, in my_conf, too
 
 Examples:
 
@@ -79,9 +87,9 @@ Examples:
   python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
 Sweeps run with hydra/launcher=serial (one run after another), local (hydra.launcher.n_jobs=N at a
-time) or slurm (docs/slurm.md). The same command again starts only what is missing. To print the
-runs without starting them: hydra.launcher.dry_run=true. To start failed runs again:
-hydra.launcher.retry_failed=true
+time), slurm (docs/slurm.md) or any other Hydra launcher. The same command again starts only what is
+missing. To print the runs without starting them: hydra.launcher.dry_run=true. To start failed runs
+again: hydra.launcher.retry_failed=true. Tuning with Optuna: hydra/sweeper=optuna (docs/sweeps.md)
 
   python -m memrl sweep status                                      list all sweeps
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
@@ -112,8 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of ``run.py``, and exit with its status."""
     argv = [*(sys.argv[1:] if arguments is None else arguments)]
     with console():
-        if {"-h", "--help"} & {*argv}:  # Hydra's own help takes a second
-            print(help_text())
+        log_to_console()
+        if {"-h", "--help"} & {*argv}:  # Hydra's own help has none of this
+            sys.exit(exit_status(lambda: _show_help(argv)))
         elif "--version" in argv:
             print(f"memrl {memrl.__version__}")
         else:
@@ -121,15 +130,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print_optionally()
             sys.argv = [sys.argv[0], *argv]
             remember_command(argv)
-            log_to_console()
             sys.exit(exit_status(_with_hydra))
 
 
 def _with_hydra() -> None:
     args = get_args_parser().parse_args()
     _check_flags(args)
+    add_user_folders(args)
     version.setbase("1.3")
-    if args.hydra_help or args.info or args.shell_completion:  # Hydra answers for itself
+    if args.shell_completion:
+        complete(args)
+        return
+    if args.hydra_help or args.info:  # Hydra answers for itself
         try:
             hydra.main(str(CONF), "config", version_base="1.3")(_task)()
         except HydraException as error:
@@ -162,7 +174,7 @@ def _check_flags(args: Namespace) -> None:
 
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
-    from memrl.commands.start import Job, conclude_study
+    from memrl.commands.start import Job, NotDone, conclude_study
     from memrl.sweep.compose import choose_sweep, name_after
 
     arguments = line.task_overrides
@@ -180,7 +192,7 @@ def _sweep(line: CommandLine, config: DictConfig) -> None:
         sweeper.sweep(arguments)  # memrl's own ends the process
     except HydraException as error:
         raise ConfigError(explain(error, line.overrides, config)) from None
-    except Failure as error:
+    except NotDone as error:
         failure = error
     sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
 
@@ -194,7 +206,7 @@ def _task(cfg: DictConfig) -> None:
 def _one_run(cfg: DictConfig) -> None:
     from memrl import experiment  # --help and --cfg answer without it
 
-    experiment.run(cfg)
+    experiment.run(cfg, HydraConfig.get().runtime.choices)
 
 
 # --- from Python ---------------------------------------------------------------------------------
@@ -216,6 +228,7 @@ def train(overrides: Sequence[str] = (), config_dir: Path | str | None = None) -
         Busy: another process is working on this run.
         Failure: of the machine, or of what is on disk.
     """
+    from memrl.results.runs import load
     from memrl.run.machine import settings_restored
 
     args = get_args_parser().parse_args([])
@@ -240,10 +253,11 @@ def _train_with_hydra(args: Namespace) -> Path:
 
     def task(cfg: DictConfig) -> None:
         try:
-            folders.append(experiment.run(cfg))
+            folders.append(experiment.run(cfg, HydraConfig.get().runtime.choices))
         except Exception as error:  # Hydra would print its own message about it
             errors.append(error)
 
+    add_user_folders(args)
     experiment.forget_defaults()  # the last call may have had another folder of configs
     with open_command_line(args) as line:
         if line.compose().hydra.mode == RunMode.MULTIRUN:
@@ -264,14 +278,48 @@ def _hydra_restored() -> Iterator[None]:
         Singleton.set_state(before)
 
 
-def help_text() -> str:
-    """Return what ``--help`` prints."""
+def _show_help(argv: Sequence[str]) -> None:
+    """Print the help, with the options of a user's own folders of configs."""
+    args = get_args_parser().parse_args(argv)
+    path = [text for text in args.overrides if text.startswith("hydra.searchpath=")]
+    if not (path or args.config_dir or args.config_path or args.config_name):
+        print(help_text())
+        return
+    add_user_folders(args)
+    version.setbase("1.3")
+    with open_command_line(args) as line:
+        loader = line.hydra.config_loader
+        options = partial(loader.get_group_options, config_name=line.config_name, overrides=path)
+        try:
+            print(help_text(options))
+        except HydraException as error:
+            raise ConfigError(explain(error, args.overrides, None)) from None
+
+
+def _own_options(group: str, kind: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+    """Return the options of a group in ``conf/``; faster than Hydra."""
+    if kind == ObjectType.GROUP:
+        return [path.name for path in (CONF / group).iterdir() if path.is_dir()]
+    return [path.stem for path in (CONF / group).glob("*.yaml")]
+
+
+def help_text(options: Callable[..., list[str]] = _own_options) -> str:
+    """Return what ``--help`` prints.
+
+    Args:
+        options: returns the options of a group, and of "" also its groups, as Hydra does.
+    """
     defaults: dict[str, str] = {}
     for entry in OmegaConf.load(CONF / "config.yaml").defaults:
         defaults |= entry if OmegaConf.is_dict(entry) else {}
     lines = []
     for group, meaning in GROUPS.items():
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        options.sort(key=lambda option: option != defaults[group])
-        lines += [f"  {group + '=':<11}{' | '.join(options)}", f"             {meaning}"]
+        names = sorted(options(group), key=lambda name: (name != defaults[group], name))
+        lines += [f"  {group + '=':<11}{' | '.join(names)}", f"             {meaning}"]
+    for group in sorted({*options("", ObjectType.GROUP)} - {*GROUPS, "hydra"}):
+        names = sorted(options(group, ObjectType.CONFIG))
+        lines += [f"  +{group + '=':<10}{' | '.join(names)}"]
+    configs = options("", ObjectType.CONFIG)
+    if names := sorted(name for name in configs if name[0] != "_" and name != "config"):
+        lines += [f"  {'-cn':<11}{' | '.join(names)}"]
     return HELP.format(groups="\n".join(lines))

@@ -35,7 +35,7 @@ POPULATED = (  # by Hydra: they differ without being set
 )
 OF_SWEEPS = ("hydra.launcher", "hydra.sweeper")
 OBEYED = (*OF_SWEEPS, "hydra.mode", "hydra.searchpath", "hydra.job.env_set")
-FOLDER = "results go to <outputs>/<sweep>/<run>/: set outputs=FOLDER or sweep=NAME"
+FOLDER = "results go to outputs/<sweep>/<run>/; outputs=FOLDER and sweep=NAME choose others"
 ADVICE = {
     "hydra.run": FOLDER,
     "hydra.sweep": FOLDER,

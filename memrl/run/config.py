@@ -64,6 +64,14 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
+class NoEntry(ConfigError):
+    """A table in the config has no entry for what was chosen."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(f"{key}: {text}; give it as {key}=...")
+        self.key, self.text = key, text
+
+
 def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[str, Any]]:
     """Yield the keys of the node at a dotted path with their resolved values.
 
@@ -79,8 +87,9 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
         except InterpolationResolutionError as error:
             if strict:
                 text = str(error).splitlines()[0].split("resolving interpolation: ")[-1]
-                other = ", or choose another budget, say quick" if "no entry for" in text else ""
-                raise ConfigError(f"{name}: {text}; give it as {name}=...{other}") from None
+                if text.startswith("no entry for"):
+                    raise NoEntry(name, text) from None
+                raise ConfigError(f"{name}: {text}; give it as {name}=...") from None
             continue
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
@@ -88,6 +97,20 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
             yield str(key), dict(leaves(value, name, strict))
         else:
             yield str(key), OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+def explain_budget(error: NoEntry, config: Mapping[str, Any]) -> str:
+    """Return one line about the budget if it is the task or length that a table of it lacks."""
+    env, budget = config["env"], config["budget"].get("name")
+    for entry in (f"{env['name']}", f"{env['name']} {env.get('length')}"):
+        if error.text.startswith(f"no entry for {entry}, only "):
+            what = error.text.removeprefix("no ").replace(", only ", ", only for ")
+            if budget:
+                return f"budget={budget} has no {what}: use budget=quick"
+            if error.key.startswith("budget."):
+                what = what.replace("entry", "published budget", 1)
+                return f"no {what}: use budget=quick or {error.key}=N"
+    return str(error)
 
 
 # --- what Hydra refuses --------------------------------------------------------------------------

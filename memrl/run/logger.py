@@ -213,7 +213,7 @@ def animate(folder: Path, config: Mapping[str, Any]) -> Path | None:
     return None
 
 
-# --- checks before a run has a folder ------------------------------------------------------------
+# --- before a run has a folder -------------------------------------------------------------------
 
 
 def check_logger(logger: Any, keys: Mapping[str, Any]) -> None:
@@ -231,7 +231,8 @@ def check_logger(logger: Any, keys: Mapping[str, Any]) -> None:
     if TensorBoard in classes or WandBTensorBoard in classes:
         # A folder of that name is importable too, but has no origin.
         if getattr(importlib.util.find_spec("tensorboard"), "origin", None) is None:
-            raise ConfigError("logger: TensorBoard is not installed; pip install tensorboard")
+            problem = "TensorBoard is not installed; pip install tensorboard"
+            raise ConfigError(f"logger._target_={show(keys['_target_'])}: {problem}")
     if WandB in classes:
         values = {key: keys[key] for key in WANDB_SETTINGS if keys.get(key) is not None}
         refusal = _wandb_refusal(

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import importlib.machinery
+import importlib.util
 import inspect
 import math
 import os
@@ -40,8 +41,8 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "sweep": str | None,
     "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
-# Of these, what configs of older versions lack.
-OPTIONAL = ADDED | {"objective": None, "outputs": "outputs"}
+# Of these, configs of older versions lack some, and ``outputs``, which they did not depend on.
+OPTIONAL = ADDED | {"objective": None}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
@@ -68,6 +69,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
+WHERE = "in the current folder, beside the folder of -cd, or on PYTHONPATH"
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 
 BUILT = {  # parameters that memrl passes: they are not keys of the section
@@ -146,7 +148,7 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
 def check_ranges(config: Mapping[str, Any]) -> None:
     """Check the ranges of the keys that belong to no group; constructors check all others."""
     for key, (allowed, text) in RANGES.items():
-        if not allowed(config[key]):
+        if key in config and not allowed(config[key]):
             raise ConfigError(f"{key} must be {text}, got {show(config[key])}")
 
 
@@ -166,12 +168,13 @@ def _check_keys(
     for key, value in values.items():
         if key not in known:
             hint = suggest(prefix + key, [prefix + name for name in known])
-            raise ConfigError(f"{prefix}{key}={show(value)}: no such key; {hint}")
+            no_such = "no such key" if prefix else "no such key or group"
+            raise ConfigError(f"{prefix}{key}={show(value)}: {no_such}; {hint}")
         if isinstance(value, str) and value.startswith("${"):
             continue
         if allowed := _refusal(value, known[key]):
             raise ConfigError(f"{prefix}{key}={show(value)}: must be {allowed}")
-    for missing in sorted(known.keys() - values.keys()) if complete else ():
+    for missing in sorted(known.keys() - values.keys() - {"outputs"}) if complete else ():
         raise ConfigError(f"{prefix}{missing} is missing")
     return {key: _typed(value, known[key]) for key, value in values.items()}
 
@@ -245,6 +248,8 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
     for path, target in _targets(config, ""):
         package = str(target).partition(".")[0]
         if not _is_trusted(package, trusted, folder):
+            if package.isidentifier() and not _exists(package):
+                raise ConfigError(f"{path}={target}: no package {package} {WHERE}")
             advice = f"if you trust it, add --trust {package}" if package.isidentifier() else ""
             raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
         with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong
@@ -256,6 +261,10 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
 
 def _is_trusted(package: str, trusted: Collection[str], folder: Path) -> bool:
     return package in ("memrl", *trusted) or _lies_in(folder, package)
+
+
+def _exists(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -291,6 +300,8 @@ def find(target: str) -> Any:
         code = importlib.import_module(module)
     except Exception as error:  # a user's own module may raise anything
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and missing == module.partition(".")[0]:
+            raise LookupError(f"no package {missing} {WHERE}") from None
         if not module or f"{module}.".startswith(f"{missing}."):
             raise LookupError(f"no module {module}") from None
         raise LookupError(f"{module} cannot be imported: {in_one_line(error)}") from error

@@ -18,6 +18,7 @@ def main(folder: str, index: str) -> int:
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)  # a job's script ignores it
     from memrl.experiment import train
     from memrl.run.console import print_optionally
+    from memrl.run.import_path import extend_import_path
     from memrl.run.outcome import log_to_console
     from memrl.run.status import execute
     from memrl.sweep.snapshot import label
@@ -25,6 +26,7 @@ def main(folder: str, index: str) -> int:
 
     submission = load(Path(folder))
     run = submission.runs[int(index)]
+    extend_import_path(submission.import_path)
 
     def train_submitted() -> None:
         submission.check_code()

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import check, folder_of, resolve
+from memrl.experiment import check, check_names, folder_of, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import SINGLE_RUNS, Config, flatten, sweep_name
@@ -145,6 +145,7 @@ def compose_runs(
         try:
             check_choices([*map(composer.parse, overrides)], composer.options)
             config = resolve(composer(overrides), name)
+            check_names(config, HydraConfig.get().runtime.choices)
             _check(config, checked, here)
             complete = (*overrides, choose_sweep(config["sweep"]))
             runs.append(Run(config, folder_of(config), overrides=complete))
@@ -161,7 +162,7 @@ def compose_runs(
     if refused:
         raise ConfigError("\n  ".join(_error_lines(refused, len(jobs))))
     for key, thing, value in (("outputs", "folder", "FOLDER"), ("sweep", "name", "NAME")):
-        if len({run.config[key] for run in runs}) > 1:
+        if len({run.config.get(key) for run in runs}) > 1:
             raise ConfigError(f"{key}: one sweep has one {thing}; give {key}={value} once")
     return runs
 

@@ -19,6 +19,7 @@ from memrl.experiment import train
 from memrl.run import session
 from memrl.run.config import explain
 from memrl.run.console import printable
+from memrl.run.import_path import python_path
 from memrl.run.lock import locked
 from memrl.run.outcome import (
     BUSY,
@@ -92,7 +93,7 @@ def hand_over(
     if not due:
         return 0
     code = snapshot.describe(folder.parent)
-    paths = [str(snapshot.ROOT), *snapshot.python_path()]
+    paths = [str(snapshot.ROOT), *python_path()]
     record = submissions.draft(due, launcher, {}, code, paths)
     record.write()
     os.environ["MEMRL_CODE"] = snapshot.label(code)
@@ -138,7 +139,10 @@ def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]
     if isinstance(launcher, Local | Slurm) and launcher.snapshot:
         tree = snapshot.take(outputs)
         code["snapshot"] = tree.name
-    return code, [str(tree), *snapshot.python_path()]
+        if packages := snapshot.take_packages(outputs):
+            code["packages_snapshot"] = packages.name
+            return code, [str(tree), str(packages), *python_path()]
+    return code, [str(tree), *python_path()]
 
 
 # --- on this machine ------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]
 def _on_this_machine(due: Sequence[Run], launcher: Launcher) -> int:
     """Train these runs; return how many failed, or were killed."""
     code = _code(launcher, due[0].folder.parents[1])
-    record = submissions.draft(due, launcher.name, asdict(launcher), *code)
+    record = submissions.draft(due, launcher.option, asdict(launcher), *code)
     record.write()
     with heartbeat(lambda: os.utime(record.folder / "submission.json")):
         if isinstance(launcher, Local):
@@ -217,11 +221,6 @@ def _require_slurm(launcher: Slurm, folder: Path) -> None:
         if {"%", "\\"} & {*str(path)}:
             reason = "with hydra/launcher=slurm it must have no % and no \\, which SLURM replaces"
             raise ConfigError(f"{key}{path}: {reason} in the names of log files")
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        install = "pip install -c constraints.txt -e '.[slurm]'"
-        raise ConfigError(f"hydra/launcher=slurm: {error}; {install}") from None
     if not launcher.dry_run and shutil.which("sbatch") is None:
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; local and serial work")
 
@@ -240,7 +239,7 @@ def _with_defaults_for_sbatch(launcher: Slurm) -> Slurm:
             elif getattr(launcher, key) is None:
                 own[key] = value
     others |= launcher.additional_parameters
-    return replace(launcher, **own, additional_parameters=others)
+    return replace(launcher, **own | {"additional_parameters": others})
 
 
 def _submit(due: Sequence[Run], launcher: Slurm) -> None:
@@ -273,7 +272,7 @@ def _arrays(
     settings, per_job = asdict(launcher), launcher.runs_per_job
     size = slurm.max_array_size() * per_job
     parts = [due[begin : begin + size] for begin in range(0, len(due), size)]
-    records = [submissions.draft(p, launcher.name, settings, code, paths, per_job) for p in parts]
+    records = [submissions.draft(p, launcher.option, settings, code, paths, per_job) for p in parts]
     return records, max(launcher.array_parallelism // len(parts), 1)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf  # type: ignore[import-untyped]
 
 from memrl.checks import require
 
@@ -21,33 +23,34 @@ SBATCH_OPTIONS = {
     "array": "array_parallelism",
     "signal": "signal_delay_s",
     "wait": "wait",
-    **dict.fromkeys(("job-name", "output", "error", "open-mode", "chdir", "nodes", "ntasks")),
+    "job-name": "name",
+    **dict.fromkeys(("output", "error", "open-mode", "chdir", "nodes", "ntasks")),
     **dict.fromkeys(("ntasks-per-node", "tasks-per-node", "requeue", "no-requeue", "clusters")),
     **dict.fromkeys(("parsable", "quiet", "test-only", "wrap", "help", "usage", "version")),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Launcher:
     """The keys that every launcher has."""
 
-    name: ClassVar[str]  # of the option, hydra/launcher=<name>
+    option: ClassVar[str]  # hydra/launcher=<option>
     retry_failed: bool  # start runs that failed as well
     dry_run: bool  # print the table of runs, and start nothing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Serial(Launcher):
     """One run after another, in this process."""
 
-    name = "serial"
+    option = "serial"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Local(Launcher):
     """Several runs at a time on this machine."""
 
-    name = "local"
+    option = "local"
     n_jobs: int
     snapshot: bool  # run a copy of the code, taken when the sweep is started
 
@@ -55,41 +58,49 @@ class Local(Launcher):
         require(self.n_jobs >= 1, "n_jobs", "at least 1", self.n_jobs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slurm(Launcher):
-    """Jobs of a SLURM cluster; ``conf/hydra/launcher/slurm.yaml`` explains each key."""
+@dataclass(kw_only=True)
+class Slurm(SlurmQueueConf, Launcher):  # type: ignore[misc]
+    """Jobs of a SLURM cluster: the keys of hydra-submitit-launcher, and memrl's.
 
-    name = "slurm"
-    partition: str | None
-    account: str | None
-    qos: str | None
-    constraint: str | None
-    timeout_min: int
-    cpus_per_task: int | None
-    gpus_per_node: int | str | None
-    mem_gb: float | None
-    additional_parameters: dict[str, Any]
-    setup: list[str]
+    ``conf/hydra/launcher/slurm.yaml`` has the defaults and explains each key.
+    """
+
+    option = "slurm"
+    _target_: ClassVar[str] = "hydra_plugins.memrl_plugins.SlurmLauncher"
+    # What null means stands beside the defaults.
+    submitit_folder: str | None = None
+    name: str | None = None
+    gpus_per_node: int | str | None = None
+    mem_gb: float | None = None
+    stderr_to_stdout: bool = True
     runs_per_job: int
-    array_parallelism: int
-    signal_delay_s: int
-    max_num_timeout: int
     wait: bool
     snapshot: bool
 
     def __post_init__(self) -> None:
+        for key in ("nodes", "tasks_per_node"):
+            value = getattr(self, key)
+            require(value == 1, key, "1 (runs_per_job is how many runs share a job)", value)
         for key in ("timeout_min", "runs_per_job", "array_parallelism", "signal_delay_s"):
             value = getattr(self, key)
             require(value >= 1, key, "at least 1", value)
-        for key in ("cpus_per_task", "mem_gb"):
+        for key in ("cpus_per_task", "cpus_per_gpu", "gpus_per_task", "mem_gb"):
             value = getattr(self, key)
             require(value is None or value > 0, key, "null or above 0", value)
         # SLURM takes 0 MB for all memory of a node.
         ok = self.mem_gb is None or self.mem_gb * 1024 >= 1
         require(ok, "mem_gb", "null or at least 0.001 (1 MB)", self.mem_gb)
+        both = self.cpus_per_gpu is not None and self.cpus_per_task is not None
+        require(not both, "cpus_per_task", "null beside cpus_per_gpu", self.cpus_per_task)
         require(self.max_num_timeout >= 0, "max_num_timeout", "at least 0", self.max_num_timeout)
+        folder = self.submitit_folder
+        ok = folder is None or not {"%", "\\"} & {*folder.replace("%j", "")}
+        require(ok, "submitit_folder", "a folder without \\ and without % but in %j", folder)
         for option, value in self.additional_parameters.items():
             _refuse_own_option(str(option), value)
+            key = str(option).replace("-", "_")
+            if getattr(self, key, None) is not None:
+                raise ValueError(f"additional_parameters.{option}={value}: {key} is set as well")
         # SLURM may send the signal up to a minute early: a sound limit is far above.
         limit_s = self.timeout_min * 60
         room = f"below timeout_min in seconds, {limit_s}"
@@ -104,4 +115,4 @@ def _refuse_own_option(option: str, value: object) -> None:
             raise ValueError(f"additional_parameters.{option}={value}: {instead}")
 
 
-LAUNCHERS: dict[str, type[Launcher]] = {cls.name: cls for cls in (Serial, Local, Slurm)}
+LAUNCHERS: dict[str, type[Launcher]] = {cls.option: cls for cls in (Serial, Local, Slurm)}

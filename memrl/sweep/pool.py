@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from memrl.run.import_path import python_path
 from memrl.run.outcome import BAD_CONFIG, BUSY
 from memrl.run.signals import CONTINUE_ME, Signals
 from memrl.run.status import get_number, note_failure, read_status, settle
-from memrl.sweep.snapshot import python_path
 from memrl.sweep.submissions import Submission
 
 POLL_S = 0.1

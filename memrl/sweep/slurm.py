@@ -31,6 +31,11 @@ from memrl.sweep.snapshot import ROOT, label
 from memrl.sweep.submissions import Submission, load
 
 MAX_ARRAY_SIZE = 1001  # SLURM's own default
+OPTIONS = (  # keys that are options of sbatch as they are
+    *("partition", "account", "qos", "constraint", "comment", "exclude", "gres"),
+    *("cpus_per_task", "cpus_per_gpu", "gpus_per_node", "gpus_per_task"),
+    *("mem_per_gpu", "mem_per_cpu"),
+)
 # Starts Python with both signals ignored: SLURM requeues a preempted job that is still running, but
 # not one that the signal killed before Python could handle it.
 IGNORE_SIGNALS = 'sh -c \'trap "" USR2 TERM; exec "$0" "$@"\''
@@ -69,31 +74,31 @@ def executor(submission: Submission, parallel: int) -> Executor:
     settings = submission.settings
     tree = submission.python_path[0]
     result = Executor(
-        submission.folder / "%j",
+        submission.submitit_folder,
         max_num_timeout=settings["max_num_timeout"],
         python=f"{IGNORE_SIGNALS} {shlex.quote(sys.executable)}",
     )
-    keys = ("partition", "account", "qos", "constraint", "gpus_per_node")
-    options = {key: settings[key] for key in keys if settings[key] is not None}
+    options = {key: settings[key] for key in OPTIONS if settings[key] is not None}
     if settings["mem_gb"] is not None:
         options["mem"] = f"{math.ceil(settings['mem_gb'] * 1024)}MB"  # 0 would be all
-    threads = max(run.config["threads"] for run in submission.runs) * submission.per_job
+    if settings["cpus_per_gpu"] is None:
+        threads = max(run.config["threads"] for run in submission.runs) * submission.per_job
+        options.setdefault("cpus_per_task", threads)
     result.update_parameters(
         job_name=submission.name,
         time=settings["timeout_min"],
         nodes=1,
         ntasks_per_node=1,
-        cpus_per_task=settings["cpus_per_task"] or threads,
         signal_delay_s=settings["signal_delay_s"],
         array_parallelism=parallel,
-        stderr_to_stdout=True,
+        stderr_to_stdout=settings["stderr_to_stdout"],
         wckey=None,  # submitit sets one, which some clusters reject
         setup=[
             f"export PYTHONPATH={shlex.quote(tree)}${{PYTHONPATH:+:$PYTHONPATH}}",
             "export SLURM_EXPORT_ENV=ALL",  # even if sbatch is told to export nothing
             # Since SLURM 22.05 srun does not inherit it from sbatch.
-            'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-            *settings["setup"],
+            '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+            *(settings["setup"] or []),
         ],
         additional_parameters={
             "chdir": tree,

@@ -154,9 +154,10 @@ class Sweep:
         done = sum(run.number("progress") or 0 for run in self.runs)
         return done / max(len(self.runs), 1)
 
-    def seconds(self) -> float:
-        """Return how long its runs have trained, as far as they say, added up."""
-        return sum(run.number("seconds") or 0 for run in self.runs)
+    def seconds(self) -> float | None:
+        """Return how long its runs have trained, as far as they say; None if none says it."""
+        known = [seconds for run in self.runs if (seconds := run.number("seconds")) is not None]
+        return sum(known) if known else None
 
     def eta_s(self) -> float | None:
         """Estimate the seconds until no run is queued or running; None if nothing tells.
@@ -238,15 +239,15 @@ def read_sweep(
 
 def _end_of_job(submission: Submission, index: int) -> str | None:
     """Return how the job of a run that never started ended, by its log; None without one."""
-    for path in [path for path in submission.job_logs(index) if path.is_file()][-1:]:
+    paths = [path for path in submission.job_logs(index) if path.is_file()]
+    for path in paths[-2:]:  # its .err, if that is apart, and its .out
         text = ""
         with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(max(path.stat().st_size - LOG_END, 0))
             text = file.read(LOG_END).decode(errors="replace")
         if re.search(r"^(slurmstepd|srun)\S* .*(oom.kill|out of memory)", text, re.M | re.I):
             return "its job ran out of memory before the run started"
-        return "its job ended before the run started; see sweep logs"
-    return None
+    return "its job ended before the run started; see sweep logs" if paths else None
 
 
 def _load(folder: Path) -> tuple[Mapping[str, Any], str]:

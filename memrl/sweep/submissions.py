@@ -5,6 +5,7 @@ It is complete before anything starts, so whatever dies, it is known which runs 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -12,12 +13,14 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from memrl.run.command import typed_command
 from memrl.run.files import TABLE, parse_json, read_bytes, write_whole
 from memrl.run.identity import Config
+from memrl.run.import_path import import_path
 from memrl.run.lock import SILENT_S, is_alive, this_process
 from memrl.run.outcome import CannotContinue, ConfigError, in_one_line
 from memrl.run.schema import check_section
@@ -85,6 +88,8 @@ class Submission:
     driver: dict[str, Any] = field(default_factory=this_process)  # the process that submitted it
     # What was typed; None of a retry, whose runs were submitted before.
     command: str | None = field(default_factory=typed_command)
+    # Folders that the runs import from if nothing else has a module.
+    import_path: list[str] = field(default_factory=import_path)
     job_id: str | None = None  # SLURM's, once sbatch has returned
 
     @property
@@ -92,11 +97,21 @@ class Submission:
         """The submission's name, which no other one has."""
         return self.folder.name
 
+    @property
+    def submitit_folder(self) -> Path:
+        """The folder of a SLURM job's own files, absolute; ``%j`` stands for the job's id."""
+        return self.cwd / (self.settings.get("submitit_folder") or self.folder / "%j")
+
     def check_code(self) -> None:
         """Raise CannotContinue unless this process has imported the code that was submitted."""
         tree, here = Path(self.python_path[0]), Path(__file__).parents[2]
         if tree.resolve() != here.resolve():
             raise CannotContinue(f"{tree} is gone, this would be {here}; give the command again")
+        if self.code.get("packages_snapshot"):
+            for package in self.code["packages"]:
+                if PathFinder.find_spec(package, self.python_path[1:2]) is None:
+                    gone = f"the copy of {package} in {self.python_path[1]} is gone"
+                    raise CannotContinue(f"{gone}; give the command again")
 
     @property
     def jobs(self) -> int:
@@ -109,8 +124,9 @@ class Submission:
 
     def job_logs(self, index: int) -> list[Path]:
         """Return the log files of a run's job, those that exist."""
-        task = f"_{index // self.per_job}" if self.jobs > 1 else ""
-        return sorted(self.folder.glob(f"{self.job_id or '*'}{task}/*_log.out"))
+        job = f"{self.job_id or '*'}{f'_{index // self.per_job}' if self.jobs > 1 else ''}"
+        folder = glob.escape(str(self.submitit_folder)).replace("%j", job)
+        return sorted(map(Path, glob.glob(f"{folder}/{job}_*_log.*")))  # .err before .out
 
     def write(self) -> None:
         """Write it down, its runs first: the last file makes it count."""
@@ -168,7 +184,8 @@ def draft(
 ) -> Submission:
     """Return a submission with a name of its own, which is written nowhere yet."""
     sweep = runs[0].folder.parent
-    name = re.sub("[^A-Za-z0-9._=+-]", "-", sweep.name)  # what SLURM accepts as a job's name
+    # What SLURM accepts as a job's name.
+    name = re.sub("[^A-Za-z0-9._=+-]", "-", settings.get("name") or sweep.name)
     folder = (sweep / FOLDER / f"{name}-{secrets.token_hex(3)}").absolute()
     return Submission(folder, list(runs), launcher, settings, code, python_path, per_job)
 
@@ -184,7 +201,7 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     content = read_bytes(path)
     try:
-        written: dict[str, Any] = {"command": None, **parse_json(content)}
+        written: dict[str, Any] = {"command": None, "import_path": [], **parse_json(content)}
         record = {key: written[key] for key in RECORDED if key in written}
         if record.get("launcher") == "basic":  # the former name of serial
             record["launcher"] = "serial"
