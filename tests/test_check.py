@@ -13,6 +13,7 @@ from torch import nn
 from memrl import __main__, experiment
 from memrl.commands import check
 from memrl.experiment import resolve
+from memrl.run import measurements
 from memrl.run.law import check_laws
 from memrl.run.outcome import ConfigError
 
@@ -323,20 +324,21 @@ class Widthless(Sound):
         del self.output_dim
 
 
-def run_command(capsys, *words):
-    with pytest.raises(SystemExit) as end:
-        __main__.main(["check", *words])
-    out, err = capsys.readouterr()
-    return end.value.code, out, err
+def run_check(launch, *words):
+    process = launch(first=lambda: __main__.main(["check", *words]))  # which ends the process
+    return process.wait(), process.out, process.err
 
 
-def test_the_command_says_what_it_measured(capsys, tmp_path, monkeypatch):
-    (tmp_path / "seq_model").mkdir()
-    yaml = "name: own\n_target_: test_check.Sound\ncell: gru\nhidden_dim: 8\nn_layer: 1\n"
-    (tmp_path / "seq_model" / "own.yaml").write_text(yaml)
+def test_the_command_says_what_it_measured(launch, tmp_path, monkeypatch):
+    conf = tmp_path / "project" / "conf"
+    (conf / "seq_model").mkdir(parents=True)
+    yaml = "name: own\n_target_: own_package.Own\ncell: gru\nhidden_dim: 8\nn_layer: 1\n"
+    (conf / "seq_model" / "own.yaml").write_text(yaml)
+    (tmp_path / "project" / "own_package.py").write_text("from test_check import Sound as Own\n")
+    monkeypatch.setattr(measurements, "LIMIT_S", 0)
     monkeypatch.setattr(check, "TASK", ("env.length=5", "budget=smoke", "budget.train_episodes=2"))
-    own = "-cd", str(tmp_path), "seq_model=own"
-    code, out, err = run_command(capsys, *own)
+    own = "-cd", str(conf), "seq_model=own"
+    code, out, err = run_check(launch, *own)
     assert (code, err) == (0, ""), out
     assert out.startswith("seq_model=own: 1,392 parameters, inputs of width 48, outputs of width 8")
     assert len(re.findall("^  ok ", out, re.M)) == 6 and "on histories of 64 inputs" in out
@@ -349,16 +351,14 @@ def test_the_command_says_what_it_measured(capsys, tmp_path, monkeypatch):
     assert re.search(r"step of acting +[\d.]+ ms +[\d.]+ ms +[\d.]+ times", out)
     assert "not solved: return " in out
 
-    code, out, err = run_command(capsys, "seq_model=mlp", "precision=bf16", "--no-train")
+    code, out, err = run_check(launch, "seq_model=mlp", "precision=bf16", "--no-train")
     assert code == 0 and "this model has no memory" in out and "training" not in out
     assert "bfloat16 windows" in out
 
-    code, out, err = run_command(capsys, *own, of(OneRow))
+    code, out, err = run_check(launch, *own, of(OneRow))
     assert code == 1 and "training" not in out
     assert "FAILED  whole = pieces = steps  fed step by step, it raised RuntimeError" in out
     assert "in forward" in out  # the traceback
 
-    code, out, err = run_command(capsys, "seq_model=ltsm")
+    code, out, err = run_check(launch, "seq_model=ltsm")
     assert (code, out) == (2, "") and err.startswith("error: seq_model=ltsm: no such option")
-    code, out, err = run_command(capsys, "seed=0,1")
-    assert code == 2 and "several values are a sweep" in err

@@ -88,7 +88,9 @@ def _compose(args: argparse.Namespace) -> tuple[Config, Config]:
     from memrl.experiment import resolve
     from memrl.run.command_line import open_command_line
     from memrl.run.config import compose_config
+    from memrl.run.import_path import add_user_folders
 
+    add_user_folders(args)
     flags = argparse.Namespace(**vars(args), multirun=False, run=False, cfg=None)
     with open_command_line(flags) as line:
         composed = line.compose()
