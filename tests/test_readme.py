@@ -82,7 +82,9 @@ def test_your_own_sequence_model(tmp_path, run, launch):
     assert watched.wait() == 0, watched.output
     elsewhere = launch(first=watch, cwd=folder)
     assert elsewhere.wait() == 2
-    assert "Ema: no package my_pkg in the current folder, beside" in elsewhere.err
+    assert (
+        "Ema: no package my_pkg here; give the command in the folder that has it" in elsewhere.err
+    )
 
     code, refused = run("seq_model.decay=often")
     assert code == 2

@@ -249,7 +249,8 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
         package = str(target).partition(".")[0]
         if not _is_trusted(package, trusted, folder):
             if package.isidentifier() and not _exists(package):
-                raise ConfigError(f"{path}={target}: no package {package} {WHERE}")
+                advice = "give the command in the folder that has it"
+                raise ConfigError(f"{path}={target}: no package {package} here; {advice}")
             advice = f"if you trust it, add --trust {package}" if package.isidentifier() else ""
             raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
         with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong

@@ -25,7 +25,7 @@ NOT_CODE = ("outputs", "tests", "docs", "benchmarks")
 PLUGINS = "hydra_plugins/memrl_plugins.py"
 WITHOUT_GIT = ("memrl", PLUGINS)
 BESIDE_PACKAGE = ("conf", "sweeps", "run.py", "pyproject.toml")  # in a checkout
-NOT_OWN = ("memrl", "hydra_plugins", "__main__")
+NOT_OWN = ("memrl", "hydra_plugins", "__main__", "sitecustomize", "usercustomize")
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that nobody edits
 
 
@@ -63,7 +63,7 @@ def own_packages() -> dict[str, Path]:
     # A project that is installed with pip install -e may have its packages in src.
     typed = [*import_path(), *(f"{path}/src" for path in import_path()), *python_path()]
     paths = [Path(path).resolve() for path in typed]
-    folders = {path for path in paths if path != ROOT and not INSTALLED & {*path.parts}}
+    folders = {path for path in paths if path != ROOT.resolve() and not INSTALLED & {*path.parts}}
     packages = {}
     for name, module in sorted(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
