@@ -343,6 +343,7 @@ EXPERIMENTS = {  # what the files of a group hold
     "local": "defaults: [override /hydra/launcher: local]\n",
     "slurm": "defaults: [override /hydra/launcher: slurm]\n",
     "dry": "hydra: {launcher: {dry_run: true}}\n",
+    "late": "defaults: [override /hydra/sweeper: basic]\n",
     "swept": "hydra: {sweeper: {params: {seed: '1,2'}}}\n",
     "plain": "seed: 4\n",
 }
@@ -355,6 +356,7 @@ ONE = "a sweep has one; give it on the command line"
         (f"-m +experiment=local {DRY} hydra.launcher.n_jobs=3", ""),
         (f"-m +experiment=local,plain {DRY} hydra/launcher=serial", ""),
         ("-m +experiment=dry", ""),
+        ("-m +experiment=late", "experiment=late sets hydra/sweeper=basic, which comes too late"),
         ("+experiment=local", "hydra/launcher=local is for sweeps: add -m"),
         ("+experiment=swept", "hydra.sweeper.params.seed=1,2 is for sweeps: add -m"),
         ("-m +experiment=plain,local", f"+experiment=local sets hydra/launcher=local: {ONE}"),

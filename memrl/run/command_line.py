@@ -18,6 +18,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -134,6 +135,8 @@ class CommandLine:
         if stands_in:
             config.hydra.runtime.choices["hydra/launcher"] = "basic"
         self._keep_search_path(config)
+        if sweep and not is_plain:
+            self._refuse_late_sweeper(config)
         for override in values:
             # Each run of a sweep is composed by itself: its group options may have other keys.
             with contextlib.suppress(*[ConfigCompositionException] if sweep else []):
@@ -155,6 +158,21 @@ class CommandLine:
             texts[:] = [text for text in texts if not text.startswith("hydra/launcher")]
             texts.append("hydra/launcher=serial")
         return True
+
+    def _refuse_late_sweeper(self, config: DictConfig) -> None:
+        """Raise ConfigError if a group's file chooses a sweeper: the primary config's wins."""
+        loader, choices = self.hydra.config_loader, dict(config.hydra.runtime.choices)
+        assert isinstance(loader, ConfigLoaderImpl)
+        for group, option in choices.items():
+            # Hydra has no public function for this.
+            file = loader.repository.load_config(f"{group}/{option}")
+            for default in (file and file.defaults_list) or ():
+                if not isinstance(default, GroupDefault) or default.group != "/hydra/sweeper":
+                    continue
+                sweeper = default.value if default.override else None
+                if sweeper not in (None, choices["hydra/sweeper"]):
+                    text = f"{group}={option} sets hydra/sweeper={sweeper}, which comes too late"
+                    raise ConfigError(f"{text}; give it on the command line")
 
     def _load(self, overrides: Sequence[str]) -> DictConfig:
         return self.hydra.config_loader.load_configuration(
