@@ -580,7 +580,10 @@ def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_pa
     assert "  seq_model= lstm | ema | gpt | gru" in process.out
     assert "\n  +experiment=first\n  -cn        fast | " in process.out
     assert " | mysweep | " in process.out
-    typed = {"memrl ": "train check sweep plot", "memrl train env=tmaze_": "env=tmaze_active env=tmaze_"}
+    typed = {
+        "memrl ": "train check sweep plot",
+        "memrl train env=tmaze_": "env=tmaze_active env=tmaze_",
+    }
     if "-cd" in flags:
         typed |= {"memrl train -cd my_conf seq_model=e": "seq_model=ema\n"}
     for line, answer in typed.items():
