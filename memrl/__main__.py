@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=command.__doc__)
         command.add_arguments(parser)
-        args = parser.parse_args(rest)
+        # Keys may stand on both sides of a flag; argparse cannot do that where there are subcommands.
+        parse = parser.parse_args if name == "sweep" else parser.parse_intermixed_args
+        args = parse(rest)
         add_user_folders()
         log_to_console()
         sys.exit(exit_status(lambda: command.run(args)))

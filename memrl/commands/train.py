@@ -84,7 +84,7 @@ Examples:
   python run.py env=visual_match env.length=60 seq_model=gpt
   python run.py env=key_to_door env.length=120 seq_model.n_layer=2
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
-  python run.py -cd sweeps -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
+  python run.py -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
 Sweeps run with hydra/launcher=serial (one run after another), local (hydra.launcher.n_jobs=N at a
 time), slurm (docs/slurm.md) or any other Hydra launcher. The same command again starts only what is
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _with_hydra() -> None:
-    args = get_args_parser().parse_args()
+    args = get_args_parser().parse_intermixed_args()
     _check_flags(args)
     add_user_folders(args)
     version.setbase("1.3")
@@ -280,7 +280,7 @@ def _hydra_restored() -> Iterator[None]:
 
 def _show_help(argv: Sequence[str]) -> None:
     """Print the help, with the options of a user's own folders of configs."""
-    args = get_args_parser().parse_args(argv)
+    args = get_args_parser().parse_intermixed_args(argv)
     path = [text for text in args.overrides if text.startswith("hydra.searchpath=")]
     if not (path or args.config_dir or args.config_path or args.config_name):
         print(help_text())
