@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=command.__doc__)
         command.add_arguments(parser)
-        # Keys may stand on both sides of a flag; argparse cannot do that where there are subcommands.
+        # Keys may stand on both sides of a flag, which argparse cannot do beside subcommands.
         parse = parser.parse_args if name == "sweep" else parser.parse_intermixed_args
         args = parse(rest)
         add_user_folders()
