@@ -563,7 +563,7 @@ def test_help_names_every_group_option_and_only_commands_that_compose(tmp_path):
     assert len([x for x in commands if "--" not in x]) == 8
     for line in commands:
         words = line.split("   ")[0].split()[2:]
-        if not {"-m", "-cd"} & {*words} and not any(word.startswith("--") for word in words):
+        if not {"-m", "-cn"} & {*words} and not any(word.startswith("--") for word in words):
             config(*words)
 
 

@@ -291,7 +291,12 @@ def test_tensorboard_has_config_and_learning_curve_in_one_folder(tmp_path, scala
         data = events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
         plugin |= {tag: getattr(HParamsPluginData.FromString(data), tag)}
     values = {key: str(v).split(": ")[1] for key, v in plugin["session_start_info"].hparams.items()}
-    expected = {"env.rule": '"null"\n', "env.sizes": '"[1,2]"\n', "seed": "3\n"}
+    expected = {
+        "env.rule": '"null"\n',
+        "init_from": '"null"\n',
+        "env.sizes": '"[1,2]"\n',
+        "seed": "3\n",
+    }
     assert {key: value.replace("3.0", "3") for key, value in values.items()} == expected
     metrics = [metric.name.tag for metric in plugin["experiment"].metric_infos]
     assert metrics == ["eval/return", "eval/success"]

@@ -21,7 +21,9 @@ def line_of(counters, seconds, fraction, loss=None, width=79):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("memrl.run.progress.time", SimpleNamespace(perf_counter=lambda: 0.0))
         progress = Progress(SimpleNamespace(counters=Counters(), progress=0.0))
-        progress.trainer = SimpleNamespace(counters=counters, progress=fraction)
+        progress.trainer = SimpleNamespace(
+            counters=counters, progress=fraction, seconds=lambda: 0.0
+        )
         progress.start -= seconds
         progress.loss = None if loss is None else (torch.tensor(loss), 1)
         return progress.line(width), progress.fields()

@@ -54,6 +54,11 @@ def work_on(folder: Path, with_git: bool) -> None:
         git(folder, "commit", "--quiet", "-m", "all")
 
 
+@pytest.fixture(autouse=True)
+def no_folders_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_path, "_added", [])
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the project will be; sweeps are issued in a folder beside it."""
