@@ -73,7 +73,7 @@ Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_e
   precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
   budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
   python run.py --cfg job      shows every key and its value; takes the arguments above too
-  python run.py --help -cd my_conf    lists the options of your own configs, in my_conf, too
+  python run.py --help -cd my_conf    also lists your own configs, those in the folder my_conf
 
 Examples:
 
@@ -109,6 +109,7 @@ continued: 75 by USR2, 130 by Ctrl-C, 143 by TERM, 129 by a closed terminal.
   python -m memrl check seq_model=NAME       a sequence model: its laws, gradient, cost, training
 
   python run.py --hydra-help   shows Hydra's own flags
+  eval "$(memrl train -sc install=bash)"    turns on tab completion in bash
 """
 
 
