@@ -483,7 +483,7 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     with pytest.raises(SystemExit) as ended:
         main(["export", str(folder), "--output", str(path)])
     assert ended.value.code == 2
-    install = "pip install -c constraints.txt -e '.[export]'"
+    install = "pip install pandas pyarrow"
     assert capsys.readouterr().err == f"error: {package} is not installed; {install}\n"
     assert not path.exists()
 

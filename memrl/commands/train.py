@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import memrl
 from memrl.commands.completion import complete
-from memrl.run.command import remember_command
+from memrl.run.command import program, remember_command
 from memrl.run.command_line import CommandLine, open_command_line
 from memrl.run.config import CONF, SWEEPS, explain
 from memrl.run.console import console, print_optionally
@@ -324,4 +324,5 @@ def help_text(options: Callable[..., list[str]] = _own_options) -> str:
     configs = options("", ObjectType.CONFIG)
     if names := sorted(name for name in configs if name[0] != "_" and name != "config"):
         lines += [f"  {'-cn':<11}{' | '.join(names)}", "             a sweep's file"]
-    return HELP.format(groups="\n".join(lines))
+    text = HELP.format(groups="\n".join(lines))
+    return text.replace("python run.py", program())

@@ -17,6 +17,7 @@ from memrl.run import checkpoint
 from memrl.run.config import explain
 from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, Config, read_config
+from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import ConfigError, show
 from memrl.run.schema import check_group, check_origin, check_ranges, check_types
 
@@ -88,6 +89,7 @@ def load(
     """
     from memrl.run.machine import settings_restored
 
+    add_user_folders()  # where the classes of the run's config may be
     with settings_restored():
         saved, agent, _ = load_run(Path(folder), trusted, device)
         config = change_env(saved, overrides)

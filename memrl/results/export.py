@@ -80,5 +80,4 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        install = "pip install -c constraints.txt -e '.[export]'"
-        raise ConfigError(f"{name} is not installed; {install}") from None
+        raise ConfigError(f"{name} is not installed; pip install pandas pyarrow") from None

@@ -12,14 +12,18 @@ VARIABLE = "MEMRL_COMMAND"  # in the environment, so that the processes of a swe
 PROGRAMS = {"memrl": "memrl train", "__main__.py": "python -m memrl train"}
 
 
+def program() -> str:
+    """Return what trains, as it was typed: ``python run.py``, ``memrl train`` or its like."""
+    return PROGRAMS.get(Path(sys.argv[0]).name, "python run.py")
+
+
 def remember_command(arguments: Sequence[str]) -> None:
     """Remember that this process was started to train with these arguments.
 
     Args:
         arguments: what follows ``run.py``, ``memrl train`` or ``python -m memrl train``.
     """
-    program = PROGRAMS.get(Path(sys.argv[0]).name, "python run.py")
-    os.environ[VARIABLE] = f"{program} {shlex.join(arguments)}".rstrip()
+    os.environ[VARIABLE] = f"{program()} {shlex.join(arguments)}".rstrip()
 
 
 def typed_command() -> str | None:

@@ -181,7 +181,7 @@ def _missing(error: MissingConfigException) -> str:
 def _package(name: str) -> str:
     """Return how to install the package that has an option of Hydra, if that is known."""
     if name == "hydra/sweeper/optuna":
-        return "; to have it: pip install -c constraints.txt -e '.[optuna]'"
+        return "; to have it: pip install hydra-optuna-sweeper"
     kind = name.removeprefix("hydra/").partition("/")[0]
     return f", or install the package that has this {kind}" if name.startswith("hydra/") else ""
 
