@@ -515,6 +515,7 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "-cn typo": "-cn typo: no such config in conf/, sweeps/ or the folder of -cd; there are ",
     "-sc query=bash": "-sc query: a shell calls this; to install it: -sc install=bash\n",
     "-sc install=tcsh": "-sc install=tcsh: No completion plugin for 'tcsh' found\n",
+    "objective=eval/return": "objective=eval/return: only a sweeper such as hydra/sweeper=optuna ",
     "hydra=3": "hydra=3: it has no effect in memrl; leave it out",
     "hydra.job=3": "hydra.job=3: it has no effect in memrl; leave it out",
     "hydra/foo=3": "hydra/foo=3: it has no effect in memrl; leave it out",

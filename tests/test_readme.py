@@ -17,6 +17,7 @@ from memrl.sweep.states import State
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
+SLURM = (ROOT / "docs" / "slurm.md").read_text()
 PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
 COMMANDS = sorted(
     {
@@ -123,18 +124,24 @@ def test_your_own_project(tmp_path, launch):
         "my_conf/env/recall.yaml": block("yaml", "RecallVec", page),
         "my_conf/experiment/first.yaml": block("yaml", "batch_size", page),
         "my_conf/sizes.yaml": block("yaml", "sweep: sizes", page),
+        "my_conf/hydra/launcher/mycluster.yaml": block("yaml", "- slurm", SLURM),
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     for words, run, count in [
         (["-cn", "sizes"], "recall-10,dqn,ema,budget.train_episodes=600,seed=2 ", 6),
-        (["-m", "+experiment=first"], "recall-10,dqn,ema,batch_size=32,budget.train_", 1),
+        (
+            ["-m", "+experiment=first", "hydra/launcher=mycluster"],
+            "recall-10,dqn,ema,batch_size=32,budget.train_",
+            1,
+        ),
     ]:
         process = launch("-cd", "my_conf", *words, "hydra.launcher.dry_run=true")
         assert process.wait() == 0, process.output
         assert run in process.out
         assert f"to start: {count}\n" in process.out
+    assert "#SBATCH --partition=gpu\n" in process.out
 
 
 def test_your_own_sequence_model_obeys_the_law():

@@ -126,6 +126,7 @@ class CommandLine:
         texts = [o.input_line for o in values]
         config = self._load([text for text in self.overrides if text not in texts])
         sweep = config.hydra.mode == RunMode.MULTIRUN
+        sweeper = config.hydra.runtime.choices.get("hydra/sweeper")
         if sweep and self.run:
             raise ConfigError("--run: the config says hydra.mode=MULTIRUN, a sweep")
         mode = RunMode.MULTIRUN if sweep else RunMode.RUN
@@ -143,6 +144,10 @@ class CommandLine:
                 if not override.is_sweep_override():
                     # Hydra has no public function for this.
                     ConfigLoaderImpl._apply_overrides_to_config([override], config)
+        objective = config.get("objective")
+        if objective is not None and not (self.shows or (sweep and sweeper != "memrl")):
+            reason = "only a sweeper such as hydra/sweeper=optuna reads it"
+            raise ConfigError(f"objective={show(objective)}: {reason}; leave it out")
         return config
 
     def _choose_serial(self, choices: list[str], options: Callable[[str], Sequence[str]]) -> bool:

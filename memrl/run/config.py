@@ -45,6 +45,7 @@ def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
 
 
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
+OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)  # ~ in a path
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
