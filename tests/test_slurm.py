@@ -632,22 +632,38 @@ def test_a_job_runs_the_code_as_it_was_when_it_was_submitted(here: Path) -> None
     shutil.copy(ROOT / "run.py", code)
     version = code / "memrl" / "__init__.py"
     version.write_text(version.read_text() + "__version__ = 'then'\n")
-    line = [sys.executable, str(code / "run.py"), *SLURM, *SHORT, HELD]
+    lstm = (ROOT / "conf" / "seq_model" / "lstm.yaml").read_text()
+    as_own = lstm.replace("name: lstm", "name: own").replace(
+        "memrl.seq_models.rnn.", "own_pkg.model."
+    )
+    imports = "from memrl.seq_models import rnn\n"
+    own = {
+        "own_pkg/model.py": f"{imports}class Recurrent(rnn.Recurrent): ...\n",
+        "my_conf/seq_model/own.yaml": as_own,
+    }
+    for name, text in own.items():
+        (here / name).parent.mkdir(parents=True)
+        (here / name).write_text(text)
+    options = ("-cd", "my_conf", *SLURM, *SHORT, "seq_model=own", HELD)
+    line = [sys.executable, str(code / "run.py"), *options]
     environment = os.environ | {"PYTHONPATH": str(code)}
     subprocess.run(line, env=environment, check=True, timeout=100)
     (row,) = rows()
     assert (row.state, row.cause) == (State.QUEUED, "JobHeldUser")
 
     version.write_text(version.read_text() + "__version__ = 'now'\n")
-    (code / "memrl" / "sweep" / "slurm.py").write_text("raise RuntimeError('edited')\n")
+    for edited in (code / "memrl" / "sweep" / "slurm.py", here / "own_pkg" / "model.py"):
+        edited.write_text("raise RuntimeError('edited')\n")
     slurm("scontrol", "release", row.job_id)
     wait_for_all()
     (row,) = rows()
     assert row.state == State.DONE
-    (snapshot,) = here.glob("outputs/.snapshots/[!.]*")
-    assert f"code: {snapshot.name} in {snapshot}\n" in log_of(row)
+    (snapshot,) = (path.parent for path in here.glob("outputs/.snapshots/*/memrl"))
+    (packages,) = (path.parent for path in here.glob("outputs/.snapshots/*/own_pkg"))
+    label = f"{snapshot.name} and own_pkg {packages.name}"
+    assert f"code: {label} in {snapshot}\n" in log_of(row)
     versions = status(row.folder)["versions"]
-    assert (versions["code"], versions["memrl"]) == (snapshot.name, "then")
+    assert (versions["code"], versions["memrl"]) == (label, "then")
 
 
 def test_a_job_whose_snapshot_is_gone_runs_no_other_code(launch: Launch, here: Path) -> None:
