@@ -6,15 +6,13 @@ imports the file at every start, so all that is heavy is imported where it is us
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
-from hydra_plugins.hydra_submitit_launcher import submitit_launcher  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
 from memrl.sweep import launchers
@@ -66,15 +64,19 @@ class Sweeper(BasicSweeper):
         self.config.sweep = runs[0].config["sweep"]  # in hydra.sweep.dir, which launchers may use
         sys.exit(start_elsewhere(runs, launcher_name(self.config), self._launch))
 
-    def _launch(self, job_overrides: Sequence[Sequence[str]], record: Path) -> None:
+    def _launch(
+        self, job_overrides: Sequence[Sequence[str]], record: Path
+    ) -> Iterable[JobReturn] | None:
         from memrl.commands.start import Job
 
         assert self.config is not None and self.hydra_context is not None
-        Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context,
-            task_function=Job(os.getpid(), record),
-            config=self.config,
-        ).launch(job_overrides, initial_job_idx=0)
+        return (
+            Plugins.instance()
+            .instantiate_launcher(
+                hydra_context=self.hydra_context, task_function=Job(record), config=self.config
+            )
+            .launch(job_overrides, initial_job_idx=0)
+        )
 
 
 class MemrlLauncher(Launcher):
@@ -128,8 +130,8 @@ class LocalLauncher(MemrlLauncher):
     KEYS = launchers.Local
 
 
-class SlurmLauncher(MemrlLauncher, submitit_launcher.SlurmLauncher):  # type: ignore[misc]
-    """hydra-submitit-launcher's, with its keys, for runs that outlive the command.
+class SlurmLauncher(MemrlLauncher):
+    """The keys of hydra-submitit-launcher, for runs that outlive the command.
 
     Jobs form an array that ``sweep status`` knows, run a copy of the code, and may share a GPU.
     """

@@ -20,7 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from memrl.experiment import resolve
 from memrl.run.config import CONF
 from memrl.run.outcome import ConfigError, show
-from memrl.sweep.compose import Composer, compose_sweep, name_after
+from memrl.sweep.compose import (
+    Composer,
+    check_one,
+    compose_sweep,
+    name_after,
+    refuse_several_names,
+)
 
 
 @pytest.fixture(scope="module")
@@ -348,3 +354,17 @@ def test_a_sweep_is_refused_where_only_the_trainer_of_a_run_would_be(
 def test_a_sweep_is_refused_if_no_machine_has_the_memory(size: str, master: DictConfig) -> None:
     (line,) = refusal(master, "budget=smoke", f"{size}={10**15}", "seed=0,1")
     assert line.startswith((f"{size} must fit into memory", f"{size}={10**15}: the default"))
+
+
+def test_what_another_sweeper_does_not_choose_is_checked_before_it_begins(
+    master: DictConfig,
+) -> None:
+    composer = Composer(GlobalHydra.instance().config_loader(), master)
+    choices = ["seq_model=choice(gpt,lstm)", "seq_model.n_layer=2"]
+    swept = [*choices, "algo.lr=tag(log,interval(0,1))", "env.length=range(5,9)", "seed=-1"]
+    with pytest.raises(ConfigError, match=r"^seed must be at least 0 and below .*, got -1$"):
+        check_one(composer, swept)
+    check_one(composer, [*swept, "seed=int(interval(1,4))"])  # a later argument counts
+    for key in ("sweep", "outputs"):
+        with pytest.raises(ConfigError, match=f"^{key}: one sweep has one "):
+            refuse_several_names(["seed=1", f"{key}=a,b"])

@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Process
-from made import make_run
+from hydra.core.utils import JobReturn, JobStatus
+from made import make_config, make_run
 
+from memrl.commands.start import conclude_study
 from memrl.results.scores import objective
 from memrl.run.identity import read_config
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import Failure
+from memrl.sweep.launch import NoObjective, hand_over
+from memrl.sweep.states import State, read_sweep
+from memrl.sweep.submissions import Run
 
 Launch = Callable[..., Process]
 TINY = ("-m", "budget=smoke", "env.length=5", "budget.train_episodes=1", "sweep=all")
@@ -34,8 +39,9 @@ def test_any_launcher_starts_what_is_missing_and_any_sweeper_gets_the_objectives
 ) -> None:
     folder = tmp_path / "outputs" / "all"
     lr = "algo.lr=choice(1e-3)"
-    optuna = ("hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_jobs=1")
-    process = launch(*TINY, *optuna, "hydra.sweeper.n_trials=2", lr)  # the same twice
+    optuna = ("hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_jobs=2")
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    process = launch(*TINY, *optuna, *joblib, "hydra.sweeper.n_trials=2", lr)  # the same at once
     assert process.wait() == 0, process.output
     (done,) = folder.glob("tmaze*")
     assert process.out.count(f"{done.name}: objective 0\n") == 2
@@ -45,9 +51,10 @@ def test_any_launcher_starts_what_is_missing_and_any_sweeper_gets_the_objectives
     assert "best_value: 0.0\n" in process.out
     before = (done / "status.json").read_bytes()
 
-    process = launch(*TINY, "hydra/sweeper=basic", lr)
-    assert process.wait() == 0, process.output
-    assert f"{done.name}: objective 0\n" in process.out
+    # What Hydra's own sweeper has written by the time a run is refused.
+    refused = launch(*TINY[:-1], "hydra/sweeper=basic", "seed=0,-1", "sweep=none")
+    assert refused.wait() == 2, refused.output
+    assert "seed must be at least 0" in refused.err and not (tmp_path / "outputs/none").exists()
 
     for attempt, launcher in enumerate(("joblib", "submitit_local"), start=1):
         process = launch(*TINY, f"hydra/launcher={launcher}", "algo.lr=1e-3,1e30")
@@ -70,5 +77,38 @@ def test_the_objective_is_the_score_by_the_chosen_or_the_tasks_own_metric(tmp_pa
     del config["objective"]  # as in configs of older versions
     folder = make_run(tmp_path, returns, "seed=1")
     assert objective(config, folder) == 0.5
-    with pytest.raises(ConfigError, match=r"^objective=eval/success: no eval/success in "):
+    with pytest.raises(Failure, match=r"^objective=eval/success: no eval/success in "):
         objective(config | {"objective": "eval/success"}, folder)
+
+
+def test_no_failure_of_another_launcher_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "outputs" / "all"
+    runs = [Run(make_config(f"seed={n}"), folder / f"seed={n}") for n in range(3)]
+
+    def cannot_begin(overrides: object, record: Path) -> list[JobReturn]:
+        raise RuntimeError("no sbatch")
+
+    with pytest.raises(Failure, match=r"^hydra/launcher=other: RuntimeError: no sbatch$"):
+        hand_over(runs, "other", cannot_begin)
+    assert not folder.exists()
+
+    def two_fail(overrides: object, record: Path) -> list[JobReturn]:
+        # Before the run has a folder, and as the run itself says.
+        errors = (ValueError("no network"), NoObjective("stopped"))
+        results = [JobReturn(status=JobStatus.FAILED) for _ in errors]
+        for result, error in zip(results, errors, strict=True):
+            result.return_value = error
+        return results
+
+    assert hand_over(runs, "other", two_fail) == 1
+    assert capsys.readouterr().err == "error: seed=0: ValueError: no network\n"
+    states = {run.name: (run.state, run.cause) for run in read_sweep(folder).runs}
+    assert states["seed=0"] == (State.FAILED, "ValueError: no network")
+    assert {states[name][0] for name in ("seed=1", "seed=2")} == {State.STOPPED}
+
+    # The sweeper, not each run, decides how a study has ended.
+    assert conclude_study(folder, 0, None) == 0
+    assert conclude_study(folder, 0, NoObjective("seed=0: failed")) == 1
+    assert "3 of 3 runs are not done:\n  seed=0: failed: ValueError" in capsys.readouterr().err

@@ -16,13 +16,17 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT, Process, wait_until
+from made import make_config
 from test_run import status, tiny
 
 from memrl.__main__ import main
 from memrl.run import import_path
 from memrl.run.outcome import ConfigError
 from memrl.sweep import snapshot
+from memrl.sweep.launch import launch as launch_runs
+from memrl.sweep.launchers import Local
 from memrl.sweep.snapshot import describe, label, take
+from memrl.sweep.submissions import Run
 
 Launch = Callable[..., Process]
 
@@ -267,8 +271,11 @@ def test_of_a_users_packages_all_modules_and_what_git_tracks_is_copied(
     state = {"commit": commit, "changed": False if tracked else None}
     assert describe()["packages"] == {"own_file": state, "own_pkg": state}
     monkeypatch.setattr(snapshot, "MAX_PACKAGES_BYTES", -1)
+    before = files(here)
+    run = Run(make_config(), here / "outputs" / "all" / "one")
     with pytest.raises(ConfigError, match="own_file, own_pkg have more than"):
-        snapshot.take_packages()
+        launch_runs([run], Local(retry_failed=False, dry_run=tracked, n_jobs=1, snapshot=True))
+    assert files(here) == before
 
 
 # --- runs ----------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGUSR2
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
@@ -26,17 +28,27 @@ from memrl.run.console import print_optionally, printable
 from memrl.run.files import write_whole
 from memrl.run.identity import NAMED, Config, flatten
 from memrl.run.import_path import extend_import_path, import_path
-from memrl.run.outcome import BUSY, FAILED, Failure, below_cwd, in_one_line, log_to_console
+from memrl.run.lock import holder, this_process
+from memrl.run.outcome import (
+    BUSY,
+    FAILED,
+    Busy,
+    Failure,
+    below_cwd,
+    in_one_line,
+    log_to_console,
+)
 from memrl.run.signals import Stopped
-from memrl.run.status import execute
+from memrl.run.status import execute, is_done, read_status
 from memrl.run.tables import spreadsheet_cell
 from memrl.sweep.compose import Composer, compose_runs
-from memrl.sweep.launch import hand_over, launch
+from memrl.sweep.launch import NoObjective, hand_over, launch
 from memrl.sweep.launchers import Launcher, Slurm
 from memrl.sweep.progress import SHOWN, code_note, counts, status_command
 from memrl.sweep.states import ONGOING, State, Sweep, read_sweep
 from memrl.sweep.submissions import Run, load
 
+POLL_S = 1.0  # between looks at a run that another process is working on
 TABLE_LINES = 40  # a longer table of scores is not printed at the end of a sweep
 
 
@@ -50,7 +62,7 @@ def start(runs: Sequence[Run], launcher: Launcher) -> int:
 def start_elsewhere(
     runs: Sequence[Run],
     launcher: str,
-    start_jobs: Callable[[Sequence[Sequence[str]], Path], object],
+    start_jobs: Callable[[Sequence[Sequence[str]], Path], Iterable[JobReturn] | None],
 ) -> int:
     """Let another package's launcher start the missing runs; return the exit status."""
     print_optionally()
@@ -60,10 +72,6 @@ def start_elsewhere(
 def _conclude(runs: Sequence[Run], failed: int) -> int:
     status = conclude(read_sweep(runs[0].folder.parent, runs, others=True), runs)
     return FAILED if failed else status  # also of a run whose failure could not be recorded
-
-
-class NotDone(Failure):
-    """A run has no objective, since it is not done."""
 
 
 def launch_and_wait(
@@ -83,17 +91,21 @@ def launch_and_wait(
     for run, overrides in zip(runs, job_overrides, strict=True):
         result = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
         state, cause = ended[run.folder].state, ended[run.folder].cause
-        if state == State.DONE:
+        try:
+            if state != State.DONE:
+                raise NoObjective(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
             result.return_value = _print_objective(run.config, run.folder)
-        else:
-            result.status = JobStatus.FAILED
-            result.return_value = NotDone(f"{run.folder}: {state}{f': {cause}' if cause else ''}")
+        except NoObjective as error:
+            result.status, result.return_value = JobStatus.FAILED, error
         results.append(result)
     return results
 
 
 def _print_objective(config: Config, folder: Path) -> float:
-    value = objective(config, folder)
+    try:
+        value = objective(config, folder)
+    except Failure as error:
+        raise NoObjective(str(error)) from None
     print(printable(f"{folder.name}: objective {value:.4g}"), flush=True)
     return value
 
@@ -105,24 +117,25 @@ class Job:
     It must not end that process, which may have other runs to do.
 
     Args:
-        driver: id of the process that started the sweep.
-        record: folder of the submission that it is part of, if there is one.
+        record: folder of the submission that it is part of; None if a sweeper of another package
+            wants its objective.
+        driver: the process that started the sweep.
         import_path: folders of a user's own packages.
     """
 
-    driver: int
     record: Path | None = None
+    driver: dict[str, Any] = field(default_factory=this_process)
     import_path: list[str] = field(default_factory=import_path)
 
-    def __call__(self, cfg: DictConfig) -> float:
-        """Train the run of a composed config; return its objective.
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Train the run of a composed config; return its objective, if a sweeper wants it.
 
         Raises:
-            NotDone: the run failed, or was stopped or cancelled; why is in its status.
+            NoObjective: the run failed, or was stopped or cancelled, as its status says.
         """
-        if os.getpid() == self.driver:
-            return self._train(cfg)
         extend_import_path(self.import_path)
+        if self._is_in_driver():
+            return self._train(cfg)
         with contextlib.ExitStack() as stack:
             if sys.stdout.isatty():  # the progress lines of several runs would overwrite each other
                 nowhere = stack.enter_context(open(os.devnull, "w"))
@@ -130,35 +143,49 @@ class Job:
             log_to_console()
             return self._train(cfg)
 
-    def _train(self, cfg: DictConfig) -> float:
+    def _is_in_driver(self) -> bool:
+        return this_process() == self.driver
+
+    def _train(self, cfg: DictConfig) -> float | None:
         print_optionally()
         config = resolve(cfg)
         folder = folder_of(config)
         if self.record and folder.name in _cancelled(self.record):
-            raise NotDone(f"{folder}: cancelled before it started")
-        stopped: list[Stopped] = []
+            raise NoObjective(f"{folder}: cancelled before it started")
 
-        def train_or_stop() -> None:
+        def train_or_wait() -> None:
             try:
                 train(config, folder)
             except Stopped as error:
-                stopped.append(error)
+                # submitit's handler requeues the job
+                requeues = error.signum == SIGUSR2 and callable(error.previous)
+                if requeues or self._is_in_driver():
+                    raise  # which ends the process
+            except Busy:
+                if self.record:
+                    raise
+                while holder(folder):  # an equal trial of the same batch
+                    time.sleep(POLL_S)
 
-        status = execute(train_or_stop, folder)
-        if stopped and stopped[0].signum == SIGUSR2 and callable(stopped[0].previous):
-            stopped[0].leave()  # submitit's handler requeues the job
-        if stopped or status:
-            raise NotDone(f"{folder}: {stopped[0] if stopped else f'exit status {status}'}")
-        return _print_objective(config, folder)
+        status = execute(train_or_wait, folder)
+        if status or not is_done(folder):
+            cause = read_status(folder).get("cause")
+            raise NoObjective(f"{folder}: {cause or f'exit status {status}'}")
+        return None if self.record else _print_objective(config, folder)
 
 
 def _cancelled(record: Path) -> set[str]:
-    submission = load(record)
+    try:
+        submission = load(record)
+    except FileNotFoundError:  # the launcher gave up, but not the job
+        return set()
     return {submission.runs[index].name for index in submission.cancelled}
 
 
-def conclude_study(folder: Path, began: float, failure: NotDone | None) -> int:
+def conclude_study(folder: Path, began: float, failure: NoObjective | None) -> int:
     """Conclude the sweep that a sweeper of another package has made; return the exit status.
+
+    That is 1 if the sweeper gave up. Otherwise it is 0, as it may have allowed for failed runs.
 
     Args:
         began: when it was started, UTC seconds.
@@ -167,11 +194,12 @@ def conclude_study(folder: Path, began: float, failure: NotDone | None) -> int:
     if failure:
         print(printable(f"error: {failure}"), file=sys.stderr)
     sweep = read_sweep(folder)
-    status = conclude(sweep, sweep.runs) if sweep.runs else 0
+    if sweep.runs:
+        conclude(sweep, sweep.runs)
     best = folder / "optimization_results.yaml"  # of Optuna, Ax and Nevergrad
     if best.exists() and best.stat().st_mtime >= began:
         print(printable(f"{below_cwd(best)}:\n{best.read_text().rstrip()}"), flush=True)
-    return FAILED if failure else status
+    return FAILED if failure else 0
 
 
 def conclude(sweep: Sweep, requested: Collection[Run]) -> int:

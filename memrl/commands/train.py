@@ -8,7 +8,6 @@ continues a stopped run.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -175,27 +174,53 @@ def _check_flags(args: Namespace) -> None:
 
 def _sweep(line: CommandLine, config: DictConfig) -> None:
     """Do what ``Hydra.multirun`` does, which would refuse keys that only swept options have."""
-    from memrl.commands.start import Job, NotDone, conclude_study
-    from memrl.sweep.compose import choose_sweep, name_after
+    from memrl.commands.start import Job, conclude_study
+    from memrl.sweep import compose
+    from memrl.sweep.launch import NoObjective
 
     arguments = line.task_overrides
-    if config.hydra.runtime.choices["hydra/sweeper"] != "memrl" and config.sweep is None:
+    if config.hydra.runtime.choices["hydra/sweeper"] != "memrl":
         params = config.hydra.sweeper.get("params") or {}
         texts = [*(f"{key}={value}" for key, value in params.items()), *arguments]
-        config.sweep = name_after(texts, line.config_name)
-        arguments = [*arguments, choose_sweep(config.sweep)]
+        compose.refuse_several_names(texts)
+        if config.sweep is None:
+            config.sweep = compose.name_after(texts, line.config_name)
+            arguments = [*arguments, compose.choose_sweep(config.sweep)]
+        compose.check_one(compose.Composer(line.hydra.config_loader, config), texts)
     context = HydraContext(config_loader=line.hydra.config_loader, callbacks=Callbacks())
     failure, began = None, time.time()
-    try:
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=Job(os.getpid()), config=config
-        )
-        sweeper.sweep(arguments)  # memrl's own ends the process
-    except HydraException as error:
-        raise ConfigError(explain(error, line.overrides, config)) from None
-    except NotDone as error:
-        failure = error
+    with _nothing_created(config):
+        try:
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=context, task_function=Job(), config=config
+            )
+            sweeper.sweep(arguments)  # memrl's own ends the process
+        except HydraException as error:
+            raise ConfigError(explain(error, line.overrides, config)) from None
+        except NoObjective as error:
+            failure = error
     sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
+
+
+@contextlib.contextmanager
+def _nothing_created(config: DictConfig) -> Iterator[None]:
+    """Remove what Hydra's own sweeper, or a launcher, made before memrl refused the config."""
+    if config.sweep is None:  # memrl's own sweeper is to make a name
+        yield
+        return
+    folder = Path(config.hydra.sweep.dir)
+    file = folder / "multirun.yaml"
+    absent = [path for path in (file, folder, folder.parent) if not path.exists()]
+    try:
+        yield
+    except ConfigError:
+        with contextlib.suppress(OSError):  # not empty: there are runs
+            if file in absent:
+                file.unlink(missing_ok=True)
+            for path in absent:
+                if path != file:
+                    path.rmdir()
+        raise
 
 
 def _task(cfg: DictConfig) -> None:

@@ -20,7 +20,7 @@ from memrl.results.paper import CURVE_POINTS, FIGURE_ENDS, SCORE_POINTS
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
 from memrl.run.identity import Config
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, Failure
 from memrl.run.tables import Column, read_table
 
 LAST = 10  # evaluations of a trailing average
@@ -298,11 +298,11 @@ def objective(config: Config, folder: Path) -> float:
     Its metric is the config's ``objective``, or else that of the task.
 
     Raises:
-        ConfigError: the run has no such score.
+        Failure: the run has no such score.
     """
     run = Run(config, folder, state="done", eval=read_table(folder / "eval.csv"))
     metric = config.get("objective") or metric_of([run])
     member = _member(run, PROTOCOLS["last"], metric)
     if member.excluded:
-        raise ConfigError(f"objective={metric}: {member.excluded} in {folder}")
+        raise Failure(f"objective={metric}: {member.excluded} in {folder}")
     return float(member.score)

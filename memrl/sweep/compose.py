@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -25,6 +26,7 @@ from memrl.run.outcome import ConfigError, Failure, show
 from memrl.sweep.submissions import Run
 
 MAX_ERRORS = 5  # that are printed
+ONE = {"outputs": ("folder", "FOLDER"), "sweep": ("name", "NAME")}  # in all runs of a sweep
 # Launchers whose runs have no more memory than this process.
 ON_THIS_MACHINE = ("basic", "serial", "local", "joblib", "submitit_local")
 
@@ -161,10 +163,43 @@ def compose_runs(
             refused.setdefault(text, []).append(" ".join(overrides))
     if refused:
         raise ConfigError("\n  ".join(_error_lines(refused, len(jobs))))
-    for key, thing, value in (("outputs", "folder", "FOLDER"), ("sweep", "name", "NAME")):
+    for key in ONE:
         if len({run.config.get(key) for run in runs}) > 1:
-            raise ConfigError(f"{key}: one sweep has one {thing}; give {key}={value} once")
+            raise _several(key)
     return runs
+
+
+def _several(key: str) -> ConfigError:
+    thing, value = ONE[key]
+    return ConfigError(f"{key}: one sweep has one {thing}; give {key}={value} once")
+
+
+def refuse_several_names(overrides: Sequence[str]) -> None:
+    """Raise ConfigError if a sweeper is to choose the sweep's name, or the folder of results."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_sweep_override() and override.key_or_group in ONE:
+            raise _several(override.key_or_group)
+
+
+def check_one(composer: Composer, arguments: Sequence[str]) -> None:
+    """Check the config of one run that a sweeper of another package may propose.
+
+    Of choices it has the first, of intervals the middle. Thus a bad value of a key that is not
+    swept is refused before the sweeper begins.
+
+    Raises:
+        ConfigError: one line with the key, its value and what is allowed.
+    """
+    overrides = {}
+    for override in composer.parser.parse_overrides(list(arguments)):
+        text, key = str(override.input_line), override.get_key_element()
+        if override.is_discrete_sweep():
+            text = f"{key}={next(override.sweep_string_iterator(), '')}"
+        elif override.is_interval_sweep():
+            interval: Any = override.value()
+            text = f"{key}={type(interval.start)((interval.start + interval.end) / 2)}"
+        overrides[key] = text
+    compose_runs(composer, [[*overrides.values()]])
 
 
 def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:

@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from tqdm import tqdm
 
 from memrl.experiment import train
@@ -20,7 +22,7 @@ from memrl.run import session
 from memrl.run.config import explain
 from memrl.run.console import printable
 from memrl.run.import_path import python_path
-from memrl.run.lock import locked
+from memrl.run.lock import holder, locked
 from memrl.run.outcome import (
     BUSY,
     FAILED,
@@ -29,10 +31,11 @@ from memrl.run.outcome import (
     ConfigError,
     Failure,
     below_cwd,
+    in_one_line,
     plural,
 )
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import execute, heartbeat
+from memrl.run.status import execute, get_number, heartbeat, note_failure, read_status
 from memrl.run.tables import align
 from memrl.sweep import snapshot, submissions
 from memrl.sweep.launchers import Launcher, Local, Slurm
@@ -44,11 +47,16 @@ from memrl.sweep.submissions import Run, Submission
 POLL_S = 15.0  # between calls of squeue, which is a load on the whole cluster
 
 
+class NoObjective(Failure):
+    """A run has no objective: it is not done, as its status says, or it has no finite score."""
+
+
 def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     """Start the missing runs of a sweep; return how many failed here, or None if jobs continue.
 
     Raises:
-        ConfigError: a folder holds a run with another config; nothing was started.
+        ConfigError: a folder holds a run with another config, or the code is too large to be
+            copied; nothing was started.
         Busy: another command is submitting this sweep.
         Failure: the cluster refused it, or the queue is unknown.
         Stopped: a signal stopped the runs of this process, or its child processes.
@@ -59,6 +67,8 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
     if isinstance(launcher, Slurm):
         _require_slurm(launcher, folder)
         launcher = _with_defaults_for_sbatch(launcher)
+    if isinstance(launcher, Local | Slurm) and launcher.snapshot:
+        snapshot.own_files(folder.parent)  # before anything is created
     if launcher.dry_run:
         _dry_run(read_sweep(folder, runs), launcher)
         return None
@@ -71,20 +81,23 @@ def launch(runs: Sequence[Run], launcher: Launcher) -> int | None:
 def hand_over(
     runs: Sequence[Run],
     launcher: str,
-    start: Callable[[Sequence[Sequence[str]], Path], object],
+    start: Callable[[Sequence[Sequence[str]], Path], Iterable[JobReturn] | None],
 ) -> int:
     """Let a launcher of another package start the missing runs, and those that failed.
 
     Args:
         launcher: its name.
         start: takes the overrides of each run and the folder of the submission's record, and
-            returns once all runs have ended.
+            returns once all runs have ended, with a result for each.
 
     Returns:
-        1 if the launcher itself failed, else 0; how the runs ended is in their folders.
+        1 if the launcher failed, or a run that could not say so itself, else 0; how the runs ended
+        is in their folders.
 
     Raises:
-        ConfigError: a folder holds a run with another config; nothing was started.
+        ConfigError: a folder holds a run with another config, or a key of the launcher is refused;
+            nothing was started.
+        Failure: the launcher failed before any run began.
     """
     for run in runs:
         session.refuse_other_config(run.folder, run.config)
@@ -99,12 +112,45 @@ def hand_over(
     os.environ["MEMRL_CODE"] = snapshot.label(code)
     try:
         with heartbeat(lambda: os.utime(record.folder / "submission.json")):
-            start([run.overrides for run in due], record.folder)
+            results = start([run.overrides for run in due], record.folder)
     except Exception as error:  # a worker that was killed, say
-        reason = explain(error, [], None)
-        print(printable(f"error: hydra/launcher={launcher}: {reason}"), file=sys.stderr)
+        reason = f"hydra/launcher={launcher}: {explain(error, [], None)}"
+        record.end()
+        if not any(_has_begun(run, record) for run in due):
+            shutil.rmtree(record.folder)
+            _remove_if_empty(record.folder.parent, folder)
+            kind = ConfigError if isinstance(error, HydraException) else Failure
+            raise kind(reason) from None
+        print(printable(f"error: {reason}"), file=sys.stderr)
         return FAILED
-    return 0
+    record.end()
+    return FAILED if _note_failures(due, results or ()) else 0
+
+
+def _has_begun(run: Run, record: Submission) -> bool:
+    updated = get_number(read_status(run.folder), "updated") or 0
+    return updated >= record.created or holder(run.folder) is not None
+
+
+def _note_failures(due: Sequence[Run], results: Iterable[JobReturn]) -> int:
+    """Print and record why runs failed that could not do so themselves; return how many did."""
+    count = 0
+    for run, result in zip(due, results, strict=False):
+        # The public property prints a line of Hydra's own.
+        error = result._return_value
+        if result.status != JobStatus.FAILED or isinstance(error, NoObjective):
+            continue
+        cause = in_one_line(error)
+        print(printable(f"error: {run.name}: {cause}"), file=sys.stderr)
+        note_failure(run.folder, cause)
+        count += 1
+    return count
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    with contextlib.suppress(OSError):  # not empty: the sweep has runs
+        for folder in folders:
+            folder.rmdir()
 
 
 def _read_known(folder: Path, runs: Sequence[Run]) -> Sweep:
@@ -202,9 +248,7 @@ def _on_slurm(folder: Path, runs: Sequence[Run], launcher: Slurm) -> int | None:
     except Busy:
         raise Busy(f"another command is submitting {folder}") from None
     except Failure:
-        with contextlib.suppress(OSError):  # not empty: the sweep has runs
-            records.rmdir()
-            folder.rmdir()
+        _remove_if_empty(records, folder)
         raise
     if not due and not sweep.is_active:
         return 0

@@ -48,6 +48,16 @@ def take_packages(outputs: Path = Path("outputs")) -> Path | None:
     Raises:
         ConfigError: they are too large.
     """
+    sources = own_files(outputs)
+    return _copy(sources, outputs) if sources else None
+
+
+def own_files(outputs: Path) -> dict[str, Path]:
+    """Return the files that ``take_packages`` copies, by their names in the copy.
+
+    Raises:
+        ConfigError: they are too large.
+    """
     sources: dict[str, Path] = {}
     for package, folder in own_packages().items():
         sources |= {name: folder / name for name in _files_of(package, folder, outputs)}
@@ -55,7 +65,7 @@ def take_packages(outputs: Path = Path("outputs")) -> Path | None:
         size = f"more than {MAX_PACKAGES_BYTES // 2**20} MiB"
         advice = "let git ignore the data in them, or set hydra.launcher.snapshot=false"
         raise ConfigError(f"the packages {', '.join(own_packages())} have {size}; {advice}")
-    return _copy(sources, outputs) if sources else None
+    return sources
 
 
 def own_packages() -> dict[str, Path]:

@@ -215,7 +215,9 @@ def read_sweep(
     submitted = [run.submission for run in unfinished if run.submission]
     # The queue before the files: a job that ends in between has written them by then.
     queue = query_queue({s.name: s.job_id for s in submitted if s.launcher == "slurm"}, jobs)
-    submitting = {s.name: s.job_id is None and s.driver_alive() for s in submissions}
+    submitting = {
+        s.name: s.job_id is None and s.ended is None and s.driver_alive() for s in submissions
+    }
     cancelled = {s.name: s.cancelled for s in submissions}
     for run in unfinished:
         alive = _has_holder(run.folder)

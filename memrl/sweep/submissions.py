@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ class Submission:
     # Folders that the runs import from if nothing else has a module.
     import_path: list[str] = field(default_factory=import_path)
     job_id: str | None = None  # SLURM's, once sbatch has returned
+    ended: float | None = None  # when another package's launcher returned, UTC seconds
 
     @property
     def name(self) -> str:
@@ -146,6 +147,10 @@ class Submission:
         content |= {"cwd": cwd, "job_id": job_id, "n_runs": len(self.runs)}
         content["code"] = {key: value for key, value in self.code.items() if key != "diff"}
         write_whole(self.folder / "submission.json", json.dumps(content, indent=1).encode())
+
+    def end(self) -> None:
+        """Note that another package's launcher has returned: what has not begun never will."""
+        replace(self, ended=time.time()).save(None)
 
     def driver_alive(self) -> bool:
         """Tell whether the process that submits it is still at work."""
