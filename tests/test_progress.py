@@ -83,7 +83,7 @@ def test_a_line_has_what_is_known_the_most_important_first(counters, loss, line)
 def test_a_run_that_stops_early_says_at_which_score(launch, tmp_path):
     """And so does the same command again, as long as its csv file can be read."""
     stop = "budget.stop_at_return=-1"
-    first = launch(*TINY, stop)
+    first = launch(*TINY, stop, composed=True)
     assert first.wait() == 0, first.output
     (folder,) = (path.relative_to(tmp_path) for path in tmp_path.glob("outputs/runs/*"))
     score = r"return -?\d\.\d\d \(>= -1, budget\.stop_at_return\)"
@@ -92,6 +92,6 @@ def test_a_run_that_stops_early_says_at_which_score(launch, tmp_path):
     content = (tmp_path / folder / "eval.csv").read_text()
     for text, said in ((content, f"{result}: "), (content + "torn\n", ""), ("", "")):
         (tmp_path / folder / "eval.csv").write_text(text)
-        again = launch(*TINY, stop)
+        again = launch(*TINY, stop, composed=True)
         assert again.wait() == 0
         assert re.fullmatch(f"already done: {said}{re.escape(str(folder))}\n", again.out)
