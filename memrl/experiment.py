@@ -22,7 +22,7 @@ from memrl.run import checkpoint, identity, schema, session
 from memrl.run.config import NoEntry, compose_config, explain_budget, leaves
 from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, NAMED_GROUPS, SINGLE_RUNS, Config, outputs_folder
-from memrl.run.logger import check_logger
+from memrl.run.logger import check_logger, wandb_refusal
 from memrl.run.outcome import CannotContinue, ConfigError, Failure, in_one_line, show
 from memrl.run.status import read_status
 
@@ -141,9 +141,11 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
         return None
 
 
-def forget_defaults() -> None:
-    """Compose ``default_config`` anew: the search path is another one."""
-    _compose_default.cache_clear()
+def clear_caches() -> None:
+    """Forget what holds for one command: files, modules and logins may have changed since."""
+    for function in (_compose_default, _warn, schema.parameters_of, wandb_refusal):
+        function.cache_clear()
+    _broken_laws.clear()
 
 
 # --- build ---------------------------------------------------------------------------------------
@@ -320,8 +322,8 @@ def refuse_lawless(config: Config, agent: Agent, spec: TaskSpec, device: torch.d
         _broken_laws[key] = next((verdict for verdict in verdicts if not verdict.ok), None)
     if verdict := _broken_laws[key]:
         model = f"seq_model={config['seq_model']['name']}"
-        where = f'see README, "Your own sequence model" (memrl check {model} says more)'
-        line = f'{model} breaks the law "{verdict.law}": {verdict.text}; {where}'
+        advice = "`memrl check` with the same -cd and seq_model keys says more"
+        line = f'{model} breaks the law "{verdict.law}": {verdict.text}; {advice}'
         raise ConfigError(line) from verdict.error
 
 
@@ -357,6 +359,12 @@ def initialize(agent: Agent, config: Config) -> None:
         if misfit := checkpoint.misfit(weights, agent.weights()):
             raise ValueError(f"its weights do not fit: {misfit}")
     agent.load_weights(weights)
+
+
+def own_weights(config: Config, folder: Path) -> Config:
+    """Return a config without ``init_from`` if its run has weights: where it began may be gone."""
+    begun = checkpoint.exists(folder) or (folder / checkpoint.WEIGHTS).exists()
+    return config | {"init_from": None} if begun else config
 
 
 def build(config: Config) -> Trainer:
@@ -519,10 +527,8 @@ def train(config: Config, folder: Path) -> None:
     if session.already_done(folder, config):
         session.say_already_done(folder, config)
         return
-    # A run that continues has its own weights: the run that it began from may be gone.
-    begun = checkpoint.exists(folder)
     try:
-        trainer = build(config | {"init_from": None} if begun else config)
+        trainer = build(own_weights(config, folder))
     except (ConfigError, Failure):
         raise
     except Exception:

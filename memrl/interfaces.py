@@ -99,7 +99,7 @@ class Agent(Actor, Protocol):
         """Return the weights that acting needs, by name."""
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Restore what ``weights`` returned; its target network, if any, starts from there too."""
+        """Restore what ``weights`` returned; a target network is set to the same weights."""
 
 
 class Logger(Protocol):

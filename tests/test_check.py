@@ -5,11 +5,12 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, compose_quickly
+from conftest import compose_quickly
 from test_readme import block
 from test_seq_models import CONTEXT, MODELS, WIDTH
 from torch import nn
 
+import memrl
 from memrl import __main__, experiment
 from memrl.commands import check
 from memrl.experiment import resolve
@@ -239,9 +240,9 @@ def test_sound_models_obey_with_room_to_spare(name):
     torch.manual_seed(0)
     model = SOUND[name]()
     model.law_tolerance = 1e-5  # a tenth of the usual one
-    for length in (2, 7, CONTEXT + 1):
-        verdicts = check_laws(model, WIDTH, CPU, torch.bfloat16, length)
-        assert len(verdicts) == 6
+    for length, precision in ((2, torch.float32), (CONTEXT + 1, torch.bfloat16)):
+        verdicts = check_laws(model, WIDTH, CPU, precision, length)
+        assert len(verdicts) == (6 if precision == torch.bfloat16 else 5)
         assert all(verdict.ok for verdict in verdicts), verdicts
 
 
@@ -286,9 +287,20 @@ def test_a_broken_model_is_refused_before_the_first_step(words, launch, tmp_path
     (line,) = process.err.splitlines()
     start = 'error: seq_model=lstm breaks the law "whole = pieces = steps": fed step by step, its o'
     assert line.startswith(start)
-    assert "README" in line and line.endswith("(memrl check seq_model=lstm says more)")
+    assert line.endswith("; `memrl check` with the same -cd and seq_model keys says more")
     assert process.out == "" and not any(tmp_path.iterdir())
-    assert line.split('"')[3] in (ROOT / "README.md").read_text()
+
+
+def test_the_next_training_in_a_process_checks_anew(monkeypatch):
+    config = resolve(compose_quickly([of(IgnoresState), "env.length=5", "budget=smoke"]))
+    with pytest.raises(ConfigError, match="breaks the law"):
+        experiment.check(config, here=True)
+    monkeypatch.setattr(IgnoresState, "forward", Sound.forward)
+    with pytest.raises(ConfigError, match="breaks the law"):  # as it was
+        experiment.check(config, here=True)
+    with pytest.raises(ConfigError, match="no such key"):
+        memrl.train(["lr=3"])
+    experiment.check(config, here=True)
 
 
 @pytest.mark.parametrize("window", [2, 5])
@@ -324,41 +336,70 @@ class Widthless(Sound):
         del self.output_dim
 
 
+class ShortWindows(Sound):
+    def __init__(self, input_dim, context_len, **keys):
+        if context_len > 300:
+            raise ValueError("context_len must be at most 300")
+        super().__init__(input_dim, **keys)
+
+
 def run_check(launch, *words):
     process = launch(first=lambda: __main__.main(["check", *words]))  # which ends the process
     return process.wait(), process.out, process.err
 
 
-def test_the_command_says_what_it_measured(launch, tmp_path, monkeypatch):
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The words that choose the model of a project; all measurements are short."""
     conf = tmp_path / "project" / "conf"
     (conf / "seq_model").mkdir(parents=True)
     yaml = "name: own\n_target_: own_package.Own\ncell: gru\nhidden_dim: 8\nn_layer: 1\n"
     (conf / "seq_model" / "own.yaml").write_text(yaml)
+    (conf / "seq_model" / "other.yaml").write_text(yaml.replace("name: own", "name: else"))
     (tmp_path / "project" / "own_package.py").write_text("from test_check import Sound as Own\n")
-    monkeypatch.setattr(measurements, "LIMIT_S", 0)
-    monkeypatch.setattr(check, "TASK", ("env.length=5", "budget=smoke", "budget.train_episodes=2"))
-    own = "-cd", str(conf), "seq_model=own"
-    code, out, err = run_check(launch, *own)
+    for name, value in (("LIMIT_S", 0), ("LENGTH", 8), ("ROWS", 2)):
+        monkeypatch.setattr(measurements, name, value)
+    task = "env.length=5", "budget=smoke", "budget.train_episodes=2", "batch_size=2"
+    monkeypatch.setattr(check, "TASK", task)
+    return "-cd", str(conf), "seq_model=own"
+
+
+def test_the_command_says_what_it_measured(launch, own):
+    code, out, err = run_check(launch, *own, "dropout=0", "precision=bf16")
     assert (code, err) == (0, ""), out
     assert out.startswith("seq_model=own: 1,392 parameters, inputs of width 48, outputs of width 8")
-    assert len(re.findall("^  ok ", out, re.M)) == 6 and "on histories of 64 inputs" in out
+    assert len(re.findall("^  ok ", out, re.M)) == 7 and "on histories of 64 inputs" in out
     for text in (
         "1 step back  ",
         "1000 steps back  ",
+        "bfloat16 windows",
         "an LSTM of width 8 with one layer, on cpu",
+        "dropout=0 attention_dropout=0.1 precision=bf16 update=eager seed=0\n",
     ):
         assert text in out
     assert re.search(r"step of acting +[\d.]+ ms +[\d.]+ ms +[\d.]+ times", out)
     assert "not solved: return " in out
 
-    code, out, err = run_check(launch, "seq_model=mlp", "precision=bf16", "--no-train")
+    code, out, err = run_check(launch, "seq_model=mlp", "--no-train")
     assert code == 0 and "this model has no memory" in out and "training" not in out
-    assert "bfloat16 windows" in out
 
     code, out, err = run_check(launch, *own, of(OneRow))
     assert code == 1 and "training" not in out
     assert "FAILED  whole = pieces = steps  fed step by step, it raised RuntimeError" in out
     assert "in forward" in out  # the traceback
 
-    code, out, err = run_check(launch, "seq_model=ltsm")
-    assert (code, out) == (2, "") and err.startswith("error: seq_model=ltsm: no such option")
+    code, out, err = run_check(launch, *own, of(ShortWindows), "--no-train")
+    assert (code, err) == (0, ""), out
+    assert "laws, on histories of 12 inputs" in out  # the run's own window
+    assert out.count("  not measured: context_len must be at most 300\n") == 2
+
+
+def test_the_command_refuses_what_has_no_effect_in_it(launch, own):
+    for words, message in (
+        (["seq_model=ltsm"], "seq_model=ltsm: no such option"),
+        (["batch_size=3"], "batch_size=3: it has no effect in memrl check, which reads seq_model"),
+        ([*own[:2], "seq_model=other"], "seq_model.name=else: must be other, as its file is"),
+    ):
+        code, out, err = run_check(launch, *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"error: {message}")

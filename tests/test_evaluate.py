@@ -114,7 +114,10 @@ def test_models_act_at_other_lengths_if_their_weights_can(runs, monkeypatch, tmp
 
 BAD = {
     "env.lenght=3": "env.lenght=3: no such key; did you mean env.length?",
-    "seed=3": "seed=3: only keys of the task, such as env.length=20, may be changed",
+    **{
+        word: f"{word}: only keys of the task, such as env.length=20, may be changed"
+        for word in ("seed=3", "env.name=x", "env._target_=x.Y", "~env.length=4")
+    },
     "env.length=x": "env.length=x: must be an integer",
     "env.length=0": "env.length must be at least 1, got 0",
     "nowhere": "nowhere: not a run's folder: it has no config.yaml",

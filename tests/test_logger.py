@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -200,15 +201,24 @@ def test_what_wandb_refuses_is_a_config_error_before_anything_is_created(
     for name, value in (quiet | home | variables).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    logger._wandb_refusal.cache_clear()
+    logger.wandb_refusal.cache_clear()
     for _ in range(2):  # a sweep asks for each of its runs
         with pytest.raises(ConfigError) as error:
             run(["logger=wandb", *keys])
         assert re.fullmatch(expected, str(error.value))
-    assert logger._wandb_refusal.cache_info().misses == 1
-    logger._wandb_refusal.cache_clear()
+    assert logger.wandb_refusal.cache_info().misses == 1
+    logger.wandb_refusal.cache_clear()
     assert "WANDB_SERVICE" not in os.environ
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_is_closed_if_wandb_cannot_begin(tmp_path):
+    import_wandb()
+    keys = {"folder": tmp_path, "run_id": "x", "config": {}, "project": "a/b", "mode": "offline"}
+    threads = {*threading.enumerate()}
+    with pytest.raises(ConnectionError, match="Invalid project name"):
+        logger.WandBTensorBoard(**keys, next_step=0)
+    assert {*threading.enumerate()} <= threads and "WANDB_SERVICE" not in os.environ
 
 
 # --- TensorBoard ---------------------------------------------------------------------------------

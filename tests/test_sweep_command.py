@@ -334,7 +334,8 @@ def test_a_retry_runs_only_code_that_is_trusted(
     assert process.wait() == 2
     assert process.out == "" and process.err.count("\n") == 1
     assert process.err.endswith(
-        "logger._target_=evil.Logger: not a class of memrl; if you trust it, add --trust evil\n"
+        "logger._target_=evil.Logger: not a class of memrl; if you trust it, add --trust evil "
+        '(in Python, trusted=["evil"])\n'
     )
     assert not marker.exists()
     process = command("retry", MIXED, "--trust", "evil")

@@ -340,6 +340,23 @@ def test_a_sweep_of_one_is_refused_like_a_single_run(master: DictConfig) -> None
     assert refusal(master, "algo.gamma=2") == ["algo.gamma must be in [0, 1], got 2"]
 
 
+def test_runs_that_have_weights_need_no_more_where_they_began(
+    master: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["init_from=gone", "env.length=5", "seed=0,1", "sweep=s"]
+    name = "tmaze_passive-5,dqn,lstm,init_from=gone,seed={}"
+    for seed, file in enumerate(("checkpoint.pt", "agent.pt")):
+        assert refusal(master, *arguments)[-1].startswith("init_from=gone: not the folder of a run")
+        folder = tmp_path / "outputs" / "s" / name.format(seed)
+        folder.mkdir(parents=True)
+        (folder / file).touch()
+    loader = GlobalHydra.instance().config_loader()
+    runs = compose_sweep(Composer(loader, master), arguments)
+    assert [run.config["init_from"] for run in runs] == ["gone", "gone"]
+    assert [run.folder.name for run in runs] == [name.format(0), name.format(1)]
+
+
 @pytest.mark.parametrize(
     "key", ["eval_every", "eval_episodes", "warmup_episodes", "train_episodes"]
 )

@@ -289,7 +289,8 @@ def test_a_config_of_somebody_else_runs_only_code_that_is_trusted(
         watch([str(folder)])
     assert caught.value.code == 2 and not marker.exists()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("=evil.Recurrent: not a class of memrl; if you trust it, add --trust evil")
+    advice = 'if you trust it, add --trust evil (in Python, trusted=["evil"])'
+    assert line.endswith(f"=evil.Recurrent: not a class of memrl; {advice}")
     if depth:
         return
     watch([str(folder), "--episodes", "1", "--trust", "other,evil"])

@@ -9,10 +9,10 @@ import argparse
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memrl.run.outcome import FAILED, ConfigError, Failure, in_one_line, plural
+from memrl.run.outcome import FAILED, ConfigError, Failure, in_one_line, plural, show
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from memrl.run.identity import Config
 
+MODEL = ("dropout", "attention_dropout", "precision", "update")
+OTHERS = ("seq_model", "device", "threads", "seed")
+KEYS = (*OTHERS, *MODEL, "env", "encoder", "context_len")  # that have an effect
 LENGTH = 64  # inputs of a longer history
 STEPS = (1, 10, 100, 1000)  # back in time, of the gradient
 TASK = ("env=tmaze_passive", "env.length=5", "budget=fast")
@@ -55,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"seq_model={config['seq_model']['name']}: {count:,} parameters, {widths}")
         window = config["context_len"] or spec.horizon
         ok = _obeys_laws(case, model, min(SHORT, window + 1))
-        ok = ok and _obeys_laws(case, case.long_model(), LENGTH, show=True)
+        ok = ok and _obeys_laws(case, *_longer(case, window), show=True)
         _print_gradient(case)
         _print_cost(case)
-    if ok and not args.no_train:
+    if ok and task is not None:
         with experiment.enough_memory(task):
             ok = _train(task)
     return 0 if ok else FAILED
@@ -79,15 +82,15 @@ class Case(NamedTuple):
         return make_seq_model(self.config | changes, self.width, max(STEPS)).to(self.device)
 
 
-def _compose(args: argparse.Namespace) -> tuple[Config, Config]:
-    """Return the config of the command line, and that of the T-Maze with the same model."""
+def _compose(args: argparse.Namespace) -> tuple[Config, Config | None]:
+    """Return the config of the command line, and that of the T-Maze with the same model, if any."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import open_dict
+    from omegaconf import OmegaConf, open_dict
 
-    from memrl.experiment import resolve
+    from memrl.experiment import check_names, resolve
     from memrl.run.command_line import open_command_line
-    from memrl.run.config import compose_config
+    from memrl.run.config import CONF, compose_config
     from memrl.run.import_path import add_user_folders
 
     add_user_folders(args)
@@ -96,12 +99,42 @@ def _compose(args: argparse.Namespace) -> tuple[Config, Config]:
         composed = line.compose()
         if composed.hydra.mode == RunMode.MULTIRUN:
             raise ConfigError("hydra.mode=MULTIRUN: memrl check takes the config of one run")
+        typed = _typed_keys(line.overrides)
         HydraConfig.instance().set_config(composed)  # for interpolations such as ${hydra:...}
+        choices = composed.hydra.runtime.choices
         with open_dict(composed):
             del composed["hydra"]
         config = resolve(composed)
-        task = resolve(compose_config([*TASK, f"seq_model={config['seq_model']['name']}"]))
-    return config, task | {key: config[key] for key in ("seq_model", "device", "threads", "seed")}
+        check_names(config, choices)
+        if args.no_train:
+            return config, None
+        model = [f"seq_model={choices.seq_model}"] if "seq_model" in choices else []
+        task = resolve(compose_config([*TASK, *model]))
+    standard: Any = OmegaConf.load(CONF / "config.yaml")
+    # The task's budget has a dropout and a precision of its own; other ones are chosen.
+    chosen = [key for key in MODEL if key in typed or config[key] != standard[key]]
+    return config, task | {key: config[key] for key in (*OTHERS, *chosen)}
+
+
+def _typed_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the first parts of the keys on the command line.
+
+    Raises:
+        ConfigError: one has no effect.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from memrl.run.identity import GROUPS
+    from memrl.run.schema import TOP_LEVEL
+
+    typed = set()
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        key = override.key_or_group.partition(".")[0]
+        typed.add(key)
+        if key in {*GROUPS, *TOP_LEVEL} - {*KEYS}:
+            reason = f"it has no effect in memrl check, which reads {', '.join(KEYS)}"
+            raise ConfigError(f"{override.input_line}: {reason}; leave it out")
+    return typed
 
 
 def _obeys_laws(case: Case, model: nn.Module, length: int, show: bool = False) -> bool:
@@ -115,6 +148,18 @@ def _obeys_laws(case: Case, model: nn.Module, length: int, show: bool = False) -
         for verdict in verdicts:
             _print_verdict(verdict.ok, f"{verdict.law:<24}{verdict.text}", verdict.error)
     return ok
+
+
+def _longer(case: Case, window: int) -> tuple[nn.Module, int]:
+    """Return a model, and the length of the longer histories that it takes."""
+    from memrl.run.machine import is_out_of_memory
+
+    try:
+        return case.long_model(), LENGTH
+    except Exception as error:  # it may refuse such long windows
+        if is_out_of_memory(error):
+            raise
+        return case.memory.seq_model, min(LENGTH, window + 1)
 
 
 def _print_verdict(ok: bool, text: str, error: BaseException | None = None) -> None:
@@ -207,7 +252,8 @@ def _train(task: Config) -> bool:
         if time.monotonic() > end:
             raise _OutOfTime
 
-    print(f"training, at most a minute: {' '.join(TASK)} seed={task['seed']}", flush=True)
+    keys = " ".join(f"{key}={show(task[key])}" for key in (*MODEL, "seed"))
+    print(f"training, at most a minute: {' '.join(TASK)} {keys}", flush=True)
     try:
         with experiment.closing(experiment.build(task)) as trainer:
             trainer.logger = _NoTables()

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate all, the same command's rows anew, and print what was written.
+    """Evaluate every run; rows of an earlier identical command are replaced.
 
     Raises:
         ConfigError: a run has no agent, or one that cannot play such a task; nothing was played.

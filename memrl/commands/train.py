@@ -284,7 +284,7 @@ def _train_with_hydra(args: Namespace) -> Path:
             errors.append(error)
 
     add_user_folders(args)
-    experiment.forget_defaults()  # the last call may have had another folder of configs
+    experiment.clear_caches()  # of the last call
     with open_command_line(args) as line:
         if line.compose().hydra.mode == RunMode.MULTIRUN:
             raise ConfigError("hydra.mode=MULTIRUN: memrl.train trains one run")

@@ -19,7 +19,7 @@ from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, Config, read_config
 from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import ConfigError, show
-from memrl.run.schema import check_group, check_origin, check_ranges, check_types
+from memrl.run.schema import LABELS, check_group, check_origin, check_ranges, check_types
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -157,7 +157,9 @@ def change_env(config: Config, overrides: Sequence[str]) -> Config:
     try:
         parsed = OverridesParser.create().parse_overrides([*overrides])
         for override in parsed:
-            if not override.key_or_group.startswith("env."):
+            key = override.key_or_group
+            is_label = key in [f"env.{label}" for label in LABELS]
+            if not key.startswith("env.") or is_label or override.is_delete():
                 line = f"{override.input_line}: only keys of the task, such as env.length=20,"
                 raise ConfigError(f"{line} may be changed")
             if override.is_sweep_override():

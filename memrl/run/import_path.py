@@ -28,7 +28,7 @@ def add_user_folders(args: Namespace | None = None) -> None:
     """Let a user's packages be imported: from the current folder, and beside her folder of configs.
 
     Args:
-        args: of Hydra's parser, whose -cd and -cp are meant.
+        args: parsed by Hydra; its -cd and -cp are used.
     """
     folders = (args.config_dir, args.config_path) if args else ()
     paths = [folder for folder in folders if folder and "://" not in folder]

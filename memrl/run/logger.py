@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from memrl.run.identity import flatten, identity
 from memrl.run.learning_curve import LEARNING_CURVE
-from memrl.run.outcome import ConfigError, show
+from memrl.run.outcome import ConfigError, in_one_line, show
 from memrl.run.tables import TABLES
 
 WANDB_LIMIT = 128  # characters in a name
@@ -181,7 +181,11 @@ class WandBTensorBoard(WandB):
 
     def __post_init__(self) -> None:
         self.board = TensorBoard(self.folder, self.config, self.next_step)
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except BaseException:
+            self.board.close(1)
+            raise
 
     def write(self, table: str, row: Mapping[str, float]) -> None:
         """Write the row to both."""
@@ -235,7 +239,7 @@ def check_logger(logger: Any, keys: Mapping[str, Any]) -> None:
             raise ConfigError(f"logger._target_={show(keys['_target_'])}: {problem}")
     if WandB in classes:
         values = {key: keys[key] for key in WANDB_SETTINGS if keys.get(key) is not None}
-        refusal = _wandb_refusal(
+        refusal = wandb_refusal(
             tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in values.items())
         )
         if refusal:
@@ -243,10 +247,9 @@ def check_logger(logger: Any, keys: Mapping[str, Any]) -> None:
 
 
 @functools.cache  # a sweep has one answer, which may take ten seconds
-def _wandb_refusal(keys: tuple[tuple[str, Any], ...]) -> str | None:
+def wandb_refusal(keys: tuple[tuple[str, Any], ...]) -> str | None:
     """Return why W&B cannot log a run with these keys, or None."""
     import wandb
-    from pydantic import ValidationError  # W&B's settings are a model of pydantic's
 
     if wandb.run is not None:  # of this process: W&B works, and its settings are not ours
         return None
@@ -260,8 +263,12 @@ def _wandb_refusal(keys: tuple[tuple[str, Any], ...]) -> str | None:
         if mode in ("offline", "dryrun", "disabled") or wandb.login(prompt=False, verify=True):
             return None
         problem = "nobody is logged in to W&B: run `wandb login`, or set WANDB_API_KEY"
-    except ValidationError as error:
-        first = error.errors()[0]
+    except ValueError as error:
+        # W&B's settings are a model of pydantic's, whose errors say more than others.
+        details: list[Any] = getattr(error, "errors", list)()
+        if not details:
+            return f"logger: W&B: {in_one_line(error)}"
+        first = details[0]
         name, value = str(first["loc"][0]), first["input"]
         variable = f"WANDB_{name.upper()}"
         where = variable if variable in os.environ else f"W&B's setting {name}"

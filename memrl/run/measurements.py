@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from memrl.networks import products_in
 
 LENGTH, ROWS = 256, 16  # T and B of an update, and B of a step
-CALLS, LIMIT_S = 20, 1.0  # that are timed, and for how long at most
+CALLS, LIMIT_S = 20, 1.0  # calls to time, and the time limit
 
 
 class Cost(NamedTuple):

@@ -41,7 +41,7 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "sweep": str | None,
     "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
-# Of these, configs of older versions lack some, and ``outputs``, which they did not depend on.
+# Configs of older versions lack these, and ``outputs``.
 OPTIONAL = ADDED | {"objective": None}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
@@ -251,7 +251,8 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
             if package.isidentifier() and not _exists(package):
                 advice = "give the command in the folder that has it"
                 raise ConfigError(f"{path}={target}: no package {package} here; {advice}")
-            advice = f"if you trust it, add --trust {package}" if package.isidentifier() else ""
+            advice = f'if you trust it, add --trust {package} (in Python, trusted=["{package}"])'
+            advice = advice if package.isidentifier() else ""
             raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
         with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong
             # It must not be something else that its module imports.

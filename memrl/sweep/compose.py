@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from memrl.experiment import check, check_names, folder_of, resolve
+from memrl.experiment import check, check_names, folder_of, own_weights, resolve
 from memrl.run.command_line import SweepError, check_choices, is_choice, refuse_own_hydra_keys
 from memrl.run.config import explain
 from memrl.run.identity import SINGLE_RUNS, Config, flatten, sweep_name
@@ -148,9 +148,10 @@ def compose_runs(
             check_choices([*map(composer.parse, overrides)], composer.options)
             config = resolve(composer(overrides), name)
             check_names(config, HydraConfig.get().runtime.choices)
-            _check(config, checked, here)
+            folder = folder_of(config)
+            _check(own_weights(config, folder), checked, here)
             complete = (*overrides, choose_sweep(config["sweep"]))
-            runs.append(Run(config, folder_of(config), overrides=complete))
+            runs.append(Run(config, folder, overrides=complete))
         except MissingConfigException as error:  # an option that does not exist
             raise ConfigError(composer.explain(error, overrides)) from None
         except SweepError:
