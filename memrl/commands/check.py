@@ -31,7 +31,8 @@ LIMIT_S = 60.0  # of training
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    overrides = "as for memrl train, such as seq_model=gpt seq_model.n_layer=2"
+    overrides = "as for memrl train, such as seq_model=gpt seq_model.n_layer=2; keys of "
+    overrides += ", ".join(KEYS)
     parser.add_argument("overrides", nargs="*", help=overrides)
     for name in ("dir", "name", "path"):
         parser.add_argument(f"-c{name[0]}", f"--config-{name}", help="as for memrl train")
