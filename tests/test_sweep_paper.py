@@ -171,6 +171,8 @@ REFUSED = {  # what stands after -m, and how the one line begins
     "hydra.mode=RUN": "hydra.mode=RUN: -m already says MULTIRUN",
     "+hydra.sweeper.max_batch_size=3": "hydra.sweeper.max_batch_size=3: no such key; ",
     "sweep=a,b": "sweep: ",
+    "hydra/sweeper=basic sweep=a,b": "sweep: one sweep has one name; give sweep=NAME once",
+    "hydra/sweeper=basic seed=-1 env.length=5,6": "seed must be at least 0 and below 2**32, got -1",
     "seed=range(0)": "",
     "seed=interval(0,1)": "BasicSweeper does not support sweep type",
     "seq_model=lstm,foo": "seq_model=foo: no such option; choose from ",

@@ -57,10 +57,8 @@ def test_any_launcher_starts_what_is_missing_and_any_sweeper_gets_the_objectives
     assert refused.wait() == 2, refused.output
     assert "seed must be at least 0" in refused.err and not (tmp_path / "outputs/none").exists()
 
-    in_this_process = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
-    for attempt, launcher in enumerate(
-        (in_this_process, ["hydra/launcher=submitit_local"]), start=1
-    ):
+    here = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")  # in the command's own process
+    for attempt, launcher in enumerate((here, ("hydra/launcher=submitit_local",)), start=1):
         process = launch(*TINY, *launcher, "algo.lr=1e-3,1e30")
         assert process.wait() == 1, process.output  # by the state of the runs, not by the launcher
         assert "; to start: 1\n" in process.out

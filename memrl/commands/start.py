@@ -169,8 +169,7 @@ class Job:
 
         status = execute(train_or_wait, folder)
         if status or not is_done(folder):
-            cause = read_status(folder).get("cause")
-            raise NoObjective(f"{folder}: {cause or f'exit status {status}'}")
+            raise NoObjective(f"{folder}: {read_status(folder).get('cause') or 'not done'}")
         return None if self.record else _print_objective(config, folder)
 
 
