@@ -555,7 +555,10 @@ def test_unreadable_annotations_are_left_to_the_constructor(tmp_path, monkeypatc
 # --- help ----------------------------------------------------------------------------------------
 
 
-def test_help_names_every_group_option_and_only_commands_that_compose(tmp_path):
+def test_help_names_every_group_option_and_only_commands_that_compose(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/memrl"])
+    assert "\n  memrl train env=visual_match " in train.help_text()
+    monkeypatch.setattr(sys, "argv", ["run.py"])
     text = train.help_text()
     for group in (path.name for path in CONF.iterdir() if path.is_dir()):
         for option in options(group):
