@@ -507,6 +507,8 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "seed=1,2": "seed=1,2: several values are a sweep; add -m, or quote a list as [1,2]",
     "seed": "seed: a value is missing, as in seed=VALUE",
     "lr=1e-3": "lr=1e-3: no such key; did you mean algo.lr?",
+    "lenght=5": "lenght=5: no such key; did you mean env.length?",
+    "hydra.sweeper.n_trials=3": "hydra.sweeper.n_trials=3: no such key; hydra/",
     "budget=smoke ": "'': must be key=value or group=option",
     "sweep=\udcc3": "sweep=\\udcc3: not text in utf-8",
     "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",

@@ -174,7 +174,8 @@ REFUSED = {  # what stands after -m, and how the one line begins
     "hydra/sweeper=basic sweep=a,b": "sweep: one sweep has one name; give sweep=NAME once",
     "hydra/sweeper=basic seed=-1 env.length=5,6": "seed must be at least 0 and below 2**32, got -1",
     "seed=range(0)": "",
-    "seed=interval(0,1)": "BasicSweeper does not support sweep type",
+    "seed=interval(0,1)": "seed=interval(0,1): an interval is for sweepers such as ",
+    "hydra/sweeper=optuna seed=1,2": "hydra.sweeper.direction=minimize: the return, or the share ",
     "seq_model=lstm,foo": "seq_model=foo: no such option; choose from ",
 }
 

@@ -226,7 +226,8 @@ def test_code_is_described_by_its_commit_and_what_was_changed_since(with_git: Pa
 
 
 def test_results_in_the_code_are_no_code(with_git: Path) -> None:
-    before, results = take(), with_git / "my results"
+    before, results = take(write=False), with_git / "my results"
+    assert not before.exists() and take() == before and before.exists()
     (results / "s").mkdir(parents=True)
     (results / "s" / "new.py").write_text("")
     after = take(results)

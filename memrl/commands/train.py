@@ -183,6 +183,7 @@ def _sweep(line: CommandLine, config: DictConfig) -> None:
         params = config.hydra.sweeper.get("params") or {}
         texts = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         compose.refuse_several_names(texts)
+        _refuse_minimizing(config)
         if config.sweep is None:
             config.sweep = compose.name_after(texts, line.config_name)
             arguments = [*arguments, compose.choose_sweep(config.sweep)]
@@ -200,6 +201,18 @@ def _sweep(line: CommandLine, config: DictConfig) -> None:
         except NoObjective as error:
             failure = error
     sys.exit(conclude_study(Path(config.hydra.sweep.dir), began, failure))
+
+
+def _refuse_minimizing(config: DictConfig) -> None:
+    """Optuna's default direction would look for the worst agent."""
+    direction = config.hydra.sweeper.get("direction")
+    name = getattr(direction, "name", direction)
+    if name == "minimize" and config.objective != "eval/length":
+        metric = config.objective or "the return, or the share of successes,"
+        raise ConfigError(
+            f"hydra.sweeper.direction=minimize: {metric} is better the higher it is; "
+            "set hydra.sweeper.direction=maximize"
+        )
 
 
 @contextlib.contextmanager

@@ -204,6 +204,10 @@ def _known(key: str, config: DictConfig | None) -> str:
         files = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
         if others := [path.stem for path in files if name in OmegaConf.load(path)]:
             return f"hydra/launcher={' or '.join(others)} has it"
+    if launcher == "hydra.sweeper":
+        return (
+            "hydra/sweeper=memrl has only params; others, such as hydra/sweeper=optuna, have more"
+        )
     if key.startswith(("hydra.launcher.additional_parameters.", "hydra.sweeper.params.")):
         return "a key that is new needs a + in front"
     flat = flatten(hydra if key.startswith("hydra.") else plain)

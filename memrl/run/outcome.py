@@ -124,6 +124,9 @@ def suggest(key: str, known: Collection[str]) -> str:
     beside = [name for name in known if name.rpartition(".")[0] == section] or known
     ends = {name.rpartition(".")[2]: name for name in beside}
     close = difflib.get_close_matches(last, ends, n=1)
+    if not close and not section:  # of a group, perhaps
+        ends = {name.rpartition(".")[2]: name for name in known}
+        close = difflib.get_close_matches(last, ends, n=1)
     if close:
         return f"did you mean {ends[close[0]]}?"
     return f"there {'is only' if len(beside) == 1 else 'are'} {', '.join(sorted(beside))}"

@@ -127,7 +127,11 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
     target = PLAIN_SECTIONS.get(path, section.get("_target_"))
     if target is None:
         if section.keys() != {"_target_"}:
-            raise ConfigError(f"{path}: no such group, or no _target_ in it")
+            if path in BUILT:
+                raise ConfigError(
+                    f"{path}._target_ is missing: the option's file must name a class"
+                )
+            raise ConfigError(f"{path}: no such group")
         return dict(section)
     if path in PLAIN_SECTIONS and "_target_" in section:
         raise ConfigError(f"{path}._target_={show(section['_target_'])}: no such key")

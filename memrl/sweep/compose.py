@@ -57,6 +57,11 @@ class Composer:
         """
         overrides = self.parser.parse_overrides(list(arguments))
         for override in overrides:
+            if override.is_interval_sweep():
+                reason = (
+                    "an interval is for sweepers such as hydra/sweeper=optuna; give values, as a,b"
+                )
+                raise ConfigError(f"{override.input_line}: {reason}")
             if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
                 raise ConfigError(f"{override.input_line}: no value, so the sweep has no run")
         (batch,) = BasicSweeper.split_arguments(overrides, None)

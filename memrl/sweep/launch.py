@@ -105,8 +105,7 @@ def hand_over(
     due = _due(_read_known(folder, runs), retry_failed=True)
     if not due:
         return 0
-    code = snapshot.describe(folder.parent)
-    paths = [str(snapshot.ROOT), *python_path()]
+    code, paths = _code(None, folder.parent)
     record = submissions.draft(due, launcher, {}, code, paths)
     record.write()
     os.environ["MEMRL_CODE"] = snapshot.label(code)
@@ -179,16 +178,17 @@ def _due(sweep: Sweep, retry_failed: bool) -> list[Run]:
     return due
 
 
-def _code(launcher: Launcher, outputs: Path) -> tuple[dict[str, Any], list[str]]:
+def _code(launcher: Launcher | None, outputs: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the code's description for the record, and the folders that runs import from."""
-    code, tree = snapshot.describe(outputs), snapshot.ROOT
-    if isinstance(launcher, Local | Slurm) and launcher.snapshot:
-        tree = snapshot.take(outputs)
-        code["snapshot"] = tree.name
-        if packages := snapshot.take_packages(outputs):
-            code["packages_snapshot"] = packages.name
-            return code, [str(tree), str(packages), *python_path()]
-    return code, [str(tree), *python_path()]
+    code = snapshot.describe(outputs)
+    copies = isinstance(launcher, Local | Slurm) and launcher.snapshot
+    tree, packages = snapshot.take(outputs, copies), None
+    # Where nothing is copied, the name still identifies the code, unless that is too large.
+    with contextlib.suppress(*[] if copies else [ConfigError]):
+        packages = snapshot.take_packages(outputs, copies)
+    code |= {"snapshot": tree.name, "packages_snapshot": packages.name if packages else None}
+    folders = [tree, *([packages] if packages else [])] if copies else [snapshot.ROOT]
+    return code, [*map(str, folders), *python_path()]
 
 
 # --- on this machine ------------------------------------------------------------------------------

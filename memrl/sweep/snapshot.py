@@ -29,17 +29,18 @@ NOT_OWN = ("memrl", "hydra_plugins", "__main__", "sitecustomize", "usercustomize
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that nobody edits
 
 
-def take(outputs: Path = Path("outputs")) -> Path:
+def take(outputs: Path = Path("outputs"), write: bool = True) -> Path:
     """Copy the code to ``<outputs>/.snapshots/<hash>`` and return that folder, absolute.
 
     The code is what git tracks or would track, without tests and documents; where there is no git,
     or memrl is installed, memrl's own packages and configs. The same code has one copy. Files that
-    are missing from it are written again, as some clusters delete old files one by one.
+    are missing from it are written again, as some clusters delete old files one by one. Unless
+    ``write``, only the folder's name counts: it identifies the code.
     """
-    return _copy({name: ROOT / name for name in _files(outputs)}, outputs)
+    return _copy({name: ROOT / name for name in _files(outputs)}, outputs, write)
 
 
-def take_packages(outputs: Path = Path("outputs")) -> Path | None:
+def take_packages(outputs: Path = Path("outputs"), write: bool = True) -> Path | None:
     """Copy a user's own packages as ``take`` copies memrl; return None if there are none.
 
     Of each package that this process imported from the current folder, a folder beside configs or
@@ -49,7 +50,7 @@ def take_packages(outputs: Path = Path("outputs")) -> Path | None:
         ConfigError: they are too large.
     """
     sources = own_files(outputs)
-    return _copy(sources, outputs) if sources else None
+    return _copy(sources, outputs, write) if sources else None
 
 
 def own_files(outputs: Path) -> dict[str, Path]:
@@ -106,13 +107,13 @@ def _files_of(package: str, folder: Path, outputs: Path) -> list[str]:
     )
 
 
-def _copy(sources: Mapping[str, Path], outputs: Path) -> Path:
+def _copy(sources: Mapping[str, Path], outputs: Path, write: bool) -> Path:
     files = {name: path.read_bytes() for name, path in sources.items()}
     digest = hashlib.sha256()
     for name, content in files.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     folder = outputs.absolute() / FOLDER / digest.hexdigest()[:16]
-    for name, content in files.items():
+    for name, content in files.items() if write else ():
         if not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(folder / name, content)

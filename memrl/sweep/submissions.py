@@ -108,10 +108,11 @@ class Submission:
         tree, here = Path(self.python_path[0]), Path(__file__).parents[2]
         if tree.resolve() != here.resolve():
             raise CannotContinue(f"{tree} is gone, this would be {here}; give the command again")
-        if self.code.get("packages_snapshot"):
+        copy = self.python_path[1:2]  # of a user's packages, unless they were not copied
+        if copy and Path(copy[0]).name == self.code.get("packages_snapshot"):
             for package in self.code["packages"]:
-                if PathFinder.find_spec(package, self.python_path[1:2]) is None:
-                    gone = f"the copy of {package} in {self.python_path[1]} is gone"
+                if PathFinder.find_spec(package, copy) is None:
+                    gone = f"the copy of {package} in {copy[0]} is gone"
                     raise CannotContinue(f"{gone}; give the command again")
 
     @property
