@@ -921,8 +921,10 @@ def test_of_many_processes_at_once_one_holds_the_lock_whoever_is_killed(tmp_path
             processes.append(start(4 + deaths))
             time.sleep(dice.uniform(0, 0.01))
     finally:
+        for signum in (signal.SIGSTOP, signal.SIGKILL):  # none may go on without the others
+            for pid in processes:
+                os.kill(pid, signum)
         for pid in processes:
-            os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     left = {re.sub(r"\d+$", "", path.name) for path in tmp_path.glob("[!.]*")}
     assert left <= {"lock", "alone."}

@@ -31,6 +31,7 @@ def needs(plugin: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{plugin} is not installed")
 
 
+@pytest.mark.plugins
 @pytest.mark.timeout(240)  # three interpreters import torch
 @needs("hydra_joblib_launcher")
 @needs("hydra_submitit_launcher")
