@@ -176,6 +176,8 @@ class Submission:
             return []
 
 
+# What older versions did not record.
+OLDER: dict[str, Any] = {"command": None, "import_path": [], "ended": None}
 # The keys of submission.json, besides the number of runs.
 RECORDED = [f.name for f in fields(Submission) if f.name not in ("folder", "runs")]
 
@@ -207,7 +209,7 @@ def load(folder: Path) -> Submission:
     path = folder / "submission.json"
     content = read_bytes(path)
     try:
-        written: dict[str, Any] = {"command": None, "import_path": [], **parse_json(content)}
+        written: dict[str, Any] = {**OLDER, **parse_json(content)}
         record = {key: written[key] for key in RECORDED if key in written}
         if record.get("launcher") == "basic":  # the former name of serial
             record["launcher"] = "serial"
