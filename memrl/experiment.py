@@ -142,7 +142,7 @@ def _compose_default(overrides: tuple[str, ...]) -> Config | None:
 
 
 def clear_caches() -> None:
-    """Forget what holds for one command: files, modules and logins may have changed since."""
+    """Forget what was read or checked before: files, modules and logins may have changed since."""
     for function in (_compose_default, _warn, schema.parameters_of, wandb_refusal):
         function.cache_clear()
     _broken_laws.clear()

@@ -114,7 +114,8 @@ def _print_objective(config: Config, folder: Path) -> float:
 class Job:
     """What a launcher of another package executes for each run, perhaps in another process.
 
-    It must not end that process, which may have other runs to do.
+    It ends the process only if that is the sweep's own, or if submitit requeues the job: a worker
+    may have other runs to do.
 
     Args:
         record: folder of the submission that it is part of; None if a sweeper of another package

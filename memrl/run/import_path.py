@@ -25,7 +25,7 @@ def extend_import_path(folders: Iterable[Path | str]) -> None:
 
 
 def add_user_folders(args: Namespace | None = None) -> None:
-    """Let a user's packages be imported: from the current folder, and beside her folder of configs.
+    """Let a user's packages be imported: from the current folder, and beside a folder of configs.
 
     Args:
         args: parsed by Hydra; its -cd and -cp are used.

@@ -128,7 +128,7 @@ class WandB:
             self.run = wandb.init(
                 id=self.run_id,
                 resume="allow",
-                reinit="create_new",  # a caller may have a W&B run of her own
+                reinit="create_new",  # a caller may have a W&B run of their own
                 name=shorten(self.folder.name),
                 group=self.group or shorten(self.folder.parent.name),
                 dir=str(self.folder),

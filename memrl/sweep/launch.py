@@ -183,7 +183,7 @@ def _code(launcher: Launcher | None, outputs: Path) -> tuple[dict[str, Any], lis
     code = snapshot.describe(outputs)
     copies = isinstance(launcher, Local | Slurm) and launcher.snapshot
     tree, packages = snapshot.take(outputs, copies), None
-    # Where nothing is copied, the name still identifies the code, unless that is too large.
+    # Where nothing is copied, the names still identify the code, unless the packages are too large.
     with contextlib.suppress(*[] if copies else [ConfigError]):
         packages = snapshot.take_packages(outputs, copies)
     code |= {"snapshot": tree.name, "packages_snapshot": packages.name if packages else None}
