@@ -168,6 +168,15 @@ def test_a_run_of_a_gpu_is_loaded_on_a_cpu(runs, tmp_path):
     assert agent.act(env.reset(seed=0)[0])[0].shape == (1,)
 
 
+@pytest.fixture
+def interruptible():
+    """Whoever started the tests in the background had SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_train_resumes_raises_and_leaves_hydra_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.yaml").write_text("seed: 7\n")

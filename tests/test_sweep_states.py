@@ -407,7 +407,7 @@ def test_a_record_of_an_older_version_has_no_command_and_no_number_of_runs(
     }
     content = {key: content[key] for key in first}  # what the first version wrote
     path.write_text(json.dumps(content))
-    assert submissions.load(record.folder) == replace(record, command=None)
+    assert submissions.load(record.folder) == replace(record, command=None, import_path=[])
     (record.folder / "runs.jsonl").write_text("")
     with pytest.raises(CannotContinue, match="it holds 0 runs; some were lost"):
         submissions.load(record.folder)
