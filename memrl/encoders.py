@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from memrl.checks import require, require_at_least
+from memrl.envs.spaces import Part, parts_of
 from memrl.interfaces import TaskSpec
 
 
@@ -36,11 +36,8 @@ class Encoder(nn.Module):
         super().__init__()
         require_at_least(1, obs_dim=obs_dim)
         require_at_least(0, action_dim=action_dim, reward_dim=reward_dim)
-        space = spec.observation_space
-        assert space.shape is not None
-        self.obs_shape = space.shape
-        pixels = space.dtype == np.uint8 and len(space.shape) == 3
-        self.scale = 255.0 if pixels else 1.0  # pixels are bytes, to be scaled to [0, 1]
+        self.parts = parts_of(spec.observation_space)
+        self.features = nn.ModuleList(map(Features, self.parts))
         self.action = nn.Linear(action_width, action_dim) if action_dim else None
         self.reward = nn.Linear(1, reward_dim) if reward_dim else None
         self.output_dim = action_dim + reward_dim + obs_dim
@@ -52,14 +49,41 @@ class Encoder(nn.Module):
             parts.append(torch.relu(self.action(prev_action)))
         if self.reward is not None:
             parts.append(torch.relu(self.reward(prev_reward.unsqueeze(-1))))
-        flat = obs.reshape(-1, *self.obs_shape).float()
-        flat = flat / self.scale if self.scale != 1 else flat
-        parts.append(self.embed(flat).view(*prev_reward.shape, -1))
+        flat = obs.reshape(prev_reward.numel(), -1)  # (N, all numbers of an observation)
+        columns = torch.split(flat, [math.prod(part.shape) for part in self.parts], dim=1)
+        observed = [see(x) for see, x in zip(self.features, columns, strict=True)]
+        parts.append(self.embed(observed).view(*prev_reward.shape, -1))
         return torch.cat(parts, dim=-1)
 
-    def embed(self, obs: Tensor) -> Tensor:
-        """Map (N, *obs_shape) to (N, obs_dim)."""
+    def embed(self, parts: list[Tensor]) -> Tensor:
+        """Map the observation's parts, (N, C, H, W) or (N, width) each, to (N, obs_dim)."""
         raise NotImplementedError
+
+
+class Features(nn.Module):
+    """Turns a part's numbers (N, n) into float32, images (N, C, H, W), others (N, width).
+
+    Categories become one-hot vectors.
+    """
+
+    owners: Tensor  # (width,) of each category the index of its number
+    codes: Tensor  # (width,) its value
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self.part = part
+        owners = [i for i, size in enumerate(part.sizes) for _ in range(size)]
+        codes = [float(code) for size in part.sizes for code in range(size)]
+        columns = torch.tensor(codes).view(-1, *(1,) * (len(part.shape) - 1))
+        # They are no weights: a checkpoint holds none of them.
+        self.register_buffer("owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
+        self.register_buffer("codes", columns, persistent=False)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        x = numbers.view(-1, *self.part.shape).float()
+        if self.part.sizes:
+            return torch.eq(x[:, self.owners], self.codes).float()
+        return x / self.part.scale if self.part.scale != 1 else x
 
 
 class MLPEncoder(Encoder):
@@ -69,17 +93,21 @@ class MLPEncoder(Encoder):
         self, spec: TaskSpec, action_width: int, obs_dim: int, action_dim: int, reward_dim: int
     ) -> None:
         super().__init__(spec, action_width, obs_dim, action_dim, reward_dim)
-        self.obs = nn.Linear(math.prod(self.obs_shape), obs_dim)
+        self.obs = nn.Linear(sum(map(width, self.parts)), obs_dim)
 
-    def embed(self, obs: Tensor) -> Tensor:
-        return torch.relu(self.obs(obs.flatten(1)))
+    def embed(self, parts: list[Tensor]) -> Tensor:
+        return torch.relu(self.obs(torch.cat([part.flatten(1) for part in parts], dim=1)))
 
 
-class CNNEncoder(Encoder):
-    """Convolutions of 2 x 2 with ReLU over an image, then one linear layer without.
+class SpaceEncoder(Encoder):
+    """Images by convolutions of 2 x 2 with ReLU, then one linear layer without; the rest as an MLP.
 
-    Observations are (C, height, width). ``channels`` are the outputs of each convolution, which
-    takes one row and one column off.
+    Both are joined if an observation has both. Images of the same size are stacked. ``channels``
+    are the outputs of each convolution, which takes one row and one column off; where an image has
+    more than 16 rows and columns, it moves in steps of 2, and halves it.
+
+    Args:
+        obs_dim: width of the embedding of images, and of that of the rest.
     """
 
     def __init__(
@@ -92,19 +120,66 @@ class CNNEncoder(Encoder):
         reward_dim: int,
     ) -> None:
         super().__init__(spec, action_width, obs_dim, action_dim, reward_dim)
-        if len(self.obs_shape) != 3:
-            raise ValueError(f"observations must be images (C, H, W), got shape {self.obs_shape}")
-        width, *sides = self.obs_shape
-        ok = all(count >= 1 for count in channels) and len(channels) < min(sides)
-        allowed = f"fewer than {min(sides)} numbers, each at least 1"
-        require(ok, "channels", allowed, list(channels))
-        layers: list[nn.Module] = []
-        for count in channels:
-            layers += [nn.Conv2d(width, count, kernel_size=2), nn.ReLU()]
-            width = count
-        self.convolutions = nn.Sequential(*layers)
-        area = math.prod(side - len(channels) for side in sides)
-        self.obs = nn.Linear(width * area, obs_dim)
+        images = [part for part in self.parts if part.is_image]
+        others = [part for part in self.parts if not part.is_image]
+        if images:
+            sizes = sorted({part.shape[1:] for part in images})
+            require(len(sizes) == 1, "observations", "images of one size", sizes)
+            inputs = sum(part.channels for part in images)
+            self.convolutions, outputs = convolutions(inputs, list(sizes[0]), channels)
+            self.obs = nn.Linear(outputs, obs_dim)
+        self.others = nn.Linear(sum(map(width, others)), obs_dim) if others else None
+        self.output_dim += obs_dim * (bool(images) + bool(others) - 1)
 
-    def embed(self, obs: Tensor) -> Tensor:
-        return self.obs(self.convolutions(obs).flatten(1))  # type: ignore[no-any-return]
+    def embed(self, parts: list[Tensor]) -> Tensor:
+        images = [x for x in parts if x.dim() == 4]
+        others = [x for x in parts if x.dim() == 2]
+        embedded = []
+        if images:
+            x = images[0] if len(images) == 1 else torch.cat(images, dim=1)
+            embedded.append(self.obs(self.convolutions(x).flatten(1)))
+        if self.others is not None:
+            embedded.append(torch.relu(self.others(torch.cat(others, dim=1))))
+        return embedded[0] if len(embedded) == 1 else torch.cat(embedded, dim=1)
+
+
+class CNNEncoder(SpaceEncoder):
+    """A ``SpaceEncoder`` of observations that have an image."""
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        action_width: int,
+        channels: Sequence[int],
+        obs_dim: int,
+        action_dim: int,
+        reward_dim: int,
+    ) -> None:
+        if not any(part.is_image for part in parts_of(spec.observation_space)):
+            shape = spec.observation_space.shape
+            raise ValueError(f"observations must be images (C, H, W), got shape {shape}")
+        super().__init__(spec, action_width, channels, obs_dim, action_dim, reward_dim)
+
+
+def width(part: Part) -> int:
+    """Return the width of a part's flattened features."""
+    return part.channels * math.prod(part.shape[1:])
+
+
+def convolutions(
+    inputs: int, sides: list[int], channels: Sequence[int]
+) -> tuple[nn.Sequential, int]:
+    """Return the layers over images of so many channels, rows and columns, and how many outputs.
+
+    Raises:
+        ValueError: the image is too small for them.
+    """
+    ok = all(count >= 1 for count in channels) and len(channels) < min(sides)
+    allowed = f"fewer than {min(sides)} numbers, each at least 1"
+    require(ok, "channels", allowed, list(channels))
+    layers: list[nn.Module] = []
+    for count in channels:
+        stride = 2 if min(sides) > 16 else 1
+        layers += [nn.Conv2d(inputs, count, kernel_size=2, stride=stride), nn.ReLU()]
+        inputs, sides = count, [(side - 2) // stride + 1 for side in sides]
+    return nn.Sequential(*layers), inputs * math.prod(sides)

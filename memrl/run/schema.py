@@ -244,7 +244,7 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
     """Check that a config, which somebody else may have written, runs no code of theirs.
 
     Every ``_target_`` at any depth must name what memrl, a trusted package or one that lies in the
-    folder defines. Nothing else is imported.
+    folder defines, and so must the modules that register environments. Nothing else is imported.
 
     Raises:
         ConfigError: one does not.
@@ -258,6 +258,8 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
             advice = f'if you trust it, add --trust {package} (in Python, trusted=["{package}"])'
             advice = advice if package.isidentifier() else ""
             raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
+        if not path.endswith("_target_"):  # a module
+            continue
         with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong
             # It must not be something else that its module imports.
             module = str(getattr(find(str(target)), "__module__", None))
@@ -274,13 +276,20 @@ def _exists(package: str) -> bool:
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield every ``_target_`` that is not null, at any depth, with its dotted path."""
+    """Yield whatever is imported by name, at any depth, with its dotted path.
+
+    That is every ``_target_``, and the modules that register environments.
+    """
     items = list(node.items()) if isinstance(node, Mapping) else []
     items = list(enumerate(node)) if isinstance(node, list) else items
     for key, value in items:
         below = f"{path}.{key}" if path else str(key)
         if key == "_target_" and value is not None:
             yield below, value
+        elif below == "env.module" and value is not None:
+            yield below, value
+        elif below == "env.id" and ":" in str(value):
+            yield below, str(value).partition(":")[0]
         yield from _targets(value, below)
 
 

@@ -1,0 +1,268 @@
+"""Any Gymnasium environment as a task: a list of single environments, stepped together.
+
+Letters: B environments, N numbers of an observation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from memrl.checks import require
+from memrl.envs.lockstep import Bools, Ints, Rewards, check_integer
+from memrl.envs.spaces import Actions, Packer
+
+# Where environments say how long an episode may be, if their specification does not.
+HORIZONS = ("max_steps", "max_episode_length", "max_episode_steps", "episode_length")
+SUCCESS = ("success", "is_success")  # names of it in an environment's ``info``
+MINIGRID = (11, 6, 4)  # objects, colours, and the states of a door or the player's directions
+PICTURES = ("RGB", "AddRender")  # how wrappers that show pixels are called
+
+
+class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
+    """B environments with a Gymnasium id, in lock-step, without autoreset.
+
+    Every episode is seeded from this environment's own generator, so that its state is all that a
+    checkpoint has to hold of an environment that honours its seed.
+
+    An environment whose episode is over is not stepped any more: it repeats its last observation
+    and is paid nothing. An episode of ``horizon`` steps is truncated.
+
+    Observations are arrays (B, N) as ``Packer`` makes them, actions integers (B,) as ``Actions``
+    reads them.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        id: str | None = None,
+        module: str | None = None,
+        length: int | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Mapping[str, Any]] | None = None,
+        horizon: int | None = None,
+        time_limit_is_end: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        """Make the environments.
+
+        Args:
+            id: Gymnasium's name of the environment, also as ``module:name``.
+            module: what to import first, so that the name is known.
+            length: if given, its keyword argument of this name.
+            kwargs: further ones.
+            wrappers: of each environment, from the inside out: ``_target_``, a class or function
+                that takes an environment, and its keyword arguments.
+            horizon: longest episode, in steps; None for what the environment says.
+            time_limit_is_end: terminate truncated episodes, for tasks that are over then.
+            render_mode: ignored if the environment does not have it.
+
+        Raises:
+            ValueError: its message begins with the name of what is wrong.
+        """
+        check_integer("num_envs", num_envs, 1)
+        require(id is not None, "id", "a name that Gymnasium knows, such as CartPole-v1", "null")
+        arguments = dict(kwargs or {}) | ({} if length is None else {"length": length})
+        if horizon is not None:
+            check_integer("horizon", horizon, 1)
+            arguments["max_episode_steps"] = horizon
+        if module is not None:
+            _import("module", module)
+        self.render_mode = _supported(render_mode, str(id), arguments)
+        if self.render_mode is not None:
+            arguments["render_mode"] = render_mode
+        self.envs: list[gymnasium.Env[Any, Any]] = []
+        try:
+            for _ in range(num_envs):
+                self.envs.append(_make(str(id), arguments, wrappers or ()))
+            env = self.envs[0]
+            self.horizon = horizon or _horizon(str(id), env)
+            self._pack, self._actions = Packer(_observation_space(env)), Actions(env.action_space)
+        except BaseException:
+            self.close()
+            raise
+        self.time_limit_is_end, self.num_envs = time_limit_is_end, num_envs
+        self.metadata = env.metadata | {"autoreset_mode": AutoresetMode.DISABLED}
+        self.single_observation_space = self._pack.space
+        self.single_action_space = spaces.Discrete(self._actions.n)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        space = self._pack.space
+        self._obs: NDArray[Any] = np.zeros((num_envs, *space.shape), space.dtype)
+        self._is_live: Bools = np.zeros(num_envs, np.bool_)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start an episode in every environment, which gets the options."""
+        super().reset(seed=seed)
+        seeds = self.np_random.integers(2**31, size=self.num_envs)
+        for b, env in enumerate(self.envs):
+            obs, _ = env.reset(seed=int(seeds[b]), options=options)
+            self._pack(obs, self._obs[b])
+        self._is_live[:], self._t = True, 0
+        return self._obs.copy(), {}
+
+    def step(self, actions: Ints) -> tuple[NDArray[Any], Rewards, Bools, Bools, dict[str, Any]]:
+        """Step the environments whose episodes go on.
+
+        ``info["success"]`` is that of episodes that end now, of environments that report one.
+        """
+        if not self._is_live.any():
+            raise gymnasium.error.ResetNeeded("all episodes are over: reset first")
+        B = self.num_envs
+        reward, success = np.zeros(B), np.zeros(B)
+        terminated, truncated = np.zeros(B, np.bool_), np.zeros(B, np.bool_)
+        reports_success = False
+        self._t += 1
+        for b in np.flatnonzero(self._is_live):
+            action = self._actions(int(actions[b]))
+            obs, reward[b], terminated[b], truncated[b], info = self.envs[b].step(action)
+            self._pack(obs, self._obs[b])
+            for name in SUCCESS:
+                if name in info:
+                    reports_success, success[b] = True, float(info[name])
+        truncated |= self._is_live & (self._t >= self.horizon) & ~terminated
+        if self.time_limit_is_end:
+            terminated, truncated = terminated | truncated, np.zeros(B, np.bool_)
+        ended = terminated | truncated
+        self._is_live &= ~ended
+        info = {"success": success * ended, "_success": ended} if reports_success else {}
+        return self._obs.copy(), reward, terminated, truncated, info
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Return a picture of each environment, or None without a mode."""
+        return tuple(env.render() for env in self.envs) if self.render_mode else None
+
+    def close_extras(self, **kwargs: Any) -> None:
+        for env in self.envs:
+            env.close()
+
+
+class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Hides all but some entries of an observation (n,).
+
+    Args:
+        entries: those that are seen, by their indices.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], entries: Sequence[int]) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        ok = isinstance(space, spaces.Box) and len(space.shape) == 1
+        require(ok, "wrappers", "of observations that are a Box (n,), for Entries", space)
+        n = space.shape[0]  # type: ignore[index]
+        ok = len(entries) > 0 and all(0 <= entry < n for entry in entries)
+        require(ok, "wrappers", f"Entries with entries from 0 to {n - 1}", [*entries])
+        self.entries = [*entries]
+        low, high = space.low[self.entries], space.high[self.entries]  # type: ignore[attr-defined]
+        self.observation_space = spaces.Box(low, high, dtype=space.dtype)  # type: ignore[arg-type]
+
+    def observation(self, observation: Any) -> Any:
+        return observation[self.entries]
+
+
+# --- one environment -----------------------------------------------------------------------------
+
+
+def _make(
+    id: str, arguments: dict[str, Any], wrappers: Sequence[Mapping[str, Any]] = ()
+) -> gymnasium.Env[Any, Any]:
+    if ":" in id:
+        _import("id", id.partition(":")[0])
+    try:
+        # Observations are checked against their space as they are packed.
+        env = gymnasium.make(id, disable_env_checker=True, **arguments)
+    except gymnasium.error.UnregisteredEnv as error:
+        text = " ".join(str(error).split())
+        advice = "env.module=PACKAGE imports a package that registers it"
+        raise ValueError(
+            f"id must be registered with Gymnasium, got {id}: {text} {advice}"
+        ) from None
+    except gymnasium.error.Error as error:
+        raise ValueError(f"id must be usable here, got {id}: {error}") from None
+    except TypeError as error:
+        if "argument" not in str(error):  # in the constructor, not of its arguments
+            raise
+        text = str(error).split("() ", 1)[-1].split(" was raised from ")[0]
+        raise ValueError(f"kwargs must be those of {id}, got {arguments}: {text}") from None
+    try:
+        for wrapper in wrappers:
+            env = _wrap(env, wrapper)
+    except BaseException:
+        env.close()
+        raise
+    return env
+
+
+def _wrap(env: gymnasium.Env[Any, Any], wrapper: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    arguments = dict(wrapper)
+    target = arguments.pop("_target_", None)
+    require(isinstance(target, str), "wrappers", "a list of {_target_: module.Class}", [wrapper])
+    module, _, name = str(target).rpartition(".")
+    cls = getattr(_import("wrappers", module), name, None)
+    require(callable(cls), "wrappers", f"classes that their modules have ({module})", target)
+    try:
+        return cls(env, **arguments)  # type: ignore[misc, no-any-return]
+    except (TypeError, AssertionError, gymnasium.error.Error) as error:
+        raise ValueError(f"wrappers must fit, got {target}: {error}") from error
+
+
+def _supported(render_mode: str | None, id: str, arguments: dict[str, Any]) -> str | None:
+    """Return the mode if the environment has it."""
+    if render_mode is None:
+        return None
+    with contextlib.closing(_make(id, arguments)) as env:
+        return render_mode if render_mode in (env.metadata.get("render_modes") or ()) else None
+
+
+def _import(key: str, module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # what it imports in turn
+    except ValueError:  # an empty name
+        pass
+    advice = "in the current folder, beside the folder of -cd, on PYTHONPATH or installed"
+    raise ValueError(f"{key} must name a module that is {advice}, got {module!r}")
+
+
+def _horizon(id: str, env: gymnasium.Env[Any, Any]) -> int:
+    """Return the longest episode that an environment says it has."""
+    limits = [env.spec.max_episode_steps if env.spec else None]
+    limits += [getattr(env.unwrapped, name, None) for name in HORIZONS]
+    for limit in limits:
+        if isinstance(limit, int | np.integer) and limit >= 1:
+            return int(limit)
+    raise ValueError(f"horizon must be given, as {id} does not say how long an episode may be")
+
+
+def _observation_space(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
+    """Return an environment's space; MiniGrid's views, which it has as bytes, are categories."""
+    space, layer = env.observation_space, env
+    while isinstance(layer, gymnasium.Wrapper):
+        if type(layer).__name__.startswith(PICTURES):
+            return space
+        layer = layer.env
+    if not any(cls.__module__ == "minigrid.minigrid_env" for cls in type(layer).__mro__):
+        return space
+    return _with_categories(space)
+
+
+def _with_categories(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _with_categories(below) for key, below in space.items()})
+    if space.dtype == np.uint8 and space.shape and space.shape[2:] == (len(MINIGRID),):
+        return spaces.MultiDiscrete(np.broadcast_to(MINIGRID, space.shape).copy())
+    return space

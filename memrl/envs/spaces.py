@@ -1,0 +1,232 @@
+"""Spaces: observations as arrays of numbers that know their parts, actions as single numbers.
+
+A part is what an encoder treats as one thing: numbers, categories, or an image of either. Letters:
+N numbers of an observation; C channels, H height, W width of an image.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+NUMBERS = "biuf"  # numpy's kinds of dtype: bool, integers, floats
+MOST_ACTIONS = 1000  # combinations of a MultiDiscrete, each an action of its own
+MOST_CATEGORIES = 10_000  # of one part: networks see one-hot vectors
+
+log = logging.getLogger("memrl")
+
+
+class Part(NamedTuple):
+    """One part of an observation, a slice of its numbers."""
+
+    shape: tuple[int, ...]  # of an image (C, H, W), otherwise (n,)
+    sizes: tuple[int, ...] = ()  # of categories: how many each number, or each channel, may be
+    scale: float = 1.0  # what numbers are divided by: 255 for bytes
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+    @property
+    def channels(self) -> int:
+        """Of an image, and of other parts their width, with categories as one-hot vectors."""
+        return sum(self.sizes) if self.sizes else self.shape[0]
+
+
+class Packed(spaces.Box):
+    """Arrays (N,), uint8 or float32, of observations of another space.
+
+    Args:
+        parts: in the order of their numbers.
+        dtype: uint8 if that holds them all.
+    """
+
+    def __init__(self, parts: tuple[Part, ...], dtype: Any) -> None:
+        self.parts = parts
+        width = sum(math.prod(part.shape) for part in parts)
+        low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
+        super().__init__(low, high, (width,), dtype)
+
+
+def parts_of(space: spaces.Space[Any]) -> tuple[Part, ...]:
+    """Return the parts of an observation as it is stored.
+
+    Of the spaces that are not ``Packed`` bytes (C, H, W) are an image, and all others numbers.
+    """
+    if isinstance(space, Packed):
+        return space.parts
+    assert space.shape is not None
+    if space.dtype == np.uint8 and len(space.shape) == 3:
+        return (Part(space.shape, scale=255.0),)
+    return (Part((math.prod(space.shape),)),)
+
+
+# --- observations --------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """Where a part comes from, and how it becomes numbers."""
+
+    path: tuple[Any, ...]  # the keys and indices that lead to it
+    shape: tuple[int, ...]  # of the environment's array
+    part: Part
+    is_bytes: bool  # whether uint8 holds it
+    start: Any = 0  # the first of its categories
+    axes: tuple[int, ...] = ()  # of an image: which are channels, rows and columns
+
+    def read(self, obs: Any) -> NDArray[Any]:
+        """Return the part's numbers, in its shape.
+
+        Raises:
+            ValueError: they do not belong to the space.
+        """
+        for key in self.path:
+            obs = obs[key]
+        value = np.asarray(obs)
+        if value.shape != self.shape:
+            raise ValueError(f"{_name(self.path)} must have shape {self.shape}, got {value.shape}")
+        if self.axes:
+            value = (value if value.ndim == 3 else value[..., None]).transpose(self.axes)
+        else:
+            value = value.reshape(-1)
+        if self.part.sizes:
+            value = value - self.start
+            sizes = np.array(self.part.sizes).reshape(-1, *(1,) * (value.ndim - 1))
+            if (value < 0).any() or (value >= sizes).any():
+                allowed = f"in its space, {max(self.part.sizes)} categories at most"
+                raise ValueError(f"{_name(self.path)} must be {allowed}, got {np.asarray(obs)}")
+        return value
+
+
+class Packer:
+    """Turns observations of a space into arrays of one ``Packed`` space, ``space``.
+
+    Box, Discrete, MultiDiscrete and MultiBinary of any shape, and Tuple and Dict of these. A Box of
+    bytes with three dimensions, or two, is an image, its channels first or last; so is a
+    MultiDiscrete with three whose categories differ between channels only. Text is left out.
+
+    Raises:
+        ValueError: another space, or nothing is left.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.sources = [*_sources(space, ())]
+        if not self.sources:
+            raise ValueError(f"its observation_space must hold numbers, got {space}")
+        dtype = np.uint8 if all(source.is_bytes for source in self.sources) else np.float32
+        self.space = Packed(tuple(source.part for source in self.sources), dtype)
+
+    def __call__(self, obs: Any, out: NDArray[Any]) -> None:
+        """Write an observation into ``out``, (N,), as ``Source.read`` reads it."""
+        at = 0
+        for source in self.sources:
+            value = source.read(obs)
+            out[at : at + value.size] = value.reshape(-1)
+            at += value.size
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, ("observation", *path)))
+
+
+def _sources(space: spaces.Space[Any], path: tuple[Any, ...]) -> Iterator[Source]:
+    """Yield the parts of a space, depth first."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, below in items:
+            yield from _sources(below, (*path, key))
+    elif isinstance(space, spaces.Discrete):
+        yield _categories(path, np.array(space.n), np.array(space.start))
+    elif isinstance(space, spaces.MultiDiscrete):
+        yield _categories(path, space.nvec, space.start)
+    elif isinstance(space, spaces.MultiBinary):
+        yield Source(path, space.shape, Part((math.prod(space.shape),)), True)
+    elif isinstance(space, spaces.Box) and space.dtype.kind in NUMBERS and 0 not in space.shape:
+        yield _numbers(path, space)
+    elif space.dtype is not None and np.dtype(space.dtype).kind == "U":
+        _say_left_out(_name(path))
+    else:
+        known = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuple or Dict of these"
+        raise ValueError(f"its observation_space must be made of {known}, got {space}")
+
+
+def _numbers(path: tuple[Any, ...], space: spaces.Box) -> Source:
+    is_bytes = space.dtype == np.uint8
+    if is_bytes and len(space.shape) in (2, 3):
+        axes = _image_axes(path, space.shape)
+        sides = (*space.shape, 1)
+        part = Part(tuple(sides[axis] for axis in axes), scale=255.0)
+        return Source(path, space.shape, part, True, axes=axes)
+    scale = 255.0 if is_bytes and space.high.max() == 255 else 1.0
+    return Source(path, space.shape, Part((math.prod(space.shape),), scale=scale), is_bytes)
+
+
+def _image_axes(path: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return which axes are channels, rows and columns: the fewest are the channels."""
+    if len(shape) == 2 or shape[2] < min(shape[:2]):
+        return 2, 0, 1
+    if shape[0] < min(shape[1:]):
+        return 0, 1, 2
+    allowed = "an image whose channels, fewer than its rows and columns, come first or last"
+    raise ValueError(f"its observation_space: {_name(path)} must be {allowed}, got {shape}")
+
+
+def _categories(path: tuple[Any, ...], sizes: NDArray[Any], start: NDArray[Any]) -> Source:
+    is_bytes, shape = bool(sizes.max() <= 256), sizes.shape
+    if sizes.ndim == 3 and (sizes == sizes[0, 0]).all():
+        height, width, channels = shape
+        part = Part((channels, height, width), (*sizes[0, 0].tolist(),))
+        return Source(path, shape, part, is_bytes, start.transpose(2, 0, 1), (2, 0, 1))
+    part = Part((sizes.size,), (*sizes.reshape(-1).tolist(),))
+    if part.channels > MOST_CATEGORIES:
+        allowed = f"at most {MOST_CATEGORIES:,} categories"
+        text = f"{_name(path)} must have {allowed}, got {part.channels:,}"
+        raise ValueError(f"its observation_space: {text}")
+    return Source(path, shape, part, is_bytes, start.reshape(-1))
+
+
+@functools.cache  # once in a process
+def _say_left_out(name: str) -> None:
+    log.warning(f"warning: {name} is text, which is left out")
+
+
+# --- actions -------------------------------------------------------------------------------------
+
+
+class Actions:
+    """The actions of a space as numbers from 0 to n - 1.
+
+    Discrete, and every combination of a MultiDiscrete or MultiBinary, the last number fastest.
+
+    Raises:
+        ValueError: another space, or too many combinations.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        if isinstance(space, spaces.Discrete):
+            sizes, start = np.array(space.n), np.array(space.start)
+        elif isinstance(space, spaces.MultiDiscrete):
+            sizes, start = space.nvec, space.start
+        elif isinstance(space, spaces.MultiBinary):
+            sizes, start = np.full(space.shape, 2), np.zeros(space.shape, np.int64)
+        else:
+            raise ValueError(f"its action_space must be Discrete or MultiDiscrete, got {space}")
+        self.n = math.prod(sizes.reshape(-1).tolist())
+        if sizes.ndim and self.n > MOST_ACTIONS:
+            allowed = f"at most {MOST_ACTIONS:,} combinations"
+            raise ValueError(f"its action_space must have {allowed}, got {space} with {self.n:,}")
+        self.shape, self.sizes, self.start, self.dtype = sizes.shape, sizes, start, space.dtype
+
+    def __call__(self, number: int) -> Any:
+        """Return the action with a number, as the environment takes it."""
+        if not self.shape:
+            return int(number + self.start)
+        index = np.unravel_index(number, self.sizes.reshape(-1))
+        return (np.array(index).reshape(self.shape) + self.start).astype(self.dtype)
