@@ -189,7 +189,7 @@ def test_learning_core_stays_small() -> None:
     """From the page of nouns to the trainer; tasks may grow in number, one file each."""
     core = [path for path in SOURCES if place_of(module_of(path)) in CORE - {"envs"}]
     assert core
-    assert sum(line_count(path) for path in core) < 2100
+    assert sum(line_count(path) for path in core) < 2250
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
