@@ -160,7 +160,8 @@ def arguments(
         ConfigError: a missing key.
     """
     signature = inspect.signature(schema.find(section["_target_"]))
-    keys = {key: value for key, value in section.items() if key not in schema.LABELS}
+    labels = schema.labels_of(path)
+    keys = {key: value for key, value in section.items() if key not in labels}
     result = {k: v for k, v in available.items() if k in signature.parameters} | keys
     try:
         signature.bind(**result)

@@ -116,7 +116,7 @@ BAD = {
     "env.lenght=3": "env.lenght=3: no such key; did you mean env.length?",
     **{
         word: f"{word}: only keys of the task, such as env.length=20, may be changed"
-        for word in ("seed=3", "env.name=x", "env._target_=x.Y", "~env.length=4")
+        for word in ("seed=3", "env.name=x", "env._target_=x.Y", "env.solved_at=1", "~env.length=4")
     },
     "env.length=x": "env.length=x: must be an integer",
     "env.length=0": "env.length must be at least 1, got 0",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, Process
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,9 @@ from matplotlib.transforms import Bbox
 from memrl.__main__ import main
 from memrl.commands import start
 from memrl.results import figures
+from memrl.results.comparison import aggregates
 from memrl.results.drawing import FORMATS, SCALES, SERIES, FigureOptions, in_style, series_styles
-from memrl.results.figures import FIGURES, draw, write
-from memrl.results.paper import REFERENCE_LEVELS
+from memrl.results.figures import FIGURES, arrange, draw, write
 from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, score
 from memrl.run.outcome import ConfigError
@@ -102,10 +103,10 @@ def test_a_figure_says_how_it_was_made(
 
 
 REFERENCES = {
-    "tmaze_passive": (0.5, "best without memory"),
-    "tmaze_active": (0.5, "best without credit assignment"),
-    "visual_match": (1 / 3, "best without memory"),
-    "key_to_door": (0.0, "best without credit assignment"),
+    "tmaze_passive": {"best without memory": 0.5},
+    "tmaze_active": {"best without credit assignment": 0.5},
+    "visual_match": {"best without memory": 1 / 3},
+    "key_to_door": {"best without credit assignment": 0.0},
 }
 
 
@@ -114,11 +115,32 @@ def test_the_level_without_the_ability_is_drawn(tmp_path: Path, words: FigureOpt
         success = [0.5, 0.5] if task in ("visual_match", "key_to_door") else None
         make_run(tmp_path, [0.5, 0.5], f"env={task}", success=success, steps=[10, 20])
     found = score(load(tmp_path / "outputs"), PROTOCOLS["last"])
-    assert REFERENCE_LEVELS == {(cell.task, cell.metric): REFERENCES[cell.task] for cell in found}
+    assert {cell.task: cell.facts.reference for cell in found} == REFERENCES
     for name in ("lengths", "curves"):
         said = texts(draw(name, found, words, "svg") or b"")
         for line in ("best without memory", "best without credit assignment"):
             assert line in said
+
+
+def test_a_task_with_other_returns_has_its_own_levels_and_range(
+    tmp_path: Path, words: FigureOptions
+) -> None:
+    env = {"name": "cartpole", "_target_": "tasks.CartPole", "length": 1, "solved_at": 190}
+    for seed, level in enumerate((60, 80)):
+        folder = make_run(tmp_path, [150, 195], f"seed={seed}", steps=[10, 20])
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["env"] = env | {"reference": {"random": 20, "without memory": level}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for n, levels in ((1, [20, 60]), (2, [])):  # the two runs do not say the same
+        found = score(load(tmp_path / "outputs")[:n], PROTOCOLS["last"])
+        (panel,), (aggregate,) = figures.length_panels(found), aggregates(found)
+        assert aggregate.levels[0] > 100
+        with in_style(words):
+            (axes,) = arrange("lengths", found, words).axes
+        flat = [line.get_ydata() for line in axes.lines if len({*line.get_ydata()}) == 1]
+        assert sorted({y[0] for y in flat} & {20, 60, 80}) == levels
+        assert axes.get_ylim()[0] > (0 if levels else 100)
+        assert panel.cells[0].solved == (0 if levels else None)
 
 
 def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: FigureOptions) -> None:

@@ -15,7 +15,7 @@ from memrl.results import stats
 from memrl.results.comparison import aggregates, differences
 from memrl.results.runs import Run, load
 from memrl.results.scores import LAST, PROTOCOLS, curve, metric_of, score
-from memrl.results.text import as_text, compare, how_many
+from memrl.results.text import as_text, compare, how_many, score_table
 from memrl.run.outcome import ConfigError
 
 DONE = {"env_steps": TOTAL, "progress": 1.0}
@@ -281,21 +281,27 @@ def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -
     assert "lengths 5" not in as_text(found) and "length 5: c is not compared" in as_text(found)
 
 
-def test_solved_is_said_only_where_one_is_the_best_score() -> None:
-    def solved(metric: str = "eval/return", **env: object) -> tuple[int | None, bool]:
+def test_solved_is_said_only_where_the_task_says_from_where_on() -> None:
+    def solved(metric: str = "eval/return", **env: object) -> tuple[int | None, list[str]]:
         run = run_with([TOTAL], [9.2])
         run.config["env"] |= env
-        run.eval["eval/success"] = np.array([1.0])
+        if metric == "eval/success" or env.get("name") == "visual_match":
+            run.eval["eval/success"] = np.array([1.0])
         (cell,) = score([run], PROTOCOLS["last"], metric)
-        return cell.solved, "solved" in as_text([cell])
+        return cell.solved, [c for c in score_table([cell]).columns if "solved" in c]
 
     tmaze, image = "memrl.envs.tmaze.TMazePassiveVec", "memrl.envs.visual_match.VisualMatchVec"
-    assert solved(_target_=tmaze, goal_reward=1.0) == solved() == (1, True)
-    assert solved(_target_=tmaze, goal_reward=10.0) == (None, False)
-    assert solved(_target_="tasks.CartPole", name="cartpole") == (None, False)
-    assert solved(_target_="tasks.TMaze") == (None, False)
-    assert solved(_target_=image, name="visual_match") == (None, False)
-    assert solved("eval/success", _target_=image, name="visual_match") == (1, True)
+    own = {"_target_": "tasks.CartPole", "name": "cartpole"}
+    assert solved(_target_=tmaze, goal_reward=1.0) == solved() == (1, ["solved (>= 0.95)"])
+    assert solved(_target_=tmaze, goal_reward=10.0) == (None, [])
+    assert solved(goal_reward=10.0, solved_at=9) == (1, ["solved (>= 9)"])
+    assert solved(**own) == solved(**own, solved_at=None) == (None, [])
+    assert solved(**own, solved_at=190.0) == (0, ["solved (>= 190)"])
+    assert solved(**own, solved_at="easy", reference=3) == (None, [])  # keys of something else
+    assert solved("eval/success", **own, solved_at=0.5) == (1, ["solved (>= 0.5)"])
+    assert solved(_target_="tasks.TMaze") == (None, [])
+    assert solved(_target_=image, name="visual_match") == (None, [])
+    assert solved("eval/success", _target_=image, name="visual_match") == (1, ["solved (>= 0.95)"])
 
 
 def test_a_column_that_some_runs_lack_is_scored_where_it_is() -> None:

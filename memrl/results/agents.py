@@ -19,7 +19,7 @@ from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, Config, read_config
 from memrl.run.import_path import add_user_folders
 from memrl.run.outcome import ConfigError, show
-from memrl.run.schema import LABELS, check_group, check_origin, check_ranges, check_types
+from memrl.run.schema import check_group, check_origin, check_ranges, check_types, labels_of
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -158,8 +158,9 @@ def change_env(config: Config, overrides: Sequence[str]) -> Config:
         parsed = OverridesParser.create().parse_overrides([*overrides])
         for override in parsed:
             key = override.key_or_group
-            is_label = key in [f"env.{label}" for label in LABELS]
-            if not key.startswith("env.") or is_label or override.is_delete():
+            section, _, name = key.partition(".")
+            is_label = name.partition(".")[0] in labels_of("env")
+            if section != "env" or not name or is_label or override.is_delete():
                 line = f"{override.input_line}: only keys of the task, such as env.length=20,"
                 raise ConfigError(f"{line} may be changed")
             if override.is_sweep_override():

@@ -24,6 +24,7 @@ PANELS = 24  # more take minutes and are too many to be read
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+LEVELS: tuple[Any, ...] = ((0, (2, 2)), (0, (2, 4)), (0, (6, 2)))  # of reference levels
 # With metadata that leave out the time of writing and the version of the writer.
 FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 SCALES = ("even", "linear", "log")
@@ -158,6 +159,15 @@ def draw_panels(
     figure.set_figheight(options.height or size[0] * rows + around)
     _fit_panels(figure, [*grid[: len(panels)]], rows, options)
     return figure
+
+
+def draw_levels(axes: Any, references: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Draw reference levels if all series have the same; return legend handles."""
+    levels = references[0] if all(each == references[0] for each in references) else {}
+    return {
+        text: axes.axhline(level, color="0.45", linestyle=LEVELS[n % len(LEVELS)], lw=1, zorder=1)
+        for n, (text, level) in enumerate(levels.items())
+    }
 
 
 def _wrap(text: Any, room: float) -> None:

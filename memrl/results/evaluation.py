@@ -19,10 +19,16 @@ from tqdm import tqdm
 from memrl.experiment import closing, enough_memory, make_env
 from memrl.interfaces import Agent
 from memrl.results import stats
-from memrl.results.drawing import DEFAULTS, SERIES, encode, in_style, series_styles
-from memrl.results.paper import REFERENCE_LEVELS
+from memrl.results.drawing import (
+    DEFAULTS,
+    SERIES,
+    draw_levels,
+    encode,
+    in_style,
+    series_styles,
+)
 from memrl.results.runs import Run, labels
-from memrl.results.scores import best_is_one
+from memrl.results.scores import facts
 from memrl.results.stats import Estimate
 from memrl.run.config import explain
 from memrl.run.files import TABLE, read_bytes, write_whole
@@ -216,9 +222,7 @@ def _draw_task(
             y = np.array([(e.value, e.low, e.high) for e in estimates])
             errors = np.nan_to_num(np.abs(y[:, 1:] - y[:, :1])).T
             handles[name] = axes.errorbar(x, y[:, 0], errors, capsize=2, **styles[name])
-    level = REFERENCE_LEVELS.get((task, f"eval/{metric}"))
-    if level and all(best_is_one(run, f"eval/{metric}") for run in runs):
-        handles[level[1]] = axes.axhline(level[0], color="0.45", linestyle=(0, (2, 2)), zorder=1)
+    handles |= draw_levels(axes, [facts(run, f"eval/{metric}").reference for run in runs])
     for length in sorted(trained):
         handles["training length"] = axes.axvline(
             lengths.index(length), color="0.45", linestyle=":", zorder=1

@@ -16,12 +16,12 @@ from memrl.results.drawing import (
     SERIES,
     FigureOptions,
     Panel,
+    draw_levels,
     draw_panels,
     encode,
     in_style,
     series_styles,
 )
-from memrl.results.paper import REFERENCE_LEVELS
 from memrl.results.scores import Cell
 from memrl.results.stats import Estimate
 from memrl.results.text import how_many, lengths_of, name_intervals
@@ -94,17 +94,10 @@ def _name(task: str) -> str:
     return task.replace("_", " ")
 
 
-def _draw_level(axes: Any, panel: Panel) -> dict[str, Any]:
-    """Draw the paper's reference level, if any; show the whole range of a success rate."""
-    cell, handles = panel.cells[0], {}
-    reference = None
-    if all(cell.best_is_one for cell in panel.cells):
-        reference = REFERENCE_LEVELS.get((cell.task, cell.metric))
-    if reference:
-        level, text = reference
-        dashed = {"color": "0.45", "linestyle": (0, (2, 2)), "linewidth": 1}
-        handles[text] = axes.axhline(level, zorder=1, **dashed)
-    if reference or cell.metric == "eval/success":
+def _draw_range(axes: Any, panel: Panel) -> dict[str, Any]:
+    """Draw the task's reference levels, if any; show the whole range of a success rate."""
+    handles = draw_levels(axes, [cell.facts.reference for cell in panel.cells])
+    if panel.cells[0].is_share:
         axes.update_datalim([(axes.dataLim.x0, y) for y in (0.0, 1.0)])
         axes.autoscale_view()
     return handles
@@ -139,7 +132,7 @@ def _draw_lengths(cells: Sequence[Cell], styles: Styles, notes: str, options: Fi
         axes.set_xticks([at[length] for length in ticks], [f"{length:g}" for length in ticks])
         axes.set_xlim(min(at.values()) - gap / 2, max(at.values()) + gap / 2)
         axes.minorticks_off()
-        return handles | _draw_level(axes, panel)
+        return handles | _draw_range(axes, panel)
 
     return draw_panels(panels, _counts(panels), draw_series, (2.9, 2), caption, options)
 
@@ -222,7 +215,7 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
                 handles[cell.label] = _draw_band(axes, *cell.band, style)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("environment steps")
-        return handles | _draw_level(axes, panel)
+        return handles | _draw_range(axes, panel)
 
     return draw_panels(panels, _counts(panels), draw_series, (2.1, 3), caption, options)
 

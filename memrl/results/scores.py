@@ -5,7 +5,8 @@ A run counts once it is done. Runs that do not count are listed with the reason,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from memrl.results import stats
-from memrl.results.paper import CURVE_POINTS, FIGURE_ENDS, SCORE_POINTS
+from memrl.results.paper import CURVE_POINTS, FACTS, FIGURE_ENDS, SCORE_POINTS, Facts
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
 from memrl.run.identity import Config
@@ -25,7 +26,6 @@ from memrl.run.tables import Column, read_table
 
 LAST = 10  # evaluations of a trailing average
 GOALS = ("eval/return", "eval/success")  # the metrics that tasks are solved by
-SOLVED = 0.95  # of these, where 1 is best
 
 # --- one run -------------------------------------------------------------------------------------
 
@@ -72,14 +72,31 @@ def stops(run: Run) -> dict[str, float]:
     return {goal: least for goal, least in thresholds.items() if isinstance(least, int | float)}
 
 
-def best_is_one(run: Run, metric: str) -> bool:
-    """Whether 1 is a metric's best value, which is known only for memrl's own tasks."""
-    env = {key[4:]: value for key, value in run.flat.items() if key.startswith("env.")}
-    if not str(env.get("_target_", "memrl.envs.")).startswith("memrl.envs."):  # absent: imported
-        return False
-    rewards = env.get("goal_reward", 1), env.get("distract_reward", 0)
-    in_tmaze = run.task.startswith("tmaze") and rewards == (1, 0)
-    return metric == "eval/success" or (metric == "eval/return" and in_tmaze)
+def facts(run: Run, metric: str) -> Facts:
+    """Return what is known of a metric of a run's task.
+
+    A task states it of its own metric in its YAML. The paper's tasks need not: what holds for them
+    is known, but nothing of the return of a T-Maze with other rewards.
+    """
+    env = run.config.get("env", {})
+    in_memrl = str(env.get("_target_", "memrl.envs.")).startswith("memrl.envs.")  # none: imported
+    as_published = (env.get("goal_reward", 1), env.get("distract_reward", 0)) == (1, 0)
+    known = Facts()
+    if in_memrl and (as_published or metric != "eval/return"):
+        known = FACTS.get((run.task, metric), known)
+    if metric != metric_of([run]):
+        return known
+    solved_at, reference = (env.get(k, v) for k, v in known._asdict().items())
+    # The keys of an older version, or of another program, may hold anything.
+    levels = reference.items() if isinstance(reference, Mapping) else ()
+    return Facts(
+        solved_at if _is_number(solved_at) else None,
+        {str(text): level for text, level in levels if _is_number(level)},
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 class Protocol(NamedTuple):
@@ -213,17 +230,25 @@ class Cell:
         """The protocol's statistic."""
         return stats.estimate([self.scores], self.protocol.statistic)
 
-    @property
-    def best_is_one(self) -> bool:
-        """Whether 1 is the best score that its runs could reach."""
-        return all(best_is_one(member.run, self.metric) for member in self.members)
+    @cached_property
+    def facts(self) -> Facts:
+        """What is known of its metric: those runs that say something must say the same."""
+        known = [facts(member.run, self.metric) for member in self.members]
+        stated = [each for each in known if each != Facts()]
+        return stated[0] if stated and all(each == stated[0] for each in stated) else Facts()
 
     @property
     def solved(self) -> int | None:
-        """How many runs scored at least 0.95; None if 1 is not the best score."""
-        if not self.counted or not self.best_is_one:
+        """How many runs scored at least what counts as solved; None if the task does not say."""
+        if not self.counted or self.facts.solved_at is None:
             return None
-        return int((self.scores >= SOLVED).sum())
+        return int((self.scores >= self.facts.solved_at).sum())
+
+    @property
+    def is_share(self) -> bool:
+        """Whether all of [0, 1] is shown: of a rate of success, and where solved means about 1."""
+        solved_at = self.facts.solved_at
+        return self.metric == "eval/success" or (solved_at is not None and 0 < solved_at <= 1)
 
     @cached_property
     def band(self) -> tuple[Column, Estimate] | None:

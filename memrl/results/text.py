@@ -17,7 +17,8 @@ from memrl.results.comparison import (
     name_lengths,
 )
 from memrl.results.runs import Run
-from memrl.results.scores import GOALS, SOLVED, Cell
+from memrl.results.scores import GOALS, Cell
+from memrl.run.outcome import show
 from memrl.run.tables import align
 from memrl.sweep.progress import SHOWN
 
@@ -46,8 +47,8 @@ def score_table(cells: Sequence[Cell]) -> TextTable:
     name = cells[0].protocol.name
     columns = {"task": None, "length": "", "series": None, "metric": None}
     columns |= dict.fromkeys([f"{name} [95 %]", "mean [95 %]", "n", "requested"], "")
-    if has_solved := any(cell.best_is_one for cell in cells):
-        columns[f"solved (>= {SOLVED})"] = ""
+    thresholds = sorted({c.facts.solved_at for c in cells if c.facts.solved_at is not None})
+    columns |= {f"solved (>= {show(least)})": "" for least in thresholds}
     table = TextTable(columns, [])
     for cell in cells:
         row: list[Any] = [cell.task, cell.length, cell.label, cell.metric.removeprefix("eval/")]
@@ -55,7 +56,8 @@ def score_table(cells: Sequence[Cell]) -> TextTable:
         if name != "mean":
             row.append(stats.estimate([cell.scores], stats.mean))
         row += [len(cell.counted), len(cell.members)]
-        table.values.append([*row, cell.solved] if has_solved else row)
+        row += [cell.solved if cell.facts.solved_at == least else None for least in thresholds]
+        table.values.append(row)
     return table
 
 

@@ -30,6 +30,7 @@ ADDED = {"init_from": None}
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
+    *("env.solved_at", "env.reference"),  # what results say of a task
 )
 NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
@@ -44,7 +45,13 @@ UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted keys that may not change when a run is continued, sorted."""
     flat = ADDED | flatten(config)
-    return {k: flat[k] for k in sorted(flat) if k.split(".")[0] not in NOT_IDENTITY}
+    return {key: flat[key] for key in sorted(flat) if _is_part(key)}
+
+
+def _is_part(key: str) -> bool:
+    """Whether a dotted key is part of a run's identity."""
+    first, *others = key.split(".")
+    return not {first, ".".join([first, *others[:1]])} & {*NOT_IDENTITY}
 
 
 def read_config(folder: Path) -> Config:
@@ -118,7 +125,7 @@ def sweep_name(keys: Mapping[str, str | None], config_name: str = "config") -> s
     """
     parts = [] if config_name == "config" else [config_name]
     for key, value in sorted(keys.items()):
-        if re.split("[./@]", key)[0] not in NOT_IDENTITY:
+        if _is_part(re.sub("[/@]", ".", key)):
             parts.append(key if value is None or key == "seed" else f"{key}={value}")
     text = ",".join(parts) or "default"
     name = re.sub(UNSAFE, "-", text)

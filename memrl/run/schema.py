@@ -71,6 +71,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
 WHERE = "in the current folder, beside the folder of -cd, or on PYTHONPATH"
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
+# More such keys, of a task: from which value of its metric on it counts as solved, and levels that
+# figures show, by what to call them.
+FACTS: Parameters = {"solved_at": float | None, "reference": None | Mapping[str, float]}
 
 BUILT = {  # parameters that memrl passes: they are not keys of the section
     "env": {"num_envs", "render_mode"},
@@ -142,11 +145,18 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
     except LookupError as error:
         raise ConfigError(f"{path}._target_={target}: {error}") from None
     check_kind(path, target, find(target))
-    if parameters is None:
-        return dict(section)
     values = {k: v for k, v in section.items() if k not in LABELS}
+    facts = {k: values.pop(k) for k in labels_of(path) if k in values}
+    checked = dict(section) | _check_keys(f"{path}.", facts, FACTS)
+    if parameters is None:
+        return checked
     known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
-    return dict(section) | _check_keys(f"{path}.", values, known)
+    return checked | _check_keys(f"{path}.", values, known)
+
+
+def labels_of(path: str) -> tuple[str, ...]:
+    """Return the keys that a section may have and its constructor does not take."""
+    return (*LABELS, *FACTS) if path == "env" else LABELS
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -369,6 +379,12 @@ def _refusal(value: Any, hint: Any) -> str | None:
     if origin in (Sequence, list) and isinstance(value, list):
         wrong = [r for r in (_refusal(v, *arguments) for v in value) if r] if arguments else []
         return f"a list, each {wrong[0]}" if wrong else None
+    if origin in (Mapping, dict) and isinstance(value, Mapping) and arguments:
+        parts = (("key", list(value)), ("value", list(value.values())))
+        for (name, items), each in zip(parts, arguments, strict=True):
+            if wrong := [r for r in (_refusal(item, each) for item in items) if r]:
+                return f"a mapping, {{key: value}}, each {name} {wrong[0]}"
+        return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     finite = number and abs(value) <= sys.float_info.max
     if hint in (None, NoneType):
