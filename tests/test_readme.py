@@ -3,15 +3,19 @@
 import csv
 import re
 import shlex
+import warnings
 from functools import partial
 
 import gymnasium
 import pytest
 import torch
 from conftest import ROOT, compose_quickly
+from gymnasium.utils.env_checker import check_env
 from omegaconf import OmegaConf
 
 from memrl.__main__ import main
+from memrl.envs.autoreset import make_autoreset
+from memrl.envs.single import single_class
 from memrl.experiment import resolve
 from memrl.sweep.states import State
 
@@ -163,6 +167,23 @@ def test_gymnasium_lines():
     assert namespace["picture"].ndim == 3
     assert isinstance(namespace["envs"], gymnasium.vector.VectorEnv)
     assert (namespace["obs"] == 0).all()  # an Active T-Maze begins beside its oracle
+
+
+def test_your_own_task_as_a_gymnasium_environment():
+    """A task needs to know nothing of single environments and of autoreset to be registered."""
+    namespace = {}
+    exec(block("python", "class RecallVec"), namespace)
+    single = single_class("Recall", __name__, namespace["RecallVec"])
+    with warnings.catch_warnings(action="error"):
+        check_env(single(length=3), skip_render_check=True)
+    envs = make_autoreset(namespace["RecallVec"], num_envs=4, length=3)
+    obs, _ = envs.reset(seed=0)
+    bit = obs[:, 0]
+    for step in range(1, 12):  # every fourth step resets
+        bit = obs[:, 0] if obs.any() else bit
+        obs, reward, terminated, _, _ = envs.step((bit > 0).astype(int))
+        assert obs.all() == (step % 4 == 0)
+        assert reward.all() == terminated.all() == (step % 4 == 3)
 
 
 def test_lines_of_python(tmp_path, monkeypatch, capsys):

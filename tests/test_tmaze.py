@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,12 +111,13 @@ def test_all_recorded_episodes_are_replayed() -> None:
 @pytest.mark.parametrize("recorded", RECORDED)
 def test_recorded_episodes_replay_in_one_batch(recorded: Recorded) -> None:
     env = gymnasium.make_vec(recorded.id, num_envs=len(recorded.goal), **recorded.kwargs)
-    assert isinstance(env, TMazeVec)
-    assert env.horizon == len(recorded.action)
+    maze = env.unwrapped
+    assert isinstance(maze, TMazeVec)
+    assert maze.horizon == len(recorded.action)
     obs, info = env.reset(seed=0, options={"goal": recorded.goal})
     assert info == {}
     assert obs.dtype == np.float32
-    for t in range(env.horizon + 1):
+    for t in range(maze.horizon + 1):
         if t > 0:
             obs, reward, terminated, truncated, info = env.step(recorded.action[t - 1])
             assert reward.dtype == np.float64
@@ -124,8 +127,8 @@ def test_recorded_episodes_replay_in_one_batch(recorded: Recorded) -> None:
             assert info == {}
         assert obs in env.observation_space
         np.testing.assert_array_equal(obs, recorded.obs[t])
-        np.testing.assert_array_equal(np.stack([env.x, env.y], 1), recorded.xy[t])
-        np.testing.assert_array_equal(env.oracle_visited, recorded.visited[t])
+        np.testing.assert_array_equal(np.stack([maze.x, maze.y], 1), recorded.xy[t])
+        np.testing.assert_array_equal(maze.oracle_visited, recorded.visited[t])
 
 
 @pytest.mark.parametrize("recorded", RECORDED)
@@ -174,32 +177,68 @@ def test_the_environment_checker_is_silent_for_episodes_of_one_step() -> None:
         check_env(gymnasium.make("memrl/TMaze-v0", episode_length=1).unwrapped)
 
 
-@pytest.mark.parametrize(("id", "cls"), list(zip(IDS, CLASSES, strict=True)))
-def test_make_vec_gives_the_native_environment(id: str, cls: type[TMazeVec]) -> None:
+@pytest.mark.parametrize(("mode", "steps"), [("NextStep", 8), ("SameStep", 7)])
+def test_a_loop_with_autoreset_plays_whole_episodes(mode: str, steps: int) -> None:
+    """An agent that remembers the goal solves every episode, whoever resets."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = gymnasium.make_vec(id, num_envs=64, length=50)
-    assert type(env) is cls
-    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
-    assert (env.num_envs, env.length) == (64, 50)
-    assert env.reset(seed=0)[0].shape == env.observation_space.shape == (64, *_shape(env))
+        native = gymnasium.make_vec(IDS[0], num_envs=64, length=6, autoreset_mode=mode)
+    assert type(native.unwrapped) is TMazePassiveVec and native.unwrapped.length == 6
+    envs = RecordEpisodeStatistics(native, buffer_length=1000)
+    obs, _ = envs.reset(seed=0)
+    ended, goal = np.zeros(64, bool), np.zeros(64)
+    for _ in range(3 * steps):
+        assert obs in envs.observation_space and obs.shape == (64, 2)
+        goal = np.where((obs[:, 0] == 0) & (obs[:, 1] != 0), obs[:, 1], goal)  # at the oracle
+        action = np.where(obs[:, 0] == 0, RIGHT, np.where(goal > 0, UP, DOWN))
+        before = ended
+        obs, reward, terminated, truncated, _ = envs.step(action)
+        ended = terminated | truncated
+        if mode == "NextStep" and before.any():
+            assert not reward.any() and not ended.any() and obs[:, 1].all()
+    assert list(envs.return_queue) == [1] * 3 * 64
 
 
-def _shape(env: TMazeVec) -> tuple[int, ...]:
-    shape = env.single_observation_space.shape
-    assert shape is not None
-    return shape
+def test_what_autoreset_cannot_do_is_refused() -> None:
+    def make(**kwargs: Any) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        return gymnasium.make_vec(IDS[0], num_envs=2, length=1, **kwargs)
+
+    with pytest.raises(ValueError, match=r"^autoreset_mode must be 'NextStep', .*, got 'next'$"):
+        make(autoreset_mode="next")
+    with pytest.raises(ValueError, match=r"^max_episode_steps must be the horizon, 2, got 3$"):
+        make(max_episode_steps=3)
+    one, actions = {"reset_mask": np.array([True, False])}, np.zeros(2, int)
+    envs, disabled = make(), make(autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ValueError, match=r"^autoreset_mode must be 'Disabled' with the option"):
+        envs.reset(options=one)
+    envs.reset()
+    envs.step(actions)
+    envs.unwrapped.reset(options=one)
+    with pytest.raises(RuntimeError, match=r"^rows \[1\] of TMazePassiveVec\(.* ended before the"):
+        envs.step(actions)
+    disabled.reset()
+    disabled.step(actions)
+    disabled.reset(options=one)
+    assert disabled.step(actions)[2].tolist() == [False, True]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        disabled.step(actions)
 
 
-def test_gymnasium_can_batch_single_environments() -> None:
-    """The single environment also runs in Gymnasium's own vector environment."""
-    env = gymnasium.make_vec(IDS[0], 3, vectorization_mode="sync", length=2)
-    obs, _ = env.reset(options={"goal": -1})
-    np.testing.assert_array_equal(obs, [[0, -1]] * 3)
-    for action in (RIGHT, RIGHT, DOWN):
-        _, reward, terminated, _, _ = env.step(np.full(3, action))
-    assert terminated.all()
-    assert (reward == 1).all()
+def test_stable_baselines3_takes_every_task() -> None:
+    """Its checker has no complaint, and the lines of docs/tasks.md train, with fewer steps."""
+    reason = "sb3-contrib is not installed"
+    checker = pytest.importorskip("stable_baselines3.common.env_checker", reason=reason)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "The minimal resolution for an image is 36x36")
+        for id in (*IDS, "memrl/VisualMatch-v0", "memrl/KeyToDoor-v0"):
+            checker.check_env(gymnasium.make(id, render_mode="rgb_array"), skip_render_check=False)
+    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text()
+    (lines,) = re.findall(r"```python\n(import memrl.*?)```", page, re.DOTALL)
+    assert "total_timesteps=20_000" in lines
+    namespace: dict[str, Any] = {}
+    exec(lines.replace("total_timesteps=20_000", "total_timesteps=384"), namespace)
+    assert namespace["agent"].num_timesteps == 384
 
 
 def test_importing_again_neither_warns_nor_needs_torch() -> None:
@@ -260,7 +299,7 @@ def test_single_environment_errors() -> None:
         single_class("TMaze", "memrl.envs", TMazeVec)(render_mode="ansi")
     assert gymnasium.make(IDS[0], render_mode=None).render_mode is None
     env = single_class("TMaze", "memrl.envs", TMazeVec)()
-    with pytest.raises(gymnasium.error.ResetNeeded, match=r"before stepping.*resets by itself$"):
+    with pytest.raises(gymnasium.error.ResetNeeded, match=r"^reset .* before stepping"):
         env.step(0)
     env.reset()
     for action in (4, -1, 0.0, [0]):

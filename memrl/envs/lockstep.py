@@ -93,9 +93,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
             raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")
         if self.t.max() >= self.horizon:
             ended = np.flatnonzero(self.t >= self.horizon)
-            raise gymnasium.error.ResetNeeded(
-                f"reset environments {ended} before stepping them: none resets by itself"
-            )
+            raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
         return action
 
     def render(self) -> tuple[Images, ...] | None:

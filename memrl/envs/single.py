@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from memrl.checks import require
@@ -36,6 +38,16 @@ class SingleEnv(gymnasium.Env[NDArray[Any], Any]):
         self.observation_space = vec.single_observation_space
         self.action_space = vec.single_action_space
         self.horizon: int = vec.horizon  # type: ignore[attr-defined]
+        self._spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What ``gymnasium.make`` noted, with the horizon as its limit."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec and replace(spec, max_episode_steps=self.horizon)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -84,10 +96,13 @@ def single_class(
 
 
 def _metadata(vec: Any) -> dict[str, Any]:
-    """Return a vector environment's metadata without what a single one lacks."""
-    return {key: value for key, value in vec.metadata.items() if key != "autoreset_mode"}
+    """Return a vector environment's metadata as those of a single one, which need render modes."""
+    rest = {key: value for key, value in vec.metadata.items() if key != "autoreset_mode"}
+    return {"render_modes": []} | rest
 
 
 def _first(info: dict[str, Any]) -> dict[str, Any]:
     # Gymnasium's vector infos hold, beside each entry, a mask with an underscore before its name.
-    return {key: value[0] for key, value in info.items() if not key.startswith("_")}
+    rows = {key: value[0] for key, value in info.items() if not key.startswith("_")}
+    # Plain numbers, which Gymnasium can batch again.
+    return {k: row.item() if isinstance(row, np.generic) else row for k, row in rows.items()}

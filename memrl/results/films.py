@@ -35,7 +35,7 @@ class Film(NamedTuple):
     success: bool | None
 
 
-class Camera(VectorWrapper[Any, Any, Any]):
+class Camera(VectorWrapper):
     """Records a picture of every state of a vector environment."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
