@@ -285,9 +285,16 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
         memory=new_memory(),
         new_memory=new_memory,
         horizon=spec.horizon,
-        train_steps=config["budget"]["train_episodes"] * spec.horizon,
+        train_steps=train_steps(config, spec),
     )
     return agent, spec, device
+
+
+def train_steps(config: Config, spec: TaskSpec) -> int:
+    """Return the environment steps of a run's budget; its warm-up may be among them."""
+    budget = config["budget"]
+    steps = budget.get("train_steps")  # absent in a submission of an older version
+    return max(steps or (budget["train_episodes"] or 0) * spec.horizon, 0)
 
 
 def make_seq_model(config: Config, input_dim: int, context_len: int) -> nn.Module:
@@ -465,10 +472,9 @@ def replay_capacity(config: Config, spec: TaskSpec) -> int:
 
     slots: int | None = config["replay_capacity"]
     if slots is None:
-        budget = config["budget"]
-        episodes = budget["warmup_episodes"] + budget["train_episodes"] + config["num_envs"]
-        most = 2 * max(episodes, 1) * spec.horizon  # n steps take n + 1 slots, at most twice n
-        slots = min(max(10**6, 1000 * spec.horizon), most)
+        others = config["budget"]["warmup_episodes"] + config["num_envs"]  # a last round's
+        steps = max(train_steps(config, spec) + others * spec.horizon, spec.horizon)
+        slots = min(max(10**6, 1000 * spec.horizon), 2 * steps)  # n take n + 1, at most twice n
     with refusals("replay_"):
         check_capacity(slots, spec, config["num_envs"])
     return slots

@@ -62,17 +62,22 @@ class Trainer:
     num_envs: int  # episodes collected in lock-step; counts are at least 1
     batch_size: int  # windows per update
     updates_per_step: float  # gradient updates per environment step, above 0
-    train_episodes: int  # budget, in episodes of ``horizon`` steps, warm-up aside
     warmup_episodes: int  # random episodes before the first update
     eval_every: int  # episodes' worth of steps between evaluations
     eval_episodes: int  # episodes of one evaluation, played as one batch
     stop_at_return: float | None  # least mean return of an evaluation
     stop_at_success: float | None  # least fraction of its episodes that succeed
+    train_episodes: int | None = None  # budget, in episodes of ``horizon`` steps, warm-up aside
+    train_steps: int | None = None  # or in environment steps, warm-up included; one of them is set
     agent_update: Update | None = None  # another form of the agent's, such as a CUDA graph
 
     def __post_init__(self) -> None:
-        counts = "num_envs batch_size train_episodes warmup_episodes eval_every eval_episodes"
-        require_at_least(1, **{name: getattr(self, name) for name in counts.split()})
+        steps, episodes = self.train_steps, self.train_episodes
+        allowed = "an integer if train_episodes is null, and null if it is not"
+        require((steps is None) != (episodes is None), "train_steps", allowed, steps or "null")
+        counts = "num_envs batch_size warmup_episodes eval_every eval_episodes".split()
+        counts += ["train_episodes"] if steps is None else ["train_steps"]
+        require_at_least(1, **{name: getattr(self, name) for name in counts})
         per_step = self.updates_per_step
         require(0 < per_step < math.inf, "updates_per_step", "above 0", per_step)
         self.env = self.make_env(self.num_envs)
@@ -80,7 +85,7 @@ class Trainer:
         self.env.reset(seed=self.seed)
         self.eval_env.reset(seed=self.seed + EVAL_SEED_OFFSET)
         self.logger: Logger | None = None  # set before fit
-        self.total_steps = (self.warmup_episodes + self.train_episodes) * self.horizon
+        self.total_steps = steps or (self.warmup_episodes + (episodes or 0)) * self.horizon
         self.counters = Counters()
         self.elapsed = 0.0  # seconds in earlier processes
         self._since = time.perf_counter()
@@ -155,7 +160,8 @@ class Trainer:
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
             if success is not None:
                 successes.append(float(success.mean()))
-            if not warmup or c.episodes >= self.warmup_episodes:
+            enough = c.episodes >= self.warmup_episodes or c.env_steps >= self.total_steps
+            if not warmup or enough:
                 break
         c.cycle_steps = c.env_steps - before
         owed = self.updates_per_step * c.cycle_steps

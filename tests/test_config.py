@@ -61,6 +61,7 @@ def test_paper_budget(env):
     for length, train_episodes in PAPER[env].items():
         cfg.env.length = length
         assert resolve(cfg)["budget"] == {
+            "train_steps": None,
             "train_episodes": train_episodes,
             "warmup_episodes": 10,
             "eval_every": 50 if env in IMAGE_TASKS else 10,
@@ -68,6 +69,17 @@ def test_paper_budget(env):
             "stop_at_return": None,
             "stop_at_success": None,
         }, length
+
+
+def test_every_budget_can_be_in_steps_whatever_its_table_lacks():
+    for budget in options("budget"):
+        length = 10 if budget == "fast" else 7  # of its replay there is a table, too
+        c = config(f"budget={budget}", f"env.length={length}", "budget.train_steps=5000")
+        assert (c["budget"]["train_steps"], c["budget"]["train_episodes"]) == (5000, None)
+    trainer = build(config("env.length=10", "budget.train_steps=5000"))
+    assert trainer.total_steps == 5000
+    assert trainer.agent.epsilon_steps == 500
+    assert trainer.replay.capacity == 2 * (5000 + 11 * 11)  # warm-up and the last round
 
 
 def test_paper_defaults():
@@ -161,7 +173,7 @@ COMBINATIONS |= {(env, "gpt") for env in options("env")}
 def test_every_model_builds_for_vectors_and_for_images_and_one_for_every_task(env, seq_model):
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", "env.length=5")
     if env != "tmaze":  # the general form has five keys more
-        assert len(identity.flatten(c)) <= (54 if env in IMAGE_TASKS else 49)
+        assert len(identity.flatten(c)) <= (55 if env in IMAGE_TASKS else 50)
     build(c)
 
 
@@ -221,7 +233,8 @@ REFUSED = {
     "env.length=abc": "env.length=abc: must be an integer",
     "env.length=1.5": "env.length=1.5: must be an integer",
     "env.length=7": "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, "
-    "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick or budget.train_episodes=N",
+    "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick, budget.train_episodes=N or "
+    "budget.train_steps=N",
     "env.length=37 budget=fast": "budget=fast has no entry for tmaze_passive 37, only for 5, 10, "
     "20, 50, 100, 250: use budget=quick",
     "env.penalty=0.1": "env.penalty must be at most 0, got 0.1",
@@ -265,6 +278,11 @@ REFUSED = {
     "of a round, 108 slots, got 100",
     "replay_capacity=5": "replay_capacity must be at least one episode, 12 slots, got 5",
     "budget.train_episodes=0": "budget.train_episodes must be at least 1, got 0",
+    "budget.train_episodes=null": "budget.train_steps must be an integer if train_episodes is null,"
+    " and null if it is not, got null",
+    "budget.train_steps=50 budget.train_episodes=5": "budget.train_steps must be an integer if "
+    "train_episodes is null, and null if it is not, got 50",
+    "budget.train_steps=0": "budget.train_steps must be at least 1, got 0",
     "budget.eval_every=often": "budget.eval_every=often: must be an integer",
     "budget.stop_at_return=x": "budget.stop_at_return=x: must be a finite number or null",
     "seq_model=gpt seq_model.n_head=3": "seq_model.n_head must divide the width 128, got 3",
@@ -631,6 +649,10 @@ def test_answers_before_importing_torch(arguments, tmp_path):
          "runs/tmaze_passive-10,dqn,lstm,env.penalty_rule=not_right,seed=0"),
         ("env.length=7 budget.train_episodes=50",
          "runs/tmaze_passive-7,dqn,lstm,budget.train_episodes=50,seed=0"),
+        ("env.length=7 budget.train_steps=50",
+         "runs/tmaze_passive-7,dqn,lstm,budget.train_steps=50,seed=0"),
+        ("budget=gym budget.train_episodes=50",
+         "runs/tmaze_passive-10,dqn,lstm,budget.train_episodes=50,num_envs=8,seed=0"),
         ("env.length=50 budget=fast", "runs/tmaze_passive-50,dqn,lstm,budget=fast,seed=0"),
         ("env.length=50 budget=fast algo.lr=1e-4 dropout=0.1",
          "runs/tmaze_passive-50,dqn,lstm,algo.lr=0.0001,budget=fast,dropout=0.1,seed=0"),
@@ -650,8 +672,10 @@ def test_results_go_where_the_key_or_else_the_environment_says(monkeypatch):
     assert folder_of(config()) == Path.home() / "results" / "runs" / name
     assert folder_of(config("outputs=here", "sweep=mine")) == Path("here/mine") / name
     older = config()
-    del older["outputs"]
+    del older["outputs"], older["budget"]["train_steps"]
     assert schema.check_types(older) == older and folder_of(older) == folder_of(config())
+    assert identity.identity(older) == identity.identity(config())
+    assert build(older).total_steps == build(config()).total_steps == 610 * 11
 
 
 def test_long_names_are_shortened_and_stay_distinct():

@@ -140,6 +140,7 @@ VALUES = {
     "algo": ["{gamma:0.5}"],
     "algo.gamma": ["0.5", "1e-3", "text", "[1,2]"],
     "budget.train_episodes": ["5", "null"],
+    "budget.train_steps": ["5", "null"],
     "sweep": ["a", "'b,c'", '"d e"', "${seq_model.name}"],
     "seed": ["1", "2"],
     "context_len": ["null", "8"],
@@ -323,7 +324,8 @@ def test_each_kind_of_error_is_one_line_with_the_runs_it_concerns(master: DictCo
         "seq_model.n_layer=x: must be an integer"
         " (env.length=10 seq_model=gpt seq_model.n_layer=x seed=0 and 3 more)",
         "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, 100, 250, 500,"
-        " 750, 1000, 1250, 1500: use budget=quick or budget.train_episodes=N"
+        " 750, 1000, 1250, 1500: use budget=quick, budget.train_episodes=N or"
+        " budget.train_steps=N"
         " (env.length=7 seq_model=gpt seq_model.n_layer=1 seed=0 and 3 more)",
     ]
 

@@ -207,6 +207,13 @@ def test_the_budget_is_warm_up_plus_train_episodes(length, train_episodes):
     assert tape.rows("train")[-1]["env_steps"] == trainer.counters.env_steps
 
 
+@pytest.mark.parametrize(("train_steps", "episodes"), [(1, 1), (39, 10), (45, 12)])
+def test_a_budget_in_steps_ends_with_the_episode_that_reaches_it(train_steps, episodes):
+    tape, trainer = fitted(length=3, train_episodes=None, train_steps=train_steps)
+    assert (trainer.counters.episodes, trainer.progress) == (episodes, 1)  # the warm-up has 10
+    assert tape.rows("eval")[-1]["env_steps"] == 4 * episodes
+
+
 @pytest.mark.parametrize(
     ("updates_per_step", "horizon", "warmup", "each"),
     [

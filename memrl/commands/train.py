@@ -70,7 +70,9 @@ Groups and their options (the default comes first):
 
 Keys: env.length=N  seed=N  device=auto|cpu|cuda  threads=N  batch_size=N  num_envs=N
   precision=float32|tf32|bf16|auto  update=eager|compiled|graphed  dropout=P  attention_dropout=P
-  budget.train_episodes=N  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
+  algo.lr=X  seq_model.n_layer=N  checkpoint_minutes=X  sweep=NAME  ...
+  budget.train_episodes=N      episodes of full length, after the random ones of the warm-up; or
+  budget.train_steps=N         environment steps, warm-up included
   python run.py --cfg job      shows every key and its value; takes the arguments above too
   python run.py --help -cd my_conf    also lists your own configs, those in the folder my_conf
 

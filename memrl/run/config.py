@@ -44,7 +44,13 @@ def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
     return table
 
 
+def episodes(table: Any, *keys: Any, _parent_: DictConfig) -> Any:
+    """Resolve ``${episodes:{...},key,...}`` as ``lookup``, to null if ``train_steps`` is set."""
+    return None if _parent_.get("train_steps") is not None else lookup(table, *keys)
+
+
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
+OmegaConf.register_new_resolver("episodes", episodes, replace=True)
 OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)  # ~ in a path
 
 
@@ -108,9 +114,9 @@ def explain_budget(error: NoEntry, config: Mapping[str, Any]) -> str:
             what = error.text.removeprefix("no ").replace(", only ", ", only for ")
             if budget:
                 return f"budget={budget} has no {what}: use budget=quick"
-            if error.key.startswith("budget."):
+            if error.key == "budget.train_episodes":
                 what = what.replace("entry", "published budget", 1)
-                return f"no {what}: use budget=quick or {error.key}=N"
+                return f"no {what}: use budget=quick, {error.key}=N or budget.train_steps=N"
     return str(error)
 
 

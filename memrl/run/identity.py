@@ -26,7 +26,7 @@ class Absent:
 ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 # Keys of a run's identity that configs of older versions lack, with the values that they stand for.
-ADDED = {"init_from": None}
+ADDED = {"init_from": None, "budget.train_steps": None}
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
@@ -36,6 +36,7 @@ NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
 NAMED = (*(f"{group}.name" for group in NAMED_GROUPS), "env.length", "seed")
+BUDGETS = ("budget.train_episodes", "budget.train_steps")  # one is null, and not in the name
 LONGEST_NAME = 150
 UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
 
@@ -150,7 +151,7 @@ def _name(
     parts = {
         key: value
         for key, (_, value) in changes(default, config).items()
-        if key not in NAMED or value is ABSENT
+        if (key not in NAMED or value is ABSENT) and (key not in BUDGETS or value is not None)
     }
     if budget := config["budget"].get("name"):
         parts["budget"] = budget

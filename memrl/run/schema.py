@@ -42,7 +42,7 @@ TOP_LEVEL: Parameters = {  # the keys that belong to no group
     "objective": Literal["eval/return", "eval/success", "eval/length"] | None,
 }
 # Configs of older versions lack these, and ``outputs``.
-OPTIONAL = ADDED | {"objective": None}
+OPTIONAL = {k: v for k, v in ADDED.items() if k in TOP_LEVEL} | {"objective": None}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "at least 0 and below 2**32"),
     "threads": (lambda v: 1 <= v <= 1024, "at least 1 and at most 1024"),
