@@ -541,6 +541,7 @@ def train(config: Config, folder: Path) -> None:
     except Exception:
         session.keep_traceback(folder)
         raise
+    from memrl.run.seeds import resume_of
 
     def open_logger(next_step: int) -> Logger | None:
         if config["logger"]["_target_"] is None:
@@ -550,5 +551,7 @@ def train(config: Config, folder: Path) -> None:
         return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 
     with closing(trainer):
+        with closing(make_env(config, 1)) as env:
+            resume = resume_of(env)
         software = versions(config, trainer.device.type)
-        session.train_in_folder(folder, trainer, config, software, open_logger)
+        session.train_in_folder(folder, trainer, config, software, resume, open_logger)

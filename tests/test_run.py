@@ -226,7 +226,7 @@ def test_status_keys(done: Path) -> None:
     content = status(done)
     assert list(content) == (
         "id state cause command progress env_steps episodes updates last_return env_steps_per_s "
-        "eta_s seconds started updated host pid job_id attempt versions"
+        "eta_s seconds started updated host pid job_id attempt resume versions"
     ).split(" ")
     expected = {"state": "done", "cause": None, "progress": 1.0, "attempt": 1, "eta_s": 0}
     assert {key: content[key] for key in expected} == expected

@@ -23,7 +23,7 @@ from memrl.run.lock import Lock, locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line, show
 from memrl.run.progress import Progress, clock
 from memrl.run.signals import Signals, Stopped
-from memrl.run.status import Status, heartbeat, is_done, says_done, settle, tidy
+from memrl.run.status import EXACT, Status, heartbeat, is_done, says_done, settle, tidy
 from memrl.run.tables import TABLES, CsvTables, Table, read_table
 
 if TYPE_CHECKING:
@@ -110,9 +110,13 @@ def train_in_folder(
     trainer: Trainer,
     config: Mapping[str, Any],
     versions: Mapping[str, Any],
+    resume: str,
     open_logger: LoggerOpener,
 ) -> None:
     """Train to the end in the run's folder, which is locked meanwhile.
+
+    ``versions`` and ``resume`` are for its status: what results depend on, and whether a continued
+    run is bit-identical to one that was not interrupted.
 
     Raises:
         Busy: another process holds the lock, or has taken it over.
@@ -129,6 +133,7 @@ def train_in_folder(
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
             files.write_whole(folder / "config.yaml", text.encode())
             status = Status(folder, versions)
+            status.update(resume=resume)
             status.write()
             with Signals() as signals:
                 session = Session(lock, config, trainer, status, signals)
@@ -258,6 +263,8 @@ class Session:
         log.debug(f"process {fields.pid} on {fields.host}; {fields.versions}")
         if counters.env_steps:
             log.info(f"continuing at env step {counters.env_steps:,}, update {counters.updates:,}")
+        if fields.resume != EXACT:
+            log.warning(f"warning: continuing this run is {fields.resume}")
         if self.status.changed:
             log.warning(f"since this run began: {'; '.join(self.status.changed)}")
 

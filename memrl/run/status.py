@@ -26,6 +26,7 @@ from memrl.run.outcome import BUSY, FAILED, Busy, catch_failure, show
 from memrl.run.tables import read_table
 
 HEARTBEAT_S = 30.0
+EXACT = "bit-exact"  # of a run that is continued
 END_OF_TIME = 2.0**37  # UTC seconds: the year 6325
 
 
@@ -74,6 +75,7 @@ class Fields:
     pid: int | None = None
     job_id: str | None = field(default_factory=job_id)
     attempt: int = 1
+    resume: str = EXACT  # or why a continued run is not bit-identical
     versions: dict[str, Any] = field(default_factory=dict)
 
 
