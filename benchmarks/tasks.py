@@ -51,7 +51,7 @@ def measure() -> Iterator[list[Any]]:
     for name, length in TASKS.items():
         for B in BATCHES:
             make = {"id": f"memrl/{name}-v0", "num_envs": B, "length": length}
-            native = gymnasium.make_vec(**make)
+            native = gymnasium.make_vec(**make).unwrapped  # what memrl trains on
             loop = gymnasium.make_vec(**make, vectorization_mode="sync")
             horizon: int = native.horizon  # type: ignore[attr-defined]
             fast, slow = steps_per_second(native, horizon), steps_per_second(loop, horizon)

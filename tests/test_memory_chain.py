@@ -50,8 +50,8 @@ def test_choices_are_uniform_and_rows_can_be_reset_alone() -> None:
 
 
 def test_it_is_a_gymnasium_environment_and_refuses_what_it_cannot_be() -> None:
-    single = gymnasium.make("memrl/MemoryChain-v0", length=4, num_bits=2)
-    check_env(single.unwrapped, skip_render_check=True)
+    single = gymnasium.make("memrl/MemoryChain-v0", length=4, num_bits=2, render_mode="rgb_array")
+    check_env(single.unwrapped)
     for name, value, text in (
         ("length", 0, "length must be at least 1, got 0"),
         ("num_bits", 0.5, "num_bits must be an integer, got 0.5"),

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrl.checks import require
-from memrl.envs.lockstep import Bools, Ints, Lockstep, Rewards, check_integer
+from memrl.envs.lockstep import Bools, Images, Ints, Lockstep, Rewards, check_integer, enlarge
 
 Obs = NDArray[np.float32]
+
+_BAR = 12  # least width of a picture, in cells
+_GREEN, _RED = (0, 170, 0), (200, 60, 60)
 
 GYMNASIUM_NAMES = {"MemoryChain": "MemoryChainVec"}
 
@@ -37,9 +40,14 @@ class MemoryChainVec(Lockstep):
     be read, not written.
     """
 
-    metadata = Lockstep.metadata | {"render_modes": []}
-
-    def __init__(self, *, num_envs: int = 1, length: int = 10, num_bits: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 10,
+        num_bits: int = 1,
+        render_mode: str | None = None,
+    ) -> None:
         """Build B chains.
 
         Args:
@@ -52,7 +60,8 @@ class MemoryChainVec(Lockstep):
         self.num_bits = num_bits
         low = np.array([0, 0] + num_bits * [-1], np.float32)
         high = np.array([1, num_bits - 1] + num_bits * [1], np.float32)
-        super().__init__(num_envs, length + 1, gymnasium.spaces.Box(low, high), 2, None)
+        space = gymnasium.spaces.Box(low, high)
+        super().__init__(num_envs, length + 1, space, 2, render_mode)
         self.query: Ints = np.zeros(num_envs, np.int64)
         self.context: Ints = np.zeros((num_envs, num_bits), np.int64)
 
@@ -88,6 +97,20 @@ class MemoryChainVec(Lockstep):
         obs[:, 1] = np.where(time == self.length - 1, self.query, 0)
         obs[:, 2:] = np.where(time[:, None] == 0, 2 * self.context - 1, 0)
         return obs
+
+    def draw(self, b: int) -> Images:
+        """Return the bits, 1 green and 0 red, a bar of the time that is left, and what is seen.
+
+        Below the bits, blue marks those that are seen, or the one that is asked for.
+        """
+        obs, width = self._observe()[b], max(self.num_bits, _BAR)
+        cells = np.full((3, width, 3), 204, np.uint8)
+        cells[0, : self.num_bits] = np.where(self.context[b, :, None] == 1, _GREEN, _RED)
+        seen = obs[2:] != 0
+        seen[self.query[b]] |= self.t[b] == self.length
+        cells[1, : self.num_bits][seen] = (90, 140, 255)
+        cells[2, : round(float(obs[0]) * width)] = 120
+        return enlarge(cells, 20)
 
 
 def _read(name: str, options: dict[str, Any], drawn: Ints, end: int) -> Ints:
