@@ -137,11 +137,11 @@ def test_the_actor_gets_the_reward_of_the_step_before_0_at_first(reuse):
 
 
 @pytest.mark.parametrize("explore", [False, True])
-def test_the_actors_state_is_threaded_and_explore_handed_on(explore):
+def test_the_actors_state_is_threaded_and_it_explores_for_rows_inside_their_episodes(explore):
     _, actor, _, _ = played(explore=explore)
     assert actor.batch_size == B
     assert [state for _, _, state, _ in actor.seen] == list(range(T))
-    assert {e for _, _, _, e in actor.seen} == {explore}
+    assert [e for _, _, _, e in actor.seen] == ([4, 3, 2, 1, 1] if explore else [False] * T)
 
 
 @pytest.mark.parametrize("success", ["at the end", "always"])
