@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from test_rollout import LENGTHS, Staggered
 
 from memrl import experiment
@@ -322,6 +321,7 @@ def test_rows_that_end_at_different_steps_count_up_to_their_own_ends():
 
 
 def test_a_training_row_holds_the_means_of_its_cycle():
+    torch.manual_seed(0)
     tape, _ = fitted(length=4, train_episodes=2, updates_per_step=0.4)
     rows = tape.rows("train")
     assert [row["train/loss"] for row in rows] == [10.5, 21.5, 23.5]  # 1..20, 21..22, 23..24
