@@ -428,7 +428,8 @@ def _build_trainer(
     if logger["_target_"] is not None:  # it is opened once the run has a folder
         arguments("logger", logger, dict.fromkeys(schema.BUILT["logger"]))
     with refusals("replay_"):
-        replay = Replay(spec, config["context_len"] or spec.horizon, slots, device)
+        window, fixed_shapes = config["context_len"] or spec.horizon, config["update"] != "eager"
+        replay = Replay(spec, window, slots, device, fixed_shapes)
     return make(  # type: ignore[no-any-return]
         "budget",
         {**config["budget"], "_target_": "memrl.trainer.Trainer"},

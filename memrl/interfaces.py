@@ -66,7 +66,7 @@ class Actor(Protocol):
         """Return the state of ``batch_size`` episodes about to begin."""
 
     def act(
-        self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
+        self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool | int
     ) -> tuple[Tensor, State]:
         """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,).
 
@@ -74,7 +74,8 @@ class Actor(Protocol):
             obs: what the environments show.
             prev_reward: of the step before; 0 at an episode's start.
             state: what ``initial_state`` or the last call returned.
-            explore: True while collecting, False while evaluating.
+            explore: False while evaluating; while collecting, how many of the rows are still inside
+                their episodes (True: all are).
         """
 
 

@@ -35,18 +35,28 @@ class Replay:
         window: S, transitions of a sampled window, at least 1.
         capacity: slots of the ring; at least one longest episode.
         device: where the ring lives.
+        fixed_shapes: sample windows of S transitions even where all of a batch end earlier.
 
     Raises:
         ValueError: the capacity is too small.
     """
 
-    def __init__(self, spec: TaskSpec, window: int, capacity: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        window: int,
+        capacity: int,
+        device: torch.device,
+        fixed_shapes: bool = False,
+    ) -> None:
         require_at_least(1, window=window)
         check_capacity(capacity, spec)
         shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
         assert shape is not None and dtype is not None
         obs_dtype = torch.uint8 if dtype == np.uint8 else torch.float32  # pixels stay bytes
         self.nbytes = capacity * slot_bytes(spec)
+        self.fixed_shapes = fixed_shapes
+        self.has_short = False  # an episode was shorter than the window
         self.window = window
         self.capacity = capacity
         self.device = device
@@ -85,24 +95,35 @@ class Replay:
             self.is_start[slots] = np.arange(n + 1) < max(1, n - self.window + 1)
             self.top = int((self.top + n + 1) % self.capacity)
             self.size = min(self.size + n + 1, self.capacity)
+        self.has_short |= bool((lengths < self.window).any())
         self._list_starts()
 
     def sample(self, batch_size: int) -> Episodes:
-        """Return ``batch_size`` windows of S transitions, drawn with torch's generator."""
-        pick = torch.randint(len(self.starts), (batch_size,), device=self.device)
-        return self.windows(self.starts[pick])
+        """Return ``batch_size`` windows, drawn with torch's generator, cut unless shapes are fixed.
 
-    def windows(self, starts: Tensor) -> Episodes:
-        """Return the windows from these slots (B,) on; mask is False past an episode's end."""
+        On a GPU a cut waits for the device; without short episodes there is nothing to cut.
+        """
+        pick = torch.randint(len(self.starts), (batch_size,), device=self.device)
+        return self.windows(self.starts[pick], cut=self.has_short and not self.fixed_shapes)
+
+    def windows(self, starts: Tensor, cut: bool = False) -> Episodes:
+        """Return the windows from these slots (B,) on; mask is False past an episode's end.
+
+        They have S transitions or, if ``cut``, as many as the longest has before its end.
+        """
         steps = torch.arange(self.window + 1, device=self.device).unsqueeze(1)
         slots = (starts + steps) % self.capacity  # (S + 1, B)
+        mask = self.end[slots[:-1]].cumsum(0) == 0
+        if cut:
+            T = int(mask.any(1).sum())
+            slots, mask = slots[: T + 1], mask[:T]
         inside = slots[:-1]
         return Episodes(
             obs=self.obs[slots],
             action=self.action[inside],
             reward=self.reward[inside],
             terminated=self.terminated[inside],
-            mask=self.end[inside].cumsum(0) == 0,
+            mask=mask,
         )
 
     def _list_starts(self) -> None:
@@ -114,7 +135,8 @@ class Replay:
         # A view would be saved with the whole ring behind it.
         state: dict[str, Any] = {name: ring.cpu().clone() for name, ring in rings.items()}
         is_start = torch.from_numpy(self.is_start[: self.size].copy())
-        return state | {"is_start": is_start, "top": self.top, "size": self.size}
+        state |= {"is_start": is_start, "has_short": self.has_short}
+        return state | {"top": self.top, "size": self.size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned, of a ring of the same capacity.
@@ -127,6 +149,7 @@ class Replay:
             if have != want or len(state["is_start"]) != state["size"]:
                 raise ValueError(f"{name} has the shape {(*have,)}, the replay {(*want,)}")
         self.top, self.size = state["top"], state["size"]
+        self.has_short = state.get("has_short", True)  # older versions do not know
         for name in RINGS:
             getattr(self, name)[: self.size] = state[name].to(self.device)
         self.is_start[: self.size] = state["is_start"].numpy()

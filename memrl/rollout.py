@@ -26,7 +26,7 @@ class UniformActor:
         return ()
 
     def act(
-        self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool
+        self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool | int
     ) -> tuple[Tensor, State]:
         action = torch.randint(self.n_action, prev_reward.shape, device=prev_reward.device)
         return action, state
@@ -114,9 +114,8 @@ def rollout(
     while alive.any():
         if len(steps) == horizon:
             raise RuntimeError(f"an episode is longer than the task's horizon of {horizon} steps")
-        action, state = actor.act(
-            observations[-1].to(device), torch.from_numpy(reward).to(device), state, explore
-        )
+        now, live = observations[-1].to(device), explore and int(alive.sum())
+        action, state = actor.act(now, torch.from_numpy(reward).to(device), state, live)
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
         rewards = np.asarray(rewards)
         rewards = rewards.astype(np.result_type(rewards, np.float32))  # they may be integers

@@ -408,9 +408,9 @@ def test_rows_explore_independently():
     assert len(action.unique()) == A
 
 
-def test_explored_steps_count_rows_of_exploring_steps_only():
+def test_explored_steps_count_rows_inside_their_episodes_of_exploring_steps_only():
     dqn, state = agent(), None
-    for explore, expected in ((True, B), (False, B), (True, 2 * B)):
+    for explore, expected in ((True, B), (False, B), (B - 1, 2 * B - 1), (1, 2 * B), (0, 2 * B)):
         state = dqn.initial_state(B)
         dqn.act(torch.randn(B, 2), torch.zeros(B), state, explore)
         assert dqn.explored_steps == expected

@@ -96,6 +96,23 @@ def test_windows_never_mix_episodes(lengths, window):
         n = torch.tensor(lengths)[number_of[0].long()]
         first = batch.obs[0].squeeze(-1) % 100
         assert (batch.mask.sum(0) == torch.minimum(n - first, torch.tensor(window))).all()
+        longest = int(batch.mask.sum(0).max())
+        for whole, part in zip(batch, replay.windows(replay.starts, cut=True), strict=True):
+            assert torch.equal(whole[: longest + (whole is batch.obs)], part)
+
+
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_sampled_windows_are_as_long_as_the_longest_unless_shapes_are_fixed(fixed_shapes):
+    replay = Replay(spec(12), 9, 60, CPU, fixed_shapes)
+    for number, lengths in enumerate([(12, 9), (5, 3)]):
+        for length in lengths:
+            replay.add(episode(number, length))
+        assert replay.has_short is (number == 1)  # before that there is nothing to cut
+    replay.starts = replay.starts[-2:]
+    (other := Replay(spec(12), 9, 60, CPU, fixed_shapes)).load_state_dict(replay.state_dict())
+    assert other.has_short
+    torch.manual_seed(0)
+    assert len(replay.sample(20).mask) == (9 if fixed_shapes else 5)
 
 
 def test_sampling_is_uniform_over_starts():

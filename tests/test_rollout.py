@@ -6,8 +6,11 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from test_dqn_laws import agent as dqn_of
 
 from memrl.envs.tmaze import TMazePassiveVec
+from memrl.interfaces import TaskSpec
+from memrl.replay import Replay
 from memrl.rollout import UniformActor, rollout
 
 CPU = torch.device("cpu")
@@ -137,11 +140,11 @@ def test_the_actor_gets_the_reward_of_the_step_before_0_at_first(reuse):
 
 
 @pytest.mark.parametrize("explore", [False, True])
-def test_the_actors_state_is_threaded_and_explore_handed_on(explore):
+def test_the_actors_state_is_threaded_and_it_explores_for_rows_inside_their_episodes(explore):
     _, actor, _, _ = played(explore=explore)
     assert actor.batch_size == B
     assert [state for _, _, state, _ in actor.seen] == list(range(T))
-    assert {e for _, _, _, e in actor.seen} == {explore}
+    assert [e for _, _, _, e in actor.seen] == ([4, 3, 2, 1, 1] if explore else [False] * T)
 
 
 @pytest.mark.parametrize("success", ["at the end", "always"])
@@ -149,6 +152,24 @@ def test_the_actors_state_is_threaded_and_explore_handed_on(explore):
 def test_success_is_that_of_each_rows_last_step(success, over):
     _, _, _, result = played(success=success, over=over)
     assert result.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("window", [2, T])
+def test_only_truncated_rows_bootstrap_from_the_observation_at_their_own_end(window):
+    env = Staggered()
+    spec = TaskSpec(env.single_observation_space, env.single_action_space, T)
+    replay = Replay(spec, window, 20, CPU)
+    replay.add(rollout(env, Scripted(), True, CPU)[0])
+    batch, agent = replay.windows(replay.starts, cut=True), dqn_of("lstm")
+    for j in range(len(replay.starts)):
+        b, t = batch.obs[0, j].int().tolist()
+        last = int(batch.mask[:, j].sum()) - 1
+        terminated = b % 2 == 0 and t + last + 1 == LENGTHS[b]
+        assert batch.obs[last + 1, j].tolist() == [b, t + last + 1]
+        assert batch.terminated[last, j] == terminated
+        target, batch.obs[last + 1, j] = agent.predict(batch)[1][last, j], -7.0  # another end
+        assert (agent.predict(batch)[1][last, j] == target) == terminated
+        assert (target == batch.reward[last, j]) == terminated
 
 
 def test_success_is_none_if_the_task_reports_none():

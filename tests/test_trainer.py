@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_rollout import LENGTHS, Staggered
 
 from memrl import experiment
 from memrl.envs.tmaze import TMazePassiveVec
@@ -172,7 +173,7 @@ def test_boundary_is_called_between_any_two_updates_and_around_every_collection(
 def test_training_explores_and_evaluation_is_greedy_in_one_batch():
     tape, _ = fitted(train_episodes=20, num_envs=2, eval_episodes=5)
     acts = {e[1:] for e in tape.events if isinstance(e, tuple) and e[0] == "act"}
-    assert acts == {(2, True), (5, False)}
+    assert acts == {(2, 2), (5, False)}
 
 
 def test_updates_get_batches_of_batch_size_windows_of_the_window():
@@ -307,7 +308,20 @@ def test_an_evaluation_row_holds_the_means_of_its_episodes():
     assert list(row) == [*COUNTERS, "eval/return", "eval/success", "eval/length", "time/seconds"]
 
 
+def test_rows_that_end_at_different_steps_count_up_to_their_own_ends():
+    rows = {"make_env": lambda n: Staggered(), "num_envs": 4, "eval_episodes": 4}
+    budget = {"train_episodes": None, "train_steps": 40, "eval_every": 1}
+    tape, _ = fitted(length=4, **rows, **budget)
+    total, steps = [10 * b * n + n * (n + 1) / 2 for b, n in enumerate(LENGTHS)], sum(LENGTHS)
+    assert [row["env_steps"] for row in tape.rows("train")] == [3 * steps, 4 * steps]
+    (row,) = tape.rows("eval")
+    assert row["eval/return"] == tape.rows("train")[-1]["train/return"] == sum(total) / 4
+    assert (row["eval/success"], row["eval/length"]) == (0.5, steps / 4)
+    assert [e[2] for e in tape.events if e[0] == "act"] == [4, False]
+
+
 def test_a_training_row_holds_the_means_of_its_cycle():
+    torch.manual_seed(0)
     tape, _ = fitted(length=4, train_episodes=2, updates_per_step=0.4)
     rows = tape.rows("train")
     assert [row["train/loss"] for row in rows] == [10.5, 21.5, 23.5]  # 1..20, 21..22, 23..24

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from memrl import graphs
 from memrl.algos import agent as shared
+from memrl.interfaces import Episodes
 from memrl.memory import Memory
 from memrl.networks import Dropout, Head
 from memrl.run import machine
@@ -75,6 +76,21 @@ def test_micro_batches_hold_every_window_once_and_in_order(B, sizes):
 def test_a_batch_of_short_windows_stays_whole():
     batch = batch_of(T=3, B=40)
     assert shared.micro_batches(batch)[0] is batch
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_update_on_windows_cut_to_the_longest_is_that_on_whole_ones(name):
+    make, batch = AGENTS[name][0], AGENTS[name][1]()
+    batch.mask[3:] = False
+    whole = make()
+    short = copy.deepcopy(whole)
+    expected = whole.update(batch)
+    metrics = short.update(Episodes(batch.obs[:4], *(column[:3] for column in batch[1:])))
+    for key, value in expected.items():
+        torch.testing.assert_close(metrics[key], value, msg=key)
+    weights = dict(short.named_parameters())
+    for key, weight in whole.named_parameters():
+        torch.testing.assert_close(weights[key].grad, weight.grad, atol=1e-6, rtol=1e-4, msg=key)
 
 
 # --- in bfloat16 ---------------------------------------------------------------------------------

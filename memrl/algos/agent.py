@@ -72,7 +72,7 @@ class MemoryAgent:
         self.tau = tau
         self.dropout_everywhere = dropout_scope == "everywhere"
 
-    def choose(self, values: Tensor, explore: bool) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         """Choose actions (B,) int64 from the actor's outputs (B, A)."""
         raise NotImplementedError
 
@@ -82,9 +82,9 @@ class MemoryAgent:
 
     @torch.no_grad()
     def act(
-        self, obs: Tensor, prev_reward: Tensor, state: ActingState, explore: bool
+        self, obs: Tensor, prev_reward: Tensor, state: ActingState, explore: bool | int
     ) -> tuple[Tensor, ActingState]:
-        set_training(self.actor, explore and self.dropout_everywhere)
+        set_training(self.actor, bool(explore) and self.dropout_everywhere)
         h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
         action = self.choose(self.actor.head(h), explore)
         return action, ActingState(memory, action)

@@ -27,13 +27,13 @@ from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polya
 class DQN(MemoryAgent):
     """Epsilon-greedy acting and double-DQN updates with a soft target network.
 
-    Every row of an exploring step counts towards the epsilon schedule. ``gamma``, ``tau`` and
-    ``lr`` are those of :class:`MemoryAgent`.
+    Rows of an exploring step that are inside their episodes count towards the epsilon schedule.
+    ``gamma``, ``tau`` and ``lr`` are those of :class:`MemoryAgent`.
 
     Args:
         memory: already on its device.
         horizon: longest episode; the final epsilon is 1 / horizon.
-        train_steps: environment steps chosen by this agent in the whole run.
+        train_steps: environment steps of the run's budget.
         hidden_dims: widths of the head's hidden layers.
         explore_fraction: fraction of ``train_steps`` over which epsilon falls from 1 to
             1 / horizon, linearly; in (0, 1].
@@ -81,12 +81,12 @@ class DQN(MemoryAgent):
         done = self.explored_steps / self.epsilon_steps
         return 1 + (self.epsilon_end - 1) * done
 
-    def choose(self, values: Tensor, explore: bool) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         action = values.argmax(-1)
         if explore:
             random = torch.randint_like(action, self.memory.n_action)
             action = torch.where(torch.rand_like(values[:, 0]) < self.epsilon, random, action)
-            self.explored_steps += len(action)
+            self.explored_steps += len(action) if explore is True else explore
             self.epsilon_now.fill_(self.epsilon)
         return action
 

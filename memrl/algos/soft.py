@@ -62,7 +62,7 @@ class SoftActor(MemoryAgent):
             self.log_alpha = self.alpha.log().requires_grad_()
             self.alpha_optimizer = adam([self.log_alpha], lr)
 
-    def choose(self, values: Tensor, explore: bool) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
             values = values.softmax(-1) / torch.empty_like(values).exponential_()
         return values.argmax(-1)
