@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from memrl.results.runs import Run
 
 GROUPS = {
-    "env": "the task; env.length is its memory length or credit-assignment length",
+    "env": "the task; gym: any Gymnasium environment, env.id=CartPole-v1 (docs/environments.md)",
     "algo": "the algorithm; env selects the default",
     "seq_model": "the memory, with keys such as seq_model.n_layer; mlp has no memory",
     "budget": "how long to train: smoke 20 episodes, quick 600; fast solves T-Mazes in minutes",
@@ -84,6 +84,7 @@ Examples:
   python run.py env=tmaze_active env.length=20 seq_model=gpt seq_model.n_layer=2
   python run.py env=visual_match env.length=60 seq_model=gpt
   python run.py env=key_to_door env.length=120 seq_model.n_layer=2
+  python run.py env=gym env.id=CartPole-v1 budget.train_steps=50000
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
   python run.py -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 
