@@ -26,11 +26,10 @@ GYMNASIUM_NAMES = {"MemoryChain": "MemoryChainVec"}
 class MemoryChainVec(Lockstep):
     """B memory chains in lock-step, without autoreset: every episode has ``length + 1`` steps.
 
-    Observations are float32 (B, 2 + K): the share of time that is left, the index of the bit that
-    is asked for, and the bits as -1 and +1. The observation after step t, counted from 1, is that
-    of time t - 1, and so is the first, of time 0: bits are seen in the first two observations and
-    are 0 in all others. The index is seen in the one observation that the last action is chosen
-    on, at time ``length - 1``; it is 0 in all others.
+    Observations are float32 (B, 2 + K): the fraction of time that is left, the index of the bit
+    that is asked for, and the bits as -1 and +1. The first observation is of time 0, and the one
+    after step t, counted from 1, of time t - 1: so the bits are in the first two, and 0 in all
+    others. The index is there at time ``length - 1``, when the last action is chosen, and else 0.
 
     Actions are integers (B,), 0 or 1, and only the last one counts: it pays 1 if it is the bit that
     was asked for, else -1. That step is terminated; nothing is truncated. Its
@@ -58,8 +57,9 @@ class MemoryChainVec(Lockstep):
         check_integer("num_bits", num_bits, 1)
         self.length = length
         self.num_bits = num_bits
-        low = np.array([0, 0] + num_bits * [-1], np.float32)
-        high = np.array([1, num_bits - 1] + num_bits * [1], np.float32)
+        high = np.ones(2 + num_bits, np.float32)
+        low = np.where(np.arange(2 + num_bits) < 2, 0, -high)
+        high[1] = num_bits - 1
         space = gymnasium.spaces.Box(low, high)
         super().__init__(num_envs, length + 1, space, 2, render_mode)
         self.query: Ints = np.zeros(num_envs, np.int64)

@@ -191,7 +191,7 @@ def figure(evaluations: Sequence[tuple[Run, Evaluation]]) -> bytes | None:
             image.subplots(len(tasks), squeeze=False)[:, 0], tasks.items(), strict=True
         ):
             axes.set_title(task.replace("_", " "))
-            handles |= _draw_task(axes, task, points)
+            handles |= _draw_task(axes, points)
         image.legend(
             handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles))
         )
@@ -202,9 +202,7 @@ def figure(evaluations: Sequence[tuple[Run, Evaluation]]) -> bytes | None:
         return encode(image, "png", DEFAULTS)
 
 
-def _draw_task(
-    axes: Any, task: str, points: Sequence[tuple[Run, str, Evaluation]]
-) -> dict[str, Any]:
+def _draw_task(axes: Any, points: Sequence[tuple[Run, str, Evaluation]]) -> dict[str, Any]:
     """Draw a task's evaluations; return legend handles."""
     runs = [run for run, _, _ in points]
     trained = {run.length for run in runs if run.length is not None}

@@ -246,7 +246,7 @@ class Cell:
 
     @property
     def is_share(self) -> bool:
-        """Whether all of [0, 1] is shown: of a rate of success, and where solved means about 1."""
+        """Whether axes show all of [0, 1]: for a rate of success, and if the threshold is in it."""
         solved_at = self.facts.solved_at
         return self.metric == "eval/success" or (solved_at is not None and 0 < solved_at <= 1)
 
