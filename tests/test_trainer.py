@@ -476,6 +476,24 @@ SEPARATE = ["env=key_to_door", "env.frames=[2,3,3]", "algo=sacd_separate", "seq_
 SEPARATE += ["encoder.obs_dim=8", "dropout=0.3"]
 
 
+EARLY = [*GPT, "env._target_=test_trainer.Early", "budget.train_steps=32"]
+EARLY += ["budget.train_episodes=null"]
+
+
+class Early(TMazePassiveVec):
+    """Each row is truncated after a number of steps that is drawn at its start."""
+
+    def reset(self, *, seed=None, options=None):
+        first = super().reset(seed=seed, options=options)
+        self.lengths, self.steps = self.np_random.integers(1, self.horizon + 1, self.num_envs), 0
+        return first
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        self.steps += 1
+        return obs, reward, terminated, truncated | (self.steps >= self.lengths), info
+
+
 class Rows(list):
     """A logger that keeps rows, wall-clock columns aside."""
 
@@ -523,7 +541,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("overrides", "every"),
-    [(LSTM, 1), (GPT, 7), (PIXELS, 7), (SEPARATE, 7)],  # 7: of any kind, as a cycle has 4 or 6
+    [(LSTM, 1), (EARLY, 7), (PIXELS, 7), (SEPARATE, 7)],  # 7: of any kind, as a cycle has 4 or 6
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_run_cut_at_any_boundary_continues_identically(overrides, every):
