@@ -74,11 +74,7 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         require(id is not None, "id", "a name that Gymnasium knows, such as CartPole-v1", "null")
         if horizon is not None:
             check_integer("horizon", horizon, 1)
-        keys = {"length": length, "max_episode_steps": horizon}
-        keys = {key: value for key, value in keys.items() if value is not None}
-        twice = keys.keys() & dict(kwargs or {})
-        require(not twice, "kwargs", "without what length and horizon set", ", ".join(twice))
-        arguments = dict(kwargs or {}) | keys
+        arguments = _joined(kwargs or {}, length=length, max_episode_steps=horizon)
         if module is not None:
             _import("module", module)
         self.render_mode = _supported(render_mode, str(id), arguments)
@@ -178,6 +174,14 @@ class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 # --- one environment -----------------------------------------------------------------------------
+
+
+def _joined(kwargs: Mapping[str, Any], **keys: int | None) -> dict[str, Any]:
+    """Return the arguments of ``kwargs`` and of the keys that have a value of their own."""
+    chosen = {key: value for key, value in keys.items() if value is not None}
+    twice = chosen.keys() & kwargs.keys()
+    require(not twice, "kwargs", "without what length and horizon set", ", ".join(twice))
+    return {**kwargs, **chosen}
 
 
 def _make(
