@@ -37,6 +37,7 @@ def options(group):
 
 
 MODELS = options("seq_model")
+REQUIRED = {"env=gym": ["env.id=CartPole-v1"]}  # keys without which an option is refused
 
 # --- what composes -------------------------------------------------------------------------------
 
@@ -171,8 +172,10 @@ COMBINATIONS |= {(env, "gpt") for env in options("env")}
 
 @pytest.mark.parametrize(("env", "seq_model"), sorted(COMBINATIONS))
 def test_every_model_builds_for_vectors_and_for_images_and_one_for_every_task(env, seq_model):
-    c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", "env.length=5")
-    if env != "tmaze":  # the general form has five keys more
+    length = ["env.length=5"] if "length" in compose_quickly([f"env={env}"]).env else []
+    more = [*length, *REQUIRED.get(f"env={env}", [])]
+    c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", *more)
+    if env not in ("tmaze", "gym"):  # general forms have more keys
         assert len(identity.flatten(c)) <= (55 if env in IMAGE_TASKS else 50)
     build(c)
 
@@ -200,10 +203,9 @@ def test_every_key_is_read_by_somebody():
                 read.add(node.value)
     for group in ("env", "seq_model", "logger", "encoder", "algo"):
         for option in options(group):
-            offline = (
-                ["logger.mode=offline"] if option.startswith("wandb") else []
-            )  # needs no login
-            for key in identity.flatten(config(f"{group}={option}", "budget=smoke", *offline)):
+            more = [*REQUIRED.get(f"{group}={option}", [])]
+            more += ["logger.mode=offline"] if option.startswith("wandb") else []  # needs no login
+            for key in identity.flatten(config(f"{group}={option}", "budget=smoke", *more)):
                 assert key.rpartition(".")[2] in read, f"nobody reads {key}"
 
 

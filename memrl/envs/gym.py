@@ -62,7 +62,7 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
             length: if given, its keyword argument of this name.
             kwargs: further ones.
             wrappers: of each environment, from the inside out: ``_target_``, a class or function
-                that takes an environment, and its keyword arguments.
+                that takes an environment, and its keyword arguments, lists as tuples.
             horizon: longest episode, in steps; None for what the environment says.
             time_limit_is_end: terminate truncated episodes, for tasks that are over then.
             render_mode: ignored if the environment does not have it.
@@ -72,10 +72,9 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         """
         check_integer("num_envs", num_envs, 1)
         require(id is not None, "id", "a name that Gymnasium knows, such as CartPole-v1", "null")
-        arguments = dict(kwargs or {}) | ({} if length is None else {"length": length})
         if horizon is not None:
             check_integer("horizon", horizon, 1)
-            arguments["max_episode_steps"] = horizon
+        arguments = _joined(kwargs or {}, length=length, max_episode_steps=horizon)
         if module is not None:
             _import("module", module)
         self.render_mode = _supported(render_mode, str(id), arguments)
@@ -145,8 +144,9 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         return tuple(env.render() for env in self.envs) if self.render_mode else None
 
     def close_extras(self, **kwargs: Any) -> None:
-        for env in self.envs:
-            env.close()
+        with contextlib.ExitStack() as stack:  # which goes on if one of them fails to close
+            for env in self.envs:
+                stack.callback(env.close)
 
 
 class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -160,10 +160,11 @@ class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
         super().__init__(env)
         space = env.observation_space
         ok = isinstance(space, spaces.Box) and len(space.shape) == 1
-        require(ok, "wrappers", "of observations that are a Box (n,), for Entries", space)
+        require(ok, "observations", "a Box (n,)", space)
         n = space.shape[0]  # type: ignore[index]
-        ok = len(entries) > 0 and all(0 <= entry < n for entry in entries)
-        require(ok, "wrappers", f"Entries with entries from 0 to {n - 1}", [*entries])
+        ok = len(entries) > 0 and {*entries} <= {*range(n)}
+        ok = ok and all(type(entry) is int for entry in entries)
+        require(ok, "entries", f"integers from 0 to {n - 1}", [*entries])
         self.entries = [*entries]
         low, high = space.low[self.entries], space.high[self.entries]  # type: ignore[attr-defined]
         self.observation_space = spaces.Box(low, high, dtype=space.dtype)  # type: ignore[arg-type]
@@ -173,6 +174,14 @@ class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 # --- one environment -----------------------------------------------------------------------------
+
+
+def _joined(kwargs: Mapping[str, Any], **keys: int | None) -> dict[str, Any]:
+    """Return the arguments of ``kwargs`` and of the keys that have a value of their own."""
+    chosen = {key: value for key, value in keys.items() if value is not None}
+    twice = chosen.keys() & kwargs.keys()
+    require(not twice, "kwargs", "without what length and horizon set", ", ".join(twice))
+    return {**kwargs, **chosen}
 
 
 def _make(
@@ -189,13 +198,14 @@ def _make(
         raise ValueError(
             f"id must be registered with Gymnasium, got {id}: {text} {advice}"
         ) from None
-    except gymnasium.error.Error as error:
-        raise ValueError(f"id must be usable here, got {id}: {error}") from None
-    except TypeError as error:
-        if "argument" not in str(error):  # in the constructor, not of its arguments
-            raise
-        text = str(error).split("() ", 1)[-1].split(" was raised from ")[0]
-        raise ValueError(f"kwargs must be those of {id}, got {arguments}: {text}") from None
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"id must be usable here, got {id}: {_text(error)}") from error
+    except (TypeError, LookupError, AssertionError) as error:
+        is_about_them = isinstance(error, TypeError) and "argument" in str(error)
+        if not is_about_them and not arguments.keys() - {"max_episode_steps", "render_mode"}:
+            raise  # an error in the constructor
+        text = _text(error).split("() ", 1)[-1].split(" was raised from ")[0]
+        raise ValueError(f"kwargs must be those of {id}, got {arguments}: {text}") from error
     try:
         for wrapper in wrappers:
             env = _wrap(env, wrapper)
@@ -206,16 +216,20 @@ def _make(
 
 
 def _wrap(env: gymnasium.Env[Any, Any], wrapper: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
-    arguments = dict(wrapper)
+    # YAML has no tuples, and wrappers such as ResizeObservation want them.
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in wrapper.items()}
     target = arguments.pop("_target_", None)
     require(isinstance(target, str), "wrappers", "a list of {_target_: module.Class}", [wrapper])
     module, _, name = str(target).rpartition(".")
     cls = getattr(_import("wrappers", module), name, None)
     require(callable(cls), "wrappers", f"classes that their modules have ({module})", target)
     try:
-        return cls(env, **arguments)  # type: ignore[misc, no-any-return]
-    except (TypeError, AssertionError, gymnasium.error.Error) as error:
-        raise ValueError(f"wrappers must fit, got {target}: {error}") from error
+        wrapped = cls(env, **arguments)  # type: ignore[misc]
+    except Exception as error:  # each says in its own way that it does not fit
+        raise ValueError(f"wrappers must fit, got {target}: {_text(error)}") from error
+    ok = isinstance(wrapped, gymnasium.Env)
+    require(ok, "wrappers", "of the kind that make a gymnasium.Env of one", target)
+    return wrapped  # type: ignore[no-any-return]
 
 
 def _supported(render_mode: str | None, id: str, arguments: dict[str, Any]) -> str | None:
@@ -229,13 +243,20 @@ def _supported(render_mode: str | None, id: str, arguments: dict[str, Any]) -> s
 def _import(key: str, module: str) -> Any:
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # what it imports in turn
-    except ValueError:  # an empty name
-        pass
+    except Exception as error:  # a user's own module may raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if module and not (missing and f"{module}.".startswith(f"{missing}.")):
+            allowed = "a module that can be imported"
+            raise ValueError(f"{key} must name {allowed}, got {module}: {_text(error)}") from error
     advice = "in the current folder, beside the folder of -cd, on PYTHONPATH or installed"
     raise ValueError(f"{key} must name a module that is {advice}, got {module!r}")
+
+
+def _text(error: BaseException) -> str:
+    """Return what went wrong, in one line; the error's kind too, where its text needs it."""
+    text = " ".join(str(error).split())
+    needs_kind = isinstance(error, LookupError) or not text
+    return f"{type(error).__name__}: {text}" if needs_kind else text
 
 
 def _horizon(id: str, env: gymnasium.Env[Any, Any]) -> int:
@@ -263,6 +284,8 @@ def _observation_space(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
 def _with_categories(space: spaces.Space[Any]) -> spaces.Space[Any]:
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: _with_categories(below) for key, below in space.items()})
-    if space.dtype == np.uint8 and space.shape and space.shape[2:] == (len(MINIGRID),):
-        return spaces.MultiDiscrete(np.broadcast_to(MINIGRID, space.shape).copy())
+    shape = space.shape or ()
+    # Perhaps a stack of several.
+    if space.dtype == np.uint8 and len(shape) >= 3 and shape[-1] == len(MINIGRID):
+        return spaces.MultiDiscrete(np.broadcast_to(MINIGRID, shape).copy())
     return space

@@ -28,7 +28,7 @@ class MinigridMemoryVec(GymVec):
         require(size in IDS, "size", f"one of {', '.join(map(str, IDS))}", size)
         try:
             import minigrid  # noqa: F401  registers its environments
-        except ModuleNotFoundError:
-            raise ValueError("it needs a package: pip install minigrid") from None
+        except ModuleNotFoundError as error:
+            raise ValueError(f"it needs a package: pip install {error.name}") from None
         super().__init__(num_envs=num_envs, id=IDS[size], render_mode=render_mode)
         self.size = size

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 NUMBERS = "biuf"  # numpy's kinds of dtype: bool, integers, floats
 MOST_ACTIONS = 1000  # combinations of a MultiDiscrete, each an action of its own
 MOST_CATEGORIES = 10_000  # of one part: networks see one-hot vectors
+LONGEST_TEXT = 100  # characters of a space in a message
 
 log = logging.getLogger("memrl")
 
@@ -87,8 +88,11 @@ class Source(NamedTuple):
         Raises:
             ValueError: they do not belong to the space.
         """
-        for key in self.path:
-            obs = obs[key]
+        try:
+            for key in self.path:
+                obs = obs[key]
+        except (LookupError, TypeError):
+            raise ValueError(f"{_name(self.path)} must be there, got {obs}") from None
         value = np.asarray(obs)
         if value.shape != self.shape:
             raise ValueError(f"{_name(self.path)} must have shape {self.shape}, got {value.shape}")
@@ -96,12 +100,16 @@ class Source(NamedTuple):
             value = (value if value.ndim == 3 else value[..., None]).transpose(self.axes)
         else:
             value = value.reshape(-1)
-        if self.part.sizes:
-            value = value - self.start
-            sizes = np.array(self.part.sizes).reshape(-1, *(1,) * (value.ndim - 1))
-            if (value < 0).any() or (value >= sizes).any():
-                allowed = f"in its space, {max(self.part.sizes)} categories at most"
-                raise ValueError(f"{_name(self.path)} must be {allowed}, got {np.asarray(obs)}")
+        if self.part.sizes or (self.is_bytes and value.dtype != np.uint8):
+            shape = (-1, *(1,) * (value.ndim - 1))
+            sizes = np.array(self.part.sizes or [256]).reshape(shape)
+            numbers, value = value, value - self.start
+            wrong = (value < 0) | (value >= sizes)
+            if value.dtype.kind == "f":
+                wrong |= value % 1 != 0
+            if wrong.any():
+                got = numbers[wrong].flat[0]
+                raise ValueError(f"{_name(self.path)} must be in its space, got {got}")
         return value
 
 
@@ -119,7 +127,7 @@ class Packer:
     def __init__(self, space: spaces.Space[Any]) -> None:
         self.sources = [*_sources(space, ())]
         if not self.sources:
-            raise ValueError(f"its observation_space must hold numbers, got {space}")
+            raise ValueError(f"its observation_space must hold numbers, got {_short(space)}")
         dtype = np.uint8 if all(source.is_bytes for source in self.sources) else np.float32
         self.space = Packed(tuple(source.part for source in self.sources), dtype)
 
@@ -134,6 +142,12 @@ class Packer:
 
 def _name(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, ("observation", *path)))
+
+
+def _short(space: spaces.Space[Any]) -> str:
+    """Return a space in one line, however long its bounds are."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
 def _sources(space: spaces.Space[Any], path: tuple[Any, ...]) -> Iterator[Source]:
@@ -154,17 +168,17 @@ def _sources(space: spaces.Space[Any], path: tuple[Any, ...]) -> Iterator[Source
         _say_left_out(_name(path))
     else:
         known = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuple or Dict of these"
-        raise ValueError(f"its observation_space must be made of {known}, got {space}")
+        raise ValueError(f"its observation_space must be made of {known}, got {_short(space)}")
 
 
 def _numbers(path: tuple[Any, ...], space: spaces.Box) -> Source:
     is_bytes = space.dtype == np.uint8
+    scale = 255.0 if is_bytes and space.high.max() == 255 else 1.0
     if is_bytes and len(space.shape) in (2, 3):
         axes = _image_axes(path, space.shape)
         sides = (*space.shape, 1)
-        part = Part(tuple(sides[axis] for axis in axes), scale=255.0)
+        part = Part(tuple(sides[axis] for axis in axes), scale=scale)
         return Source(path, space.shape, part, True, axes=axes)
-    scale = 255.0 if is_bytes and space.high.max() == 255 else 1.0
     return Source(path, space.shape, Part((math.prod(space.shape),), scale=scale), is_bytes)
 
 
@@ -179,17 +193,17 @@ def _image_axes(path: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, int
 
 
 def _categories(path: tuple[Any, ...], sizes: NDArray[Any], start: NDArray[Any]) -> Source:
-    is_bytes, shape = bool(sizes.max() <= 256), sizes.shape
+    shape, axes = sizes.shape, tuple[int, ...]()
+    part, start = Part((sizes.size,), (*sizes.reshape(-1).tolist(),)), start.reshape(-1)
     if sizes.ndim == 3 and (sizes == sizes[0, 0]).all():
         height, width, channels = shape
         part = Part((channels, height, width), (*sizes[0, 0].tolist(),))
-        return Source(path, shape, part, is_bytes, start.transpose(2, 0, 1), (2, 0, 1))
-    part = Part((sizes.size,), (*sizes.reshape(-1).tolist(),))
+        start, axes = start.reshape(shape).transpose(2, 0, 1), (2, 0, 1)
     if part.channels > MOST_CATEGORIES:
         allowed = f"at most {MOST_CATEGORIES:,} categories"
         text = f"{_name(path)} must have {allowed}, got {part.channels:,}"
         raise ValueError(f"its observation_space: {text}")
-    return Source(path, shape, part, is_bytes, start.reshape(-1))
+    return Source(path, shape, part, bool(sizes.max() <= 256), start, axes)
 
 
 @functools.cache  # once in a process
@@ -217,11 +231,12 @@ class Actions:
         elif isinstance(space, spaces.MultiBinary):
             sizes, start = np.full(space.shape, 2), np.zeros(space.shape, np.int64)
         else:
-            raise ValueError(f"its action_space must be Discrete or MultiDiscrete, got {space}")
+            allowed = "Discrete, MultiDiscrete or MultiBinary"
+            raise ValueError(f"its action_space must be {allowed}, got {_short(space)}")
         self.n = math.prod(sizes.reshape(-1).tolist())
         if sizes.ndim and self.n > MOST_ACTIONS:
-            allowed = f"at most {MOST_ACTIONS:,} combinations"
-            raise ValueError(f"its action_space must have {allowed}, got {space} with {self.n:,}")
+            text = f"at most {MOST_ACTIONS:,} combinations, got {_short(space)} with {self.n:,}"
+            raise ValueError(f"its action_space must have {text}")
         self.shape, self.sizes, self.start, self.dtype = sizes.shape, sizes, start, space.dtype
 
     def __call__(self, number: int) -> Any:

@@ -254,13 +254,16 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
     """Check that a config, which somebody else may have written, runs no code of theirs.
 
     Every ``_target_`` at any depth must name what memrl, a trusted package or one that lies in the
-    folder defines, and so must the modules that register environments. Nothing else is imported.
+    folder defines, or Gymnasium's wrappers, and so must the modules that register environments.
+    Nothing else is imported.
 
     Raises:
         ConfigError: one does not.
     """
     for path, target in _targets(config, ""):
         package = str(target).partition(".")[0]
+        if str(target).startswith("gymnasium.wrappers."):
+            trusted = {*trusted, package}
         if not _is_trusted(package, trusted, folder):
             if package.isidentifier() and not _exists(package):
                 advice = "give the command in the folder that has it"
