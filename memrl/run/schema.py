@@ -262,9 +262,9 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
     """
     for path, target in _targets(config, ""):
         package = str(target).partition(".")[0]
-        if str(target).startswith("gymnasium.wrappers."):
-            trusted = {*trusted, package}
-        if not _is_trusted(package, trusted, folder):
+        is_wrapper = str(target).startswith("gymnasium.wrappers.")
+        accepted = (*trusted, "gymnasium") if is_wrapper else trusted
+        if not _is_trusted(package, accepted, folder):
             if package.isidentifier() and not _exists(package):
                 advice = "give the command in the folder that has it"
                 raise ConfigError(f"{path}={target}: no package {package} here; {advice}")
@@ -276,7 +276,7 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
         with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong
             # It must not be something else that its module imports.
             module = str(getattr(find(str(target)), "__module__", None))
-            if not _is_trusted(module.partition(".")[0], trusted, folder):
+            if not _is_trusted(module.partition(".")[0], accepted, folder):
                 raise ConfigError(f"{path}={target}: not defined in {package}, but in {module}")
 
 
