@@ -267,6 +267,14 @@ def test_models_that_go_with_one_length_each_are_still_told_apart() -> None:
     assert labels(runs) == ["lstm", "gpt"]
 
 
+def test_environments_of_a_package_are_tasks_of_their_own() -> None:
+    package = ("env=gym", "env.id=CartPole-v1"), ("env=gym", "env.id=Acrobot-v1")
+    runs = made(*package, ("env=minigrid_memory",), ("env=popgym",), ("env=cartpole_p",))
+    tasks = ["gym CartPole-v1", "gym Acrobot-v1", "minigrid_memory 7", "popgym RepeatPrevious easy"]
+    assert [run.task for run in runs] == [*tasks, "cartpole_p"]
+    assert labels(runs) == ["lstm"] * 5
+
+
 def test_any_key_that_varies_is_in_the_label() -> None:
     runs = made(("algo.lr=1e-3",), ("algo.lr=1e-4",), ("algo.lr=1e-4", "seq_model.n_layer=2"))
     assert labels(runs) == [

@@ -24,6 +24,7 @@ from memrl.results.evaluation import (
 )
 from memrl.results.runs import Run, load
 from memrl.run.files import write_whole
+from memrl.run.identity import task_name
 from memrl.run.outcome import ConfigError, plural
 
 OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@]*=")
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         )
         write_row(folder, evaluation)
         evaluations.append((records[folder], evaluation))
-        _print(evaluation, config["env"]["name"])
+        _print(evaluation, task_name(config["env"]))
     print("95 % intervals over episodes: bootstrap for the return, Wilson for success")
     print(*(folder / TABLE_FILE for folder in folders), sep="\n")
     if picture := figure(evaluations):

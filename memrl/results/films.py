@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -56,17 +57,19 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     """Play greedy episodes side by side; return a film of each.
 
     Raises:
-        ConfigError: the task draws no pictures.
+        ConfigError: the task draws no pictures, or not without a package.
     """
     from memrl.rollout import rollout
 
     with closing(make_env(config, episodes, render_mode="rgb_array")) as env:
+        refusal = f"env={config['env']['name']} cannot be watched:"
         if getattr(env, "render_mode", None) != "rgb_array":
-            task = f"env={config['env']['name']}"
-            reason = "it does not support render_mode=rgb_array"
-            raise ConfigError(f"{task} cannot be watched: {reason}")
+            raise ConfigError(f"{refusal} it does not support render_mode=rgb_array")
         camera = Camera(env)
-        camera.reset(seed=seed)
+        try:
+            camera.reset(seed=seed)
+        except DependencyNotInstalled as error:  # needed for pictures only
+            raise ConfigError(f"{refusal} {error}") from None
         device = next(agent.memory.parameters()).device
         played, success = rollout(camera, agent, False, device, env.horizon)
     attention = _attention(agent, played)

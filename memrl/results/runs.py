@@ -19,7 +19,7 @@ import numpy as np
 
 from memrl.run.console import printable
 from memrl.run.files import Unreadable
-from memrl.run.identity import ABSENT, ADDED, canonical, flatten, identity, read_config
+from memrl.run.identity import ABSENT, ADDED, canonical, flatten, identity, read_config, task_name
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -81,8 +81,8 @@ class Run(submissions.Run):
 
     @property
     def task(self) -> str:
-        """Its ``env.name``."""
-        return printable(str(self.flat.get("env.name")))
+        """Its ``env.name``, and which of a package's tasks it is."""
+        return printable(task_name(self.config.get("env", {})))
 
     @property
     def length(self) -> float | None:

@@ -32,6 +32,8 @@ NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
     *("env.solved_at", "env.reference"),  # what results say of a task
 )
+# What tells tasks of one name apart, where it stands for a whole package.
+TASK_KEYS = {"gym": ("id",), "popgym": ("task", "level"), "minigrid_memory": ("size",)}
 NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
@@ -83,6 +85,12 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def task_name(env: Mapping[str, Any]) -> str:
+    """Return what to call the task of an ``env`` section, such as "popgym RepeatPrevious easy"."""
+    name = str(env.get("name"))
+    return " ".join([name, *(show(env[key]) for key in TASK_KEYS.get(name, ()) if key in env)])
 
 
 def canonical(value: Any) -> str:
