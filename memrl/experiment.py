@@ -428,8 +428,8 @@ def _build_trainer(
     if logger["_target_"] is not None:  # it is opened once the run has a folder
         arguments("logger", logger, dict.fromkeys(schema.BUILT["logger"]))
     with refusals("replay_"):
-        window, fixed_shapes = config["context_len"] or spec.horizon, config["update"] != "eager"
-        replay = Replay(spec, window, slots, device, fixed_shapes)
+        window, cut = config["context_len"] or spec.horizon, config["update"] == "eager"
+        replay = Replay(spec, window, slots, device, cut)  # other updates need fixed shapes
     return make(  # type: ignore[no-any-return]
         "budget",
         {**config["budget"], "_target_": "memrl.trainer.Trainer"},
@@ -473,7 +473,7 @@ def replay_capacity(config: Config, spec: TaskSpec) -> int:
 
     slots: int | None = config["replay_capacity"]
     if slots is None:
-        others = config["budget"]["warmup_episodes"] + config["num_envs"]  # a last round's
+        others = config["budget"]["warmup_episodes"] + config["num_envs"]  # of the last round
         steps = max(train_steps(config, spec) + others * spec.horizon, spec.horizon)
         slots = min(max(10**6, 1000 * spec.horizon), 2 * steps)  # n take n + 1, at most twice n
     with refusals("replay_"):

@@ -35,19 +35,14 @@ class Replay:
         window: S, transitions of a sampled window, at least 1.
         capacity: slots of the ring; at least one longest episode.
         device: where the ring lives.
-        fixed_shapes: sample windows of S transitions even where all of a batch end earlier.
+        cut: cut sampled windows to the longest of a batch, so that their shapes differ.
 
     Raises:
         ValueError: the capacity is too small.
     """
 
     def __init__(
-        self,
-        spec: TaskSpec,
-        window: int,
-        capacity: int,
-        device: torch.device,
-        fixed_shapes: bool = False,
+        self, spec: TaskSpec, window: int, capacity: int, device: torch.device, cut: bool = True
     ) -> None:
         require_at_least(1, window=window)
         check_capacity(capacity, spec)
@@ -55,7 +50,7 @@ class Replay:
         assert shape is not None and dtype is not None
         obs_dtype = torch.uint8 if dtype == np.uint8 else torch.float32  # pixels stay bytes
         self.nbytes = capacity * slot_bytes(spec)
-        self.fixed_shapes = fixed_shapes
+        self.cut = cut
         self.has_short = False  # an episode was shorter than the window
         self.window = window
         self.capacity = capacity
@@ -99,17 +94,15 @@ class Replay:
         self._list_starts()
 
     def sample(self, batch_size: int) -> Episodes:
-        """Return ``batch_size`` windows, drawn with torch's generator, cut unless shapes are fixed.
-
-        On a GPU a cut waits for the device; without short episodes there is nothing to cut.
-        """
+        """Return ``batch_size`` windows, drawn with torch's generator."""
         pick = torch.randint(len(self.starts), (batch_size,), device=self.device)
-        return self.windows(self.starts[pick], cut=self.has_short and not self.fixed_shapes)
+        return self.windows(self.starts[pick], self.cut and self.has_short)
 
     def windows(self, starts: Tensor, cut: bool = False) -> Episodes:
         """Return the windows from these slots (B,) on; mask is False past an episode's end.
 
-        They have S transitions or, if ``cut``, as many as the longest has before its end.
+        They have S transitions or, if ``cut``, as many as the longest has before its end; finding
+        that out waits for a GPU.
         """
         steps = torch.arange(self.window + 1, device=self.device).unsqueeze(1)
         slots = (starts + steps) % self.capacity  # (S + 1, B)

@@ -160,8 +160,7 @@ class Trainer:
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
             if success is not None:
                 successes.append(float(success.mean()))
-            enough = c.episodes >= self.warmup_episodes or c.env_steps >= self.total_steps
-            if not warmup or enough:
+            if not warmup or c.episodes >= self.warmup_episodes or c.env_steps >= self.total_steps:
                 break
         c.cycle_steps = c.env_steps - before
         owed = self.updates_per_step * c.cycle_steps

@@ -591,7 +591,7 @@ def test_help_names_every_group_option_and_only_commands_that_compose(monkeypatc
         for option in options(group):
             assert option in text
     commands = [x for x in text.splitlines() if x.startswith("  python run.py ") and "[" not in x]
-    assert len([x for x in commands if "--" not in x]) == 8
+    assert len([x for x in commands if "--" not in x]) == 9
     for line in commands:
         words = line.split("   ")[0].split()[2:]
         if not {"-m", "-cn"} & {*words} and not any(word.startswith("--") for word in words):

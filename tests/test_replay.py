@@ -101,18 +101,18 @@ def test_windows_never_mix_episodes(lengths, window):
             assert torch.equal(whole[: longest + (whole is batch.obs)], part)
 
 
-@pytest.mark.parametrize("fixed_shapes", [False, True])
-def test_sampled_windows_are_as_long_as_the_longest_unless_shapes_are_fixed(fixed_shapes):
-    replay = Replay(spec(12), 9, 60, CPU, fixed_shapes)
+@pytest.mark.parametrize("cut", [False, True])
+def test_sampled_windows_are_cut_to_the_longest_if_they_may_be(cut):
+    replay = Replay(spec(12), 9, 60, CPU, cut)
     for number, lengths in enumerate([(12, 9), (5, 3)]):
         for length in lengths:
             replay.add(episode(number, length))
         assert replay.has_short is (number == 1)  # before that there is nothing to cut
     replay.starts = replay.starts[-2:]
-    (other := Replay(spec(12), 9, 60, CPU, fixed_shapes)).load_state_dict(replay.state_dict())
+    (other := Replay(spec(12), 9, 60, CPU, cut)).load_state_dict(replay.state_dict())
     assert other.has_short
     torch.manual_seed(0)
-    assert len(replay.sample(20).mask) == (9 if fixed_shapes else 5)
+    assert len(replay.sample(20).mask) == (5 if cut else 9)
 
 
 def test_sampling_is_uniform_over_starts():
