@@ -148,6 +148,30 @@ def test_your_own_project(tmp_path, launch):
     assert "#SBATCH --partition=gpu\n" in process.out
 
 
+def test_your_own_environment(tmp_path, launch):
+    page = (ROOT / "docs" / "environments.md").read_text()
+    files = {
+        "mylab/__init__.py": "",
+        "mylab/envs.py": block("python", "class Delay", page),
+        "my_conf/env/delay.yaml": block("yaml", "name: delay", page),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    sweep = ["-m", "-cd", "my_conf", "env=delay", "sweep=delay"]
+    tiny = ["device=cpu", "budget=smoke", "budget.train_episodes=3", "algo.hidden_dims=[8]"]
+    tiny += ["batch_size=4", "updates_per_step=0.1"]
+    process = launch(*sweep, "env.length=3,6", *tiny)
+    assert process.wait() == 0, process.output
+    for n in (3, 6):
+        (folder,) = tmp_path.glob(f"outputs/delay/delay-{n},*")
+        with open(folder / "eval.csv") as file:
+            for row in csv.DictReader(file):
+                assert 2 <= float(row["eval/length"]) <= n
+                assert row["eval/success"] == row["eval/return"]
+    assert (tmp_path / "outputs" / "delay" / "lengths.png").exists()
+
+
 def test_your_own_sequence_model_obeys_the_law():
     namespace = {}
     exec(block("python", "class Ema"), namespace)

@@ -318,6 +318,18 @@ def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 OWN = "own_pkg.model.Own"
+OWN_ENV = """\
+defaults: [gym, _self_]
+name: mine
+module: own_envs
+id: Mine-v0
+length: 5
+"""
+REGISTERS = """\
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+gymnasium.register("Mine-v0", lambda length: CartPoleEnv(), max_episode_steps=5)
+"""
 
 
 def write_version(project: Path, version: str) -> None:
@@ -337,8 +349,11 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
     text = (with_git / "conf" / "seq_model" / "lstm.yaml").read_text()
     text = text.replace("name: lstm", "name: own").replace("memrl.seq_models.rnn.Recurrent", OWN)
     (cwd / "my_conf" / "seq_model" / "own.yaml").write_text(text)
+    (cwd / "own_envs.py").write_text(REGISTERS)
+    (cwd / "my_conf" / "env").mkdir()
+    (cwd / "my_conf" / "env" / "mine.yaml").write_text(OWN_ENV)
     words = tiny("lstm", "budget.train_episodes=2")
-    sweep = ("-m", "-cd", "my_conf", *words, *local, "seq_model=own")
+    sweep = ("-m", "-cd", "my_conf", *words, *local, "seq_model=own", "env=mine")
     write_version(with_git, "1.1")
     git(with_git, "commit", "--quiet", "-am", "1.1")
     commit = git(with_git, "rev-parse", "HEAD")[:10]
@@ -349,7 +364,8 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
     second = launch(*sweep, "seed=0,1", cwd=cwd)
     children.append(paused())
     tree = take().name
-    for edited in (with_git / "memrl" / "trainer.py", cwd / "own_pkg" / "model.py"):
+    own_files = (cwd / "own_pkg" / "model.py", cwd / "own_envs.py")
+    for edited in (with_git / "memrl" / "trainer.py", *own_files):
         edited.write_text("raise SystemExit('edited meanwhile')\n")
     for child in children:
         os.kill(child, signal.SIGCONT)
@@ -357,11 +373,12 @@ def test_runs_import_the_code_of_the_moment_when_they_were_issued(
     assert second.wait() in (0, 3), second.output  # the first may still be at work
     assert "1 queued" in second.out and "to start: 1\n" in second.out
 
-    old, new = (status(path)["versions"] for path in sorted(cwd.glob("outputs/code/tmaze*/")))
+    old, new = (status(path)["versions"] for path in sorted(cwd.glob("outputs/code/mine*/")))
     assert (old["memrl"], new["memrl"]) == ("1.1", "1.2")
     assert len(list(cwd.glob("outputs/.snapshots/*"))) == 3
     (model,) = cwd.glob("outputs/.snapshots/*/own_pkg/model.py")
-    own = f"own_pkg {model.parents[1].name}"
+    assert (model.parents[1] / "own_envs.py").read_text() == REGISTERS
+    own = " and ".join(f"{name} {model.parents[1].name}" for name in ("own_envs", "own_pkg"))
     assert (old["code"], new["code"]) == (f"{commit} and {own}", f"{commit}+{tree} and {own}")
 
     said = launch(first=lambda: main(["sweep", "status", "outputs/code"]), cwd=cwd)

@@ -1,12 +1,15 @@
 """Watching: what is drawn is what was played, and where attention looked is where it was."""
 
+import contextlib
 import io
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import compose_quickly
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -17,6 +20,8 @@ from memrl.run import checkpoint
 from memrl.run.config import compose_config
 from memrl.run.files import write_whole
 from memrl.run.identity import read_config
+from memrl.run.outcome import ConfigError
+from memrl.run.schema import check_origin
 from memrl.seq_models.gpt import GPT
 
 TASKS = {
@@ -293,6 +298,22 @@ def test_a_config_of_somebody_else_runs_only_code_that_is_trusted(
     assert line.endswith(f"=evil.Recurrent: not a class of memrl; {advice}")
     if depth:
         return
+    wrapper = {"_target_": "gymnasium.wrappers.TimeAwareObservation"}
+    for path, env in {
+        "env.module=evil.envs": {"module": "evil.envs", "id": "A-v0"},
+        "env.id=evil": {"module": None, "id": "evil:A-v0"},
+        "env.wrappers.1._target_=evil.A": {"wrappers": [wrapper, {"_target_": "evil.A"}]},
+        "env.wrappers.1._target_=gymnasium.make": {
+            "wrappers": [wrapper, {"_target_": "gymnasium.make"}]
+        },
+        "env.wrappers.0._target_=gymnasium.wrappers.common.deepcopy": {
+            "wrappers": [{"_target_": "gymnasium.wrappers.common.deepcopy"}]
+        },
+    }.items():
+        with pytest.raises(ConfigError, match=f"^{re.escape(path)}: not "):
+            check_origin({"env": env}, (), home)
+    check_origin({"env": {"id": "A-v0", "wrappers": [wrapper]}}, (), home)
+    assert not marker.exists()
     watch([str(folder), "--episodes", "1", "--trust", "other,evil"])
     assert marker.exists()
     monkeypatch.chdir(code)
@@ -355,10 +376,22 @@ def test_a_task_that_draws_nothing_is_named(runs):
     config, agent, _ = agents.load_run(runs["tmaze_passive", "lstm"])
     config = config | {"env": {"name": "blind", "_target_": "test_watch.Blind"}}
     with pytest.raises(
-        films.ConfigError,
+        ConfigError,
         match=r"^env=blind cannot be watched: it does not support render_mode=rgb_array",
     ):
         films.play(config, agent, 1, 0)
+
+
+def test_environments_of_gymnasium_are_watched_if_they_can_draw(monkeypatch):
+    cartpole = ["env=gym", "env.id=CartPole-v1", "env.horizon=5", "device=cpu"]
+    config = resolve(compose_quickly(cartpole))
+    with contextlib.closing(build(config)) as trainer:
+        (film,) = films.play(config, trainer.agent, 1, 0)
+        assert len(film.pictures) == 6 and film.reward.tolist() == [1] * 5
+        assert film.pictures[0].shape[2] == 3 and (film.pictures[0] != film.pictures[5]).any()
+        monkeypatch.setitem(sys.modules, "pygame", None)  # as if it were not installed
+        with pytest.raises(ConfigError, match=r"^env=gym cannot be watched: pygame"):
+            films.play(config, trainer.agent, 1, 0)
 
 
 def Blind(num_envs):

@@ -7,6 +7,7 @@ N numbers of an observation; C channels, H height, W width of an image.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -80,11 +81,12 @@ class Source(NamedTuple):
     shape: tuple[int, ...]  # of the environment's array
     part: Part
     is_bytes: bool  # whether uint8 holds it
-    start: Any = 0  # the first of its categories
     axes: tuple[int, ...] = ()  # of an image: which are channels, rows and columns
+    start: Any = np.zeros(1, np.int64)  # the first of its categories, in the part's shape
+    limits: Any = np.array([256])  # how many there are, or bytes
 
-    def read(self, obs: Any) -> NDArray[Any]:
-        """Return the part's numbers, in its shape.
+    def read(self, obs: Any) -> Any:
+        """Return the part's numbers, (n,); of a single category, perhaps an integer.
 
         Raises:
             ValueError: they do not belong to the space.
@@ -94,6 +96,10 @@ class Source(NamedTuple):
                 obs = obs[key]
         except (LookupError, TypeError):
             raise ValueError(f"{_name(self.path)} must be there, got {obs}") from None
+        if not self.shape and self.part.sizes and isinstance(obs, int | np.integer):
+            code = int(obs) - int(self.start[0])  # much faster than arrays
+            if 0 <= code < self.part.sizes[0]:
+                return code
         value = np.asarray(obs)
         if value.shape != self.shape:
             raise ValueError(f"{_name(self.path)} must have shape {self.shape}, got {value.shape}")
@@ -102,16 +108,18 @@ class Source(NamedTuple):
         else:
             value = value.reshape(-1)
         if self.part.sizes or (self.is_bytes and value.dtype != np.uint8):
-            shape = (-1, *(1,) * (value.ndim - 1))
-            sizes = np.array(self.part.sizes or [256]).reshape(shape)
-            numbers, value = value, value - self.start
-            wrong = (value < 0) | (value >= sizes)
-            if value.dtype.kind == "f":
-                wrong |= value % 1 != 0
-            if wrong.any():
-                got = numbers[wrong].flat[0]
-                raise ValueError(f"{_name(self.path)} must be in its space, got {got}")
-        return value
+            value = self._checked(value)
+        return value.reshape(-1)
+
+    def _checked(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        codes: NDArray[Any] = numbers - self.start
+        wrong = (codes < 0) | (codes >= self.limits)
+        if codes.dtype.kind == "f":
+            wrong |= codes % 1 != 0
+        if wrong.any():
+            got = numbers[wrong].flat[0]
+            raise ValueError(f"{_name(self.path)} must be in its space, got {got}")
+        return codes
 
 
 class Packer:
@@ -131,14 +139,13 @@ class Packer:
             raise ValueError(f"its observation_space must hold numbers, got {_short(space)}")
         dtype = np.uint8 if all(source.is_bytes for source in self.sources) else np.float32
         self.space = Packed(tuple(source.part for source in self.sources), dtype)
+        ends = [0, *itertools.accumulate(math.prod(source.part.shape) for source in self.sources)]
+        self._places = [slice(*pair) for pair in itertools.pairwise(ends)]
 
     def __call__(self, obs: Any, out: NDArray[Any]) -> None:
         """Write an observation into ``out``, (N,), as ``Source.read`` reads it."""
-        at = 0
-        for source in self.sources:
-            value = source.read(obs)
-            out[at : at + value.size] = value.reshape(-1)
-            at += value.size
+        for source, place in zip(self.sources, self._places, strict=True):
+            out[place] = source.read(obs)
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -179,7 +186,7 @@ def _numbers(path: tuple[Any, ...], space: spaces.Box) -> Source:
         axes = _image_axes(path, space.shape)
         sides = (*space.shape, 1)
         part = Part(tuple(sides[axis] for axis in axes), scale=scale)
-        return Source(path, space.shape, part, True, axes=axes)
+        return Source(path, space.shape, part, True, axes)
     return Source(path, space.shape, Part((math.prod(space.shape),), scale=scale), is_bytes)
 
 
@@ -204,7 +211,8 @@ def _categories(path: tuple[Any, ...], sizes: NDArray[Any], start: NDArray[Any])
         allowed = f"at most {MOST_CATEGORIES:,} categories"
         text = f"{_name(path)} must have {allowed}, got {part.channels:,}"
         raise ValueError(f"its observation_space: {text}")
-    return Source(path, shape, part, bool(sizes.max() <= 256), start, axes)
+    limits = np.array(part.sizes).reshape(-1, *(1,) * (start.ndim - 1))
+    return Source(path, shape, part, bool(sizes.max() <= 256), axes, start, limits)
 
 
 @functools.cache  # once in a process
@@ -238,11 +246,12 @@ class Actions:
         if sizes.ndim and self.n > MOST_ACTIONS:
             text = f"at most {MOST_ACTIONS:,} combinations, got {_short(space)} with {self.n:,}"
             raise ValueError(f"its action_space must have {text}")
-        self.shape, self.sizes, self.start, self.dtype = sizes.shape, sizes, start, space.dtype
+        self.shape, self.sizes, self.dtype = sizes.shape, sizes, space.dtype
+        self.start = start if sizes.ndim else int(start)  # arithmetic of integers is much faster
 
     def __call__(self, number: int) -> Any:
         """Return the action with a number, as the environment takes it."""
         if not self.shape:
-            return int(number + self.start)
+            return number + self.start
         index = np.unravel_index(number, self.sizes.reshape(-1))
         return (np.array(index).reshape(self.shape) + self.start).astype(self.dtype)
