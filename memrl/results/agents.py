@@ -190,15 +190,19 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     Raises:
         ConfigError: the agent cannot play that task.
     """
+    from memrl.envs.spaces import Packed
+
     spaces, horizons = [], []
     for each in (saved, config):
         with enough_memory(each), closing(make_env(each, 1)) as env:
             obs, actions = env.single_observation_space, env.single_action_space
-            spaces.append((obs.shape, obs.dtype, actions.n))
+            is_packed = isinstance(obs, Packed)
+            shown = ", ".join(map(str, obs.parts)) if is_packed else f"{obs.shape} {obs.dtype}"
+            spaces.append(f"{shown}, {actions.n} actions")
             horizons.append(env.horizon)
     changes = ", ".join(f"{k}={show(v)}" for k, v in changed_keys(saved, config).items())
     if spaces[0] != spaces[1]:
-        there, here = ("{} {}, {} actions".format(*space) for space in spaces)
+        there, here = spaces
         raise ConfigError(f"{changes}: the agent was trained on {there}; this task has {here}")
     if horizons[1] <= horizons[0]:
         return agent
