@@ -132,6 +132,14 @@ def test_bad_arguments_are_refused_in_one_line(word, runs, capsys):
     assert capsys.readouterr().err == f"error: {BAD[word]}\n"
 
 
+def test_an_agent_is_not_shown_observations_that_mean_something_else():
+    saved = resolve(compose_quickly(["env=gym", "env.id=FrozenLake-v1"]))
+    config = agents.change_env(saved, ["env.id=FrozenLake8x8-v1"])  # of the same shape
+    here = "this task has 1 of 64 categories"
+    with pytest.raises(ConfigError, match=rf"^env.id=.* on 1 of 16 categories; {here}$"):
+        agents.fit_to_env(None, saved, config)
+
+
 def test_a_share_has_wilsons_interval():
     low, high = stats.share(np.r_[np.ones(8), np.zeros(2)])[1:3]
     assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927

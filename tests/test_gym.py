@@ -26,6 +26,7 @@ from memrl.envs.spaces import Actions, Packer, Part
 from memrl.interfaces import TaskSpec
 from memrl.rollout import check_env, check_first_step
 from memrl.run.outcome import ConfigError
+from memrl.run.seeds import compare_episodes
 
 MINIGRID = {"id": "MiniGrid-MemoryS7-v0", "module": "minigrid"}
 POPGYM = {"module": "popgym"}
@@ -37,10 +38,10 @@ class Clock(gymnasium.Env[Any, Any]):
     metadata = {"render_modes": []}  # noqa: RUF012
     made: list[Clock] = []  # noqa: RUF012
 
-    def __init__(self, space=None, actions=None, end=None, render_mode=None):
+    def __init__(self, space=None, actions=None, end=None, paid=1, render_mode=None):
         self.observation_space = space or spaces.Box(-9.0, 9.0, (), np.float64)
         self.action_space = actions or spaces.Discrete(2)
-        self.end, self.calls, self.is_closed = end, [], False
+        self.end, self.paid, self.calls, self.is_closed = end, paid, [], False
         Clock.made.append(self)
 
     def reset(self, *, seed=None, options=None):
@@ -57,7 +58,7 @@ class Clock(gymnasium.Env[Any, Any]):
         self.calls.append(("step", action))
         self.t += 1
         assert self.t <= self.end_now, "stepped past its end"
-        return self.show(), 1, self.t == self.end_now, False, {"is_success": self.t % 2}
+        return self.show(), self.paid, self.t == self.end_now, False, {"is_success": self.t % 2}
 
     def close(self):
         self.is_closed = True
@@ -164,6 +165,22 @@ def test_a_row_is_stepped_until_its_end_and_reports_success_there(clocks):
     for clock, n, paid, ok in zip(clocks, length, total, success, strict=True):
         assert len(clock.calls) == 1 + n == 1 + paid and ok == n % 2
     np.testing.assert_array_equal(obs, (length / 3).astype(np.float32)[:, None])
+
+
+def test_a_reward_that_is_no_number_is_refused():
+    for paid in (None, math.nan, math.inf):
+        env = GymVec(num_envs=2, id="Long-v0", kwargs={"paid": paid}, horizon=5)
+        with pytest.raises(ValueError, match=r"^the reward must be a finite number, got"):
+            check_first_step(env)
+
+
+@pytest.mark.parametrize("name", ["NormalizeReward", "NormalizeObservation"])
+def test_wrappers_that_go_on_from_episode_to_episode_are_no_bit_exact_tasks(name):
+    wrapper = {"_target_": f"gymnasium.wrappers.{name}"}
+    for wrappers, resume in (([], "bit-exact"), ([wrapper], "not bit-exact: two episodes")):
+        env = GymVec(id="CartPole-v1", wrappers=wrappers)
+        check_first_step(env)
+        assert compare_episodes(env).startswith(resume)
 
 
 def test_the_generators_state_is_all_that_episodes_depend_on():

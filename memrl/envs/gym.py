@@ -131,6 +131,8 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
             for name in SUCCESS:
                 if name in info:
                     reports_success, success[b] = True, float(info[name])
+        ok = bool(np.isfinite(reward).all())  # None became nan
+        require(ok, "the reward", "a finite number", reward)
         truncated |= self._is_live & (self._t >= self.horizon) & ~terminated
         if self.time_limit_is_end:
             terminated, truncated = terminated | truncated, np.zeros(B, np.bool_)

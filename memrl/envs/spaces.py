@@ -32,6 +32,10 @@ class Part(NamedTuple):
     sizes: tuple[int, ...] = ()  # of categories: how many each number, or each channel, may be
     scale: float = 1.0  # what numbers are divided by: 255 for bytes
 
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        return f"{size} of {self.channels} categories" if self.sizes else f"{size} numbers"
+
     @property
     def is_image(self) -> bool:
         return len(self.shape) == 3

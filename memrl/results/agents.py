@@ -200,7 +200,8 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     changes = ", ".join(f"{k}={show(v)}" for k, v in changed_keys(saved, config).items())
     if spaces[0] != spaces[1]:
         there, here = ("{} {}, {} actions".format(*space) for space in spaces)
-        here = f"{here}, and other categories" if there == here else here
+        if there == here:
+            there, here = (", ".join(map(str, space[-1])) for space in spaces)
         raise ConfigError(f"{changes}: the agent was trained on {there}; this task has {here}")
     if horizons[1] <= horizons[0]:
         return agent
