@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from memrl.checks import require
+from memrl.envs.spaces import NUMBERS
 from memrl.interfaces import Actor, Episodes, State
 
-NUMBERS = "biuf"  # numpy's kinds of dtype: bool, integers, floats
 PCG64s = (np.random.PCG64, np.random.PCG64DXSM)  # their states are plain numbers
 
 

@@ -38,7 +38,7 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     and is paid nothing. An episode of ``horizon`` steps is truncated.
 
     Observations are arrays (B, N) as ``Packer`` makes them, actions integers (B,) as ``Actions``
-    reads them.
+    reads them. Parts of an observation that are text are left out.
     """
 
     def __init__(
@@ -99,6 +99,11 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         space = self._pack.space
         self._obs: NDArray[Any] = np.zeros((num_envs, *space.shape), space.dtype)
         self._is_live: Bools = np.zeros(num_envs, np.bool_)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The names of an observation's parts that are text."""
+        return self._pack.left_out
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -6,9 +6,7 @@ N numbers of an observation; C channels, H height, W width of an image.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,8 +19,6 @@ NUMBERS = "biuf"  # numpy's kinds of dtype: bool, integers, floats
 MOST_ACTIONS = 1000  # combinations of a MultiDiscrete, each an action of its own
 MOST_CATEGORIES = 10_000  # of one part: networks see one-hot vectors
 LONGEST_TEXT = 100  # characters of a space in a message
-
-log = logging.getLogger("memrl")
 
 
 class Part(NamedTuple):
@@ -99,7 +95,8 @@ class Source(NamedTuple):
             for key in self.path:
                 obs = obs[key]
         except (LookupError, TypeError):
-            raise ValueError(f"{_name(self.path)} must be there, got {obs}") from None
+            kind = type(obs).__name__
+            raise ValueError(f"{_name(self.path)} must be there, got a {kind}") from None
         if not self.shape and self.part.sizes and isinstance(obs, int | np.integer):
             code = int(obs) - int(self.start[0])  # much faster than arrays
             if 0 <= code < self.part.sizes[0]:
@@ -138,7 +135,8 @@ class Packer:
     """
 
     def __init__(self, space: spaces.Space[Any]) -> None:
-        self.sources = [*_sources(space, ())]
+        self.left_out: list[str] = []  # names of parts that are text
+        self.sources = [*_sources(space, (), self.left_out)]
         if not self.sources:
             raise ValueError(f"its observation_space must hold numbers, got {_short(space)}")
         dtype = np.uint8 if all(source.is_bytes for source in self.sources) else np.float32
@@ -162,12 +160,14 @@ def _short(space: spaces.Space[Any]) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
-def _sources(space: spaces.Space[Any], path: tuple[Any, ...]) -> Iterator[Source]:
-    """Yield the parts of a space, depth first."""
+def _sources(
+    space: spaces.Space[Any], path: tuple[Any, ...], left_out: list[str]
+) -> Iterator[Source]:
+    """Yield the parts of a space, depth first; append the names of those that are text."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, below in items:
-            yield from _sources(below, (*path, key))
+            yield from _sources(below, (*path, key), left_out)
     elif isinstance(space, spaces.Discrete):
         yield _categories(path, np.array(space.n), np.array(space.start))
     elif isinstance(space, spaces.MultiDiscrete):
@@ -177,7 +177,7 @@ def _sources(space: spaces.Space[Any], path: tuple[Any, ...]) -> Iterator[Source
     elif isinstance(space, spaces.Box) and space.dtype.kind in NUMBERS and 0 not in space.shape:
         yield _numbers(path, space)
     elif space.dtype is not None and np.dtype(space.dtype).kind == "U":
-        _say_left_out(_name(path))
+        left_out.append(_name(path))
     else:
         known = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuple or Dict of these"
         raise ValueError(f"its observation_space must be made of {known}, got {_short(space)}")
@@ -217,11 +217,6 @@ def _categories(path: tuple[Any, ...], sizes: NDArray[Any], start: NDArray[Any])
         raise ValueError(f"its observation_space: {text}")
     limits = np.array(part.sizes).reshape(-1, *(1,) * (start.ndim - 1))
     return Source(path, shape, part, bool(sizes.max() <= 256), axes, start, limits)
-
-
-@functools.cache  # once in a process
-def _say_left_out(name: str) -> None:
-    log.warning(f"warning: {name} is text, which is left out")
 
 
 # --- actions -------------------------------------------------------------------------------------

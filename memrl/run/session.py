@@ -263,6 +263,8 @@ class Session:
         log.debug(f"process {fields.pid} on {fields.host}; {fields.versions}")
         if counters.env_steps:
             log.info(f"continuing at env step {counters.env_steps:,}, update {counters.updates:,}")
+        for name in getattr(trainer.env, "left_out", ()):
+            log.warning(f"warning: {name} is text, which is left out")
         if fields.resume not in (None, EXACT):
             log.warning(f"warning: a continued run will be {fields.resume}")
         if self.status.changed:
