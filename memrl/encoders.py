@@ -51,7 +51,7 @@ class Encoder(nn.Module):
             parts.append(torch.relu(self.reward(prev_reward.unsqueeze(-1))))
         flat = obs.reshape(prev_reward.numel(), -1)  # (N, all numbers of an observation)
         columns = torch.split(flat, [math.prod(part.shape) for part in self.parts], dim=1)
-        observed = [see(x) for see, x in zip(self.features, columns, strict=True)]
+        observed = [features(x) for features, x in zip(self.features, columns, strict=True)]
         parts.append(self.embed(observed).view(*prev_reward.shape, -1))
         return torch.cat(parts, dim=-1)
 
@@ -66,8 +66,8 @@ class Features(nn.Module):
     Categories become one-hot vectors.
     """
 
-    owners: Tensor  # (width,) of each category the index of its number
-    codes: Tensor  # (width,) its value
+    owners: Tensor  # (width,) for each category the index of its number
+    codes: Tensor  # (width,) and its value
 
     def __init__(self, part: Part) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Features(nn.Module):
         owners = [i for i, size in enumerate(part.sizes) for _ in range(size)]
         codes = [float(code) for size in part.sizes for code in range(size)]
         columns = torch.tensor(codes).view(-1, *(1,) * (len(part.shape) - 1))
-        # They are no weights: a checkpoint holds none of them.
+        # Not weights: they stay out of checkpoints.
         self.register_buffer("owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
         self.register_buffer("codes", columns, persistent=False)
 
@@ -100,21 +100,24 @@ class MLPEncoder(Encoder):
 
 
 class SpaceEncoder(Encoder):
-    """Images by convolutions of 2 x 2 with ReLU, then one linear layer without; the rest as an MLP.
+    """Images through 2 x 2 convolutions with ReLU and a linear layer; everything else as in an MLP.
 
-    Both are joined if an observation has both. Images of the same size are stacked. ``channels``
-    are the outputs of each convolution, which takes one row and one column off; where an image has
-    more than 16 rows and columns, it moves in steps of 2, and halves it.
+    The linear layer has no activation. Images, which must be of one size, are stacked. A
+    convolution takes one row and one column off; an image of more than 16 rows and columns it
+    halves, by a stride of 2.
 
     Args:
-        obs_dim: width of the embedding of images, and of that of the rest.
+        channels: outputs of each convolution; None for 16 and 32, and where there is no image.
+        obs_dim: width of the embedding of images, and of that of everything else.
     """
+
+    halved_above: float = 16  # pixels
 
     def __init__(
         self,
         spec: TaskSpec,
         action_width: int,
-        channels: Sequence[int],
+        channels: Sequence[int] | None,
         obs_dim: int,
         action_dim: int,
         reward_dim: int,
@@ -126,8 +129,11 @@ class SpaceEncoder(Encoder):
             sizes = sorted({part.shape[1:] for part in images})
             require(len(sizes) == 1, "observations", "images of one size", sizes)
             inputs = sum(part.channels for part in images)
-            self.convolutions, outputs = convolutions(inputs, list(sizes[0]), channels)
+            chosen = (16, 32) if channels is None else channels
+            self.convolutions, outputs = convolutions(inputs, sizes[0], chosen, self.halved_above)
             self.obs = nn.Linear(outputs, obs_dim)
+        else:
+            require(channels is None, "channels", "null, as there is no image", channels)
         self.others = nn.Linear(sum(map(width, others)), obs_dim) if others else None
         self.output_dim += obs_dim * (bool(images) + bool(others) - 1)
 
@@ -144,7 +150,9 @@ class SpaceEncoder(Encoder):
 
 
 class CNNEncoder(SpaceEncoder):
-    """A ``SpaceEncoder`` of observations that have an image."""
+    """A ``SpaceEncoder`` of observations that have an image; it does not halve them."""
+
+    halved_above = math.inf
 
     def __init__(
         self,
@@ -167,19 +175,20 @@ def width(part: Part) -> int:
 
 
 def convolutions(
-    inputs: int, sides: list[int], channels: Sequence[int]
+    inputs: int, size: Sequence[int], channels: Sequence[int], halved_above: float
 ) -> tuple[nn.Sequential, int]:
-    """Return the layers over images of so many channels, rows and columns, and how many outputs.
+    """Return the layers over images with so many channels, rows and columns, and their outputs.
 
     Raises:
         ValueError: the image is too small for them.
     """
-    ok = all(count >= 1 for count in channels) and len(channels) < min(sides)
-    allowed = f"fewer than {min(sides)} numbers, each at least 1"
-    require(ok, "channels", allowed, list(channels))
     layers: list[nn.Module] = []
-    for count in channels:
-        stride = 2 if min(sides) > 16 else 1
+    sides = list(size)
+    for i, count in enumerate(channels):
+        allowed = f"at most {i} numbers for images of {size[0]} x {size[1]}"
+        require(min(sides) >= 2, "channels", allowed, list(channels))
+        require(count >= 1, "channels", "numbers of at least 1", list(channels))
+        stride = 2 if min(sides) > halved_above else 1
         layers += [nn.Conv2d(inputs, count, kernel_size=2, stride=stride), nn.ReLU()]
         inputs, sides = count, [(side - 2) // stride + 1 for side in sides]
     return nn.Sequential(*layers), inputs * math.prod(sides)

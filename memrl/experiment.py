@@ -535,14 +535,9 @@ def train(config: Config, folder: Path) -> None:
     if session.already_done(folder, config):
         session.say_already_done(folder, config)
         return
-    try:
+    with _traceback_kept(folder):
         trainer = build(own_weights(config, folder))
-    except (ConfigError, Failure):
-        raise
-    except Exception:
-        session.keep_traceback(folder)
-        raise
-    from memrl.run.seeds import resume_of
+    from memrl.run.seeds import compare_episodes
 
     def open_logger(next_step: int) -> Logger | None:
         if config["logger"]["_target_"] is None:
@@ -552,7 +547,19 @@ def train(config: Config, folder: Path) -> None:
         return make("logger", config["logger"], **available)  # type: ignore[no-any-return]
 
     with closing(trainer):
-        with closing(make_env(config, 1)) as env:
-            resume = resume_of(env)
+        with _traceback_kept(folder), closing(make_env(config, 1)) as env:
+            resume = compare_episodes(env)
         software = versions(config, trainer.device.type)
         session.train_in_folder(folder, trainer, config, software, resume, open_logger)
+
+
+@contextlib.contextmanager
+def _traceback_kept(folder: Path) -> Iterator[None]:
+    """Write what goes wrong before a run starts into its ``run.log``, except what one line says."""
+    try:
+        yield
+    except (ConfigError, Failure):
+        raise
+    except Exception:
+        session.keep_traceback(folder)
+        raise

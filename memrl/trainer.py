@@ -74,7 +74,8 @@ class Trainer:
     def __post_init__(self) -> None:
         steps, episodes = self.train_steps, self.train_episodes
         allowed = "an integer if train_episodes is null, and null if it is not"
-        require((steps is None) != (episodes is None), "train_steps", allowed, steps or "null")
+        shown = "null" if steps is None else steps
+        require((steps is None) != (episodes is None), "train_steps", allowed, shown)
         counts = "num_envs batch_size warmup_episodes eval_every eval_episodes".split()
         counts += ["train_episodes"] if steps is None else ["train_steps"]
         require_at_least(1, **{name: getattr(self, name) for name in counts})

@@ -405,8 +405,8 @@ def test_only_pixels_are_divided_by_255():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": [8] * 5}, "channels must be fewer than 5 numbers"),
-        ({"channels": [8, 0]}, "channels must be fewer than 5 numbers, each at least 1"),
+        ({"channels": [8] * 5}, "channels must be at most 4 numbers for images of 5 x 5"),
+        ({"channels": [8, 0]}, "channels must be numbers of at least 1"),
         ({"obs_dim": 0}, "obs_dim must be at least 1"),
         ({"action_dim": -1}, "action_dim must be at least 0"),
         ({"reward_dim": -1}, "reward_dim must be at least 0"),

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from memrl.results.runs import Run
 
 GROUPS = {
-    "env": "the task; gym: any Gymnasium environment, env.id=CartPole-v1 (docs/environments.md)",
+    "env": "the task; env.length is its memory or credit-assignment length; gym: any Gymnasium env",
     "algo": "the algorithm; env selects the default",
     "seq_model": "the memory, with keys such as seq_model.n_layer; mlp has no memory",
     "budget": "how long to train: smoke 20 episodes, quick 600; fast solves T-Mazes in minutes",

@@ -5,7 +5,7 @@ Gymnasium's autoreset; both take the keyword arguments of the vector environment
 ``make_vec`` also ``autoreset_mode``.
 
 A module here that defines ``GYMNASIUM_NAMES``, from name to vector class, is registered by that.
-What Gymnasium calls stands here under its name: ``TMazePassive``, ``TMazePassiveAutoreset``.
+Its entry points are attributes of this package: ``TMazePassive``, ``TMazePassiveAutoreset``.
 """
 
 from functools import partial

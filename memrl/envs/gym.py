@@ -25,7 +25,7 @@ from memrl.envs.spaces import Actions, Packer
 HORIZONS = ("max_steps", "max_episode_length", "max_episode_steps", "episode_length")
 SUCCESS = ("success", "is_success")  # names of it in an environment's ``info``
 MINIGRID = (11, 6, 4)  # objects, colours, and the states of a door or the player's directions
-PICTURES = ("RGB", "AddRender")  # how wrappers that show pixels are called
+PICTURES = ("RGB", "AddRender")  # prefixes of the names of wrappers that return pixels
 
 
 class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
@@ -61,8 +61,8 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
             module: what to import first, so that the name is known.
             length: if given, its keyword argument of this name.
             kwargs: further ones.
-            wrappers: of each environment, from the inside out: ``_target_``, a class or function
-                that takes an environment, and its keyword arguments, lists as tuples.
+            wrappers: of each environment, from the inside out: ``_target_``, a subclass of
+                ``gymnasium.Wrapper``, and its keyword arguments, lists as tuples.
             horizon: longest episode, in steps; None for what the environment says.
             time_limit_is_end: terminate truncated episodes, for tasks that are over then.
             render_mode: ignored if the environment does not have it.
@@ -182,7 +182,7 @@ def _joined(kwargs: Mapping[str, Any], **keys: int | None) -> dict[str, Any]:
     """Return the arguments of ``kwargs`` and of the keys that have a value of their own."""
     chosen = {key: value for key, value in keys.items() if value is not None}
     twice = chosen.keys() & kwargs.keys()
-    require(not twice, "kwargs", "without what length and horizon set", ", ".join(twice))
+    require(not twice, "kwargs", "without what length and horizon set", ", ".join(sorted(twice)))
     return {**kwargs, **chosen}
 
 
@@ -196,10 +196,9 @@ def _make(
         env = gymnasium.make(id, disable_env_checker=True, **arguments)
     except gymnasium.error.UnregisteredEnv as error:
         text = " ".join(str(error).split())
-        advice = "env.module=PACKAGE imports a package that registers it"
-        raise ValueError(
-            f"id must be registered with Gymnasium, got {id}: {text} {advice}"
-        ) from None
+        advice = "if a package registers it, name that with env.module=PACKAGE"
+        text = f"id must be registered with Gymnasium, got {id}: {text.rstrip('.')}; {advice}"
+        raise ValueError(text) from None
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(f"id must be usable here, got {id}: {_text(error)}") from error
     except (TypeError, LookupError, AssertionError) as error:
@@ -221,17 +220,17 @@ def _wrap(env: gymnasium.Env[Any, Any], wrapper: Mapping[str, Any]) -> gymnasium
     # YAML has no tuples, and wrappers such as ResizeObservation want them.
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in wrapper.items()}
     target = arguments.pop("_target_", None)
-    require(isinstance(target, str), "wrappers", "a list of {_target_: module.Class}", [wrapper])
+    ok = isinstance(target, str) and "." in target
+    require(ok, "wrappers", "a list of {_target_: module.Class}", [wrapper])
     module, _, name = str(target).rpartition(".")
     cls = getattr(_import("wrappers", module), name, None)
-    require(callable(cls), "wrappers", f"classes that their modules have ({module})", target)
+    # Nothing else is called: a config may be somebody else's.
+    ok = isinstance(cls, type) and issubclass(cls, gymnasium.Wrapper)
+    require(ok, "wrappers", "subclasses of gymnasium.Wrapper", target)
     try:
-        wrapped = cls(env, **arguments)  # type: ignore[misc]
+        return cls(env, **arguments)  # type: ignore[misc, no-any-return]
     except Exception as error:  # each says in its own way that it does not fit
         raise ValueError(f"wrappers must fit, got {target}: {_text(error)}") from error
-    ok = isinstance(wrapped, gymnasium.Env)
-    require(ok, "wrappers", "of the kind that make a gymnasium.Env of one", target)
-    return wrapped  # type: ignore[no-any-return]
 
 
 def _supported(render_mode: str | None, id: str, arguments: dict[str, Any]) -> str | None:

@@ -29,6 +29,6 @@ class MinigridMemoryVec(GymVec):
         try:
             import minigrid  # noqa: F401  registers its environments
         except ModuleNotFoundError as error:
-            raise ValueError(f"it needs a package: pip install {error.name}") from None
+            raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
         super().__init__(num_envs=num_envs, id=IDS[size], render_mode=render_mode)
         self.size = size

@@ -38,7 +38,7 @@ class PopgymVec(GymVec):
         try:
             import popgym  # noqa: F401  registers its environments
         except ModuleNotFoundError as error:
-            raise ValueError(f"it needs a package: pip install {error.name}") from None
+            raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
         ids = [id for id in gymnasium.registry if id.startswith("popgym-")]
         names = {id.removeprefix("popgym-").removesuffix("Easy-v0") for id in ids if "Easy" in id}
         known = sorted(name for name in names if not name.startswith("Labyrinth"))

@@ -64,13 +64,14 @@ class Packed(spaces.Box):
 def parts_of(space: spaces.Space[Any]) -> tuple[Part, ...]:
     """Return the parts of an observation as it is stored.
 
-    Of the spaces that are not ``Packed`` bytes (C, H, W) are an image, and all others numbers.
+    Of the spaces that are not ``Packed``, those of three dimensions (C, H, W) are images, and all
+    others numbers.
     """
     if isinstance(space, Packed):
         return space.parts
     assert space.shape is not None
-    if space.dtype == np.uint8 and len(space.shape) == 3:
-        return (Part(space.shape, scale=255.0),)
+    if len(space.shape) == 3:
+        return (Part(space.shape, scale=255.0 if space.dtype == np.uint8 else 1.0),)
     return (Part((math.prod(space.shape),)),)
 
 

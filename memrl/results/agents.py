@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from memrl.envs.spaces import parts_of
 from memrl.experiment import build_agent, closing, enough_memory, make_env
 from memrl.run import checkpoint
 from memrl.run.config import explain
@@ -190,19 +191,17 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     Raises:
         ConfigError: the agent cannot play that task.
     """
-    from memrl.envs.spaces import Packed
-
     spaces, horizons = [], []
     for each in (saved, config):
         with enough_memory(each), closing(make_env(each, 1)) as env:
             obs, actions = env.single_observation_space, env.single_action_space
-            is_packed = isinstance(obs, Packed)
-            shown = ", ".join(map(str, obs.parts)) if is_packed else f"{obs.shape} {obs.dtype}"
-            spaces.append(f"{shown}, {actions.n} actions")
+            spaces.append((obs.shape, obs.dtype, actions.n, parts_of(obs)))
             horizons.append(env.horizon)
     changes = ", ".join(f"{k}={show(v)}" for k, v in changed_keys(saved, config).items())
     if spaces[0] != spaces[1]:
-        there, here = spaces
+        there, here = ("{} {}, {} actions".format(*space) for space in spaces)
+        if there == here:
+            there, here = (", ".join(map(str, space[-1])) for space in spaces)
         raise ConfigError(f"{changes}: the agent was trained on {there}; this task has {here}")
     if horizons[1] <= horizons[0]:
         return agent

@@ -64,9 +64,9 @@ def _aggregate(cells_of_task: Sequence[Cell]) -> Aggregate:
     strata = {label: [by_label[label][n].scores for n in lengths] for label in labels}
     first = cells_of_task[0]
     scores = np.concatenate([s for arrays in strata.values() for s in arrays] or [np.zeros(1)])
-    if first.is_share:
+    if first.in_unit_interval:
         scores = np.append(scores, [0.0, 1.0])
-    margin = 0.05 if first.is_share else 0.05 * np.ptp(scores) or 0.05
+    margin = 0.05 if first.in_unit_interval else 0.05 * np.ptp(scores) or 0.05
     levels = np.linspace(scores.min() - margin, scores.max() + margin, 201)
     cells = [by_label[label][length] for length in lengths for label in labels]
     overall = {

@@ -97,7 +97,7 @@ def _name(task: str) -> str:
 def _draw_range(axes: Any, panel: Panel) -> dict[str, Any]:
     """Draw the task's reference levels, if any; show the whole range of a success rate."""
     handles = draw_levels(axes, [cell.facts.reference for cell in panel.cells])
-    if panel.cells[0].is_share:
+    if panel.cells[0].in_unit_interval:
         axes.update_datalim([(axes.dataLim.x0, y) for y in (0.0, 1.0)])
         axes.autoscale_view()
     return handles

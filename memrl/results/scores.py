@@ -245,8 +245,8 @@ class Cell:
         return int((self.scores >= self.facts.solved_at).sum())
 
     @property
-    def is_share(self) -> bool:
-        """Whether axes show all of [0, 1]: for a rate of success, and if the threshold is in it."""
+    def in_unit_interval(self) -> bool:
+        """Whether axes show all of [0, 1]: for success, and where the threshold lies in (0, 1]."""
         solved_at = self.facts.solved_at
         return self.metric == "eval/success" or (solved_at is not None and 0 < solved_at <= 1)
 

@@ -80,7 +80,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
@@ -161,6 +161,9 @@ def _name(
         for key, (_, value) in changes(default, config).items()
         if (key not in NAMED or value is ABSENT) and (key not in BUDGETS or value is not None)
     }
+    for key in [key for key, value in parts.items() if value is ABSENT]:
+        if any(other.startswith(f"{key}.") for other in parts):
+            del parts[key]  # null by default, and now a mapping: its keys say it
     if budget := config["budget"].get("name"):
         parts["budget"] = budget
     middle = "".join(f",{key}={text_of(parts[key])}" for key in sorted(parts))

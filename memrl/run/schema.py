@@ -71,9 +71,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
 WHERE = "in the current folder, beside the folder of -cd, or on PYTHONPATH"
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
-# More such keys, of a task: from which value of its metric on it counts as solved, and levels that
-# figures show, by what to call them.
-FACTS: Parameters = {"solved_at": float | None, "reference": None | Mapping[str, float]}
+# More such keys, of a task: the value of its metric at which it counts as solved, and levels that
+# figures show, by their names.
+TASK_FACTS: Parameters = {"solved_at": float | None, "reference": None | Mapping[str, float]}
 
 BUILT = {  # parameters that memrl passes: they are not keys of the section
     "env": {"num_envs", "render_mode"},
@@ -147,7 +147,7 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
     check_kind(path, target, find(target))
     values = {k: v for k, v in section.items() if k not in LABELS}
     facts = {k: values.pop(k) for k in labels_of(path) if k in values}
-    checked = dict(section) | _check_keys(f"{path}.", facts, FACTS)
+    checked = dict(section) | _check_keys(f"{path}.", facts, TASK_FACTS)
     if parameters is None:
         return checked
     known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
@@ -156,7 +156,7 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
 
 def labels_of(path: str) -> tuple[str, ...]:
     """Return the keys that a section may have and its constructor does not take."""
-    return (*LABELS, *FACTS) if path == "env" else LABELS
+    return (*LABELS, *TASK_FACTS) if path == "env" else LABELS
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
@@ -253,16 +253,16 @@ def _is_module_or_env(path: str, cls: type) -> bool:
 def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Path) -> None:
     """Check that a config, which somebody else may have written, runs no code of theirs.
 
-    Every ``_target_`` at any depth must name what memrl, a trusted package or one that lies in the
-    folder defines, or Gymnasium's wrappers, and so must the modules that register environments.
-    Nothing else is imported.
+    Every ``_target_`` at any depth, and every module that registers environments, must belong to
+    memrl, to a trusted package or to one that lies in the folder; Gymnasium's wrappers are
+    accepted too, except the one that writes files. Nothing else is imported.
 
     Raises:
         ConfigError: one does not.
     """
     for path, target in _targets(config, ""):
         package = str(target).partition(".")[0]
-        is_wrapper = str(target).startswith("gymnasium.wrappers.")
+        is_wrapper = re.fullmatch(r"gymnasium\.wrappers\.(?!RecordVideo)\w+", str(target))
         accepted = (*trusted, "gymnasium") if is_wrapper else trusted
         if not _is_trusted(package, accepted, folder):
             if package.isidentifier() and not _exists(package):
@@ -270,7 +270,10 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
                 raise ConfigError(f"{path}={target}: no package {package} here; {advice}")
             advice = f'if you trust it, add --trust {package} (in Python, trusted=["{package}"])'
             advice = advice if package.isidentifier() else ""
-            raise ConfigError(f"{path}={show(target)}: not a class of memrl; {advice}".rstrip("; "))
+            kind = "class" if path.endswith("_target_") else "module"
+            raise ConfigError(
+                f"{path}={show(target)}: not a {kind} of memrl; {advice}".rstrip("; ")
+            )
         if not path.endswith("_target_"):  # a module
             continue
         with contextlib.suppress(LookupError):  # ``check_types`` says what is wrong

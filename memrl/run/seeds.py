@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from memrl.run.status import EXACT
@@ -13,13 +14,15 @@ from memrl.run.status import EXACT
 STEPS = 500  # of an episode that are compared
 
 
-def resume_of(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> str:
-    """Return ``EXACT`` if two episodes from one seed are the same, else how they differ."""
-    first, second = _play(env), _play(env)
+def compare_episodes(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> str:
+    """Return ``EXACT`` if two episodes with the same seed are the same, else how they differ."""
+    with torch.random.fork_rng(devices=[]):  # which the environment may draw from
+        first, second = _play(env), _play(env)
     for t, (a, b) in enumerate(zip(first, second, strict=False)):
         for name, x, y in zip(("observation", "reward", "end"), a, b, strict=True):
             if not np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
-                return f"not bit-exact: two episodes from one seed differ in the {name} of step {t}"
+                text = f"two episodes with the same seed differ in the {name} of step {t}"
+                return f"not bit-exact: {text}"
     return EXACT
 
 

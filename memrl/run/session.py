@@ -263,8 +263,8 @@ class Session:
         log.debug(f"process {fields.pid} on {fields.host}; {fields.versions}")
         if counters.env_steps:
             log.info(f"continuing at env step {counters.env_steps:,}, update {counters.updates:,}")
-        if fields.resume != EXACT:
-            log.warning(f"warning: continuing this run is {fields.resume}")
+        if fields.resume not in (None, EXACT):
+            log.warning(f"warning: a continued run will be {fields.resume}")
         if self.status.changed:
             log.warning(f"since this run began: {'; '.join(self.status.changed)}")
 

@@ -75,7 +75,7 @@ class Fields:
     pid: int | None = None
     job_id: str | None = field(default_factory=job_id)
     attempt: int = 1
-    resume: str = EXACT  # or why a continued run is not bit-identical
+    resume: str | None = None  # EXACT, or why a continued run is not bit-identical
     versions: dict[str, Any] = field(default_factory=dict)
 
 
