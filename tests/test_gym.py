@@ -132,7 +132,8 @@ def test_rows_are_single_environments_that_are_not_stepped_past_their_ends(name)
         live, t = [True] * B, 0
         while any(live):
             action = rng.integers(env.single_action_space.n, size=B)
-            before, (obs, *results, _) = obs.copy(), env.step(action)
+            shown, before, (obs, *results, _) = obs, obs.copy(), env.step(action)
+            np.testing.assert_array_equal(shown, before)  # a copy: steps leave it alone
             t += 1
             for b in range(B):
                 expected = (0, False, False)
@@ -161,6 +162,7 @@ def test_a_row_is_stepped_until_its_end_and_reports_success_there(clocks):
         obs, reward, terminated, _, info = env.step(np.zeros(4, np.int64))
         length[terminated], total = env._t, total + reward
         success[info["_success"]] = info["success"][info["_success"]]
+        assert not info["success"][~terminated].any()
     assert len({*length}) > 1 and (first == 0).all()  # a copy: later steps leave it alone
     for clock, n, paid, ok in zip(clocks, length, total, success, strict=True):
         assert len(clock.calls) == 1 + n == 1 + paid and ok == n % 2
