@@ -73,7 +73,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         steps, episodes = self.train_steps, self.train_episodes
-        allowed = "an integer if train_episodes is null, and null if it is not"
+        allowed = "null where train_episodes is set, and an integer where it is null"
         shown = "null" if steps is None else steps
         require((steps is None) != (episodes is None), "train_steps", allowed, shown)
         counts = "num_envs batch_size warmup_episodes eval_every eval_episodes".split()
@@ -138,7 +138,8 @@ class Trainer:
         """Fraction of the budget that is spent, 0 to 1; owed updates count as unspent steps."""
         c = self.counters
         done = c.env_steps - min(c.owed / self.updates_per_step, c.cycle_steps)
-        return 1.0 if self.finished else min(max(done / self.total_steps, 0.0), 1.0)
+        total = max(self.total_steps, c.env_steps)  # a round of episodes may go past the budget
+        return 1.0 if self.finished else min(max(done / total, 0.0), 1.0)
 
     def seconds(self) -> float:
         """Return the time spent training, earlier processes included, in seconds."""

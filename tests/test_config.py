@@ -280,10 +280,10 @@ REFUSED = {
     "of a round, 108 slots, got 100",
     "replay_capacity=5": "replay_capacity must be at least one episode, 12 slots, got 5",
     "budget.train_episodes=0": "budget.train_episodes must be at least 1, got 0",
-    "budget.train_episodes=null": "budget.train_steps must be an integer if train_episodes is null,"
-    " and null if it is not, got null",
-    "budget.train_steps=50 budget.train_episodes=5": "budget.train_steps must be an integer if "
-    "train_episodes is null, and null if it is not, got 50",
+    "budget.train_episodes=null": "budget.train_steps must be null where train_episodes is set,"
+    " and an integer where it is null, got null",
+    "budget.train_steps=50 budget.train_episodes=5": "budget.train_steps must be null where "
+    "train_episodes is set, and an integer where it is null, got 50",
     "budget.train_steps=0": "budget.train_steps must be at least 1, got 0",
     "budget.eval_every=often": "budget.eval_every=often: must be an integer",
     "budget.stop_at_return=x": "budget.stop_at_return=x: must be a finite number or null",

@@ -603,7 +603,7 @@ def test_every_environment_is_closed_however_a_run_ends(fails, monkeypatch, tmp_
     config = config_of(LSTM)
     with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
         experiment.train(config, tmp_path / "run")
-    assert len(envs) == 4  # to check ranges, for the task's shapes, to train, to evaluate
+    assert len(envs) == 5  # for ranges, for shapes, to train, to evaluate, and to compare episodes
     assert all(env.closed for env in envs)
 
 

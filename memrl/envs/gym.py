@@ -6,7 +6,7 @@ Letters: B environments, N numbers of an observation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -112,7 +112,8 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         super().reset(seed=seed)
         seeds = self.np_random.integers(2**31, size=self.num_envs)
         for b, env in enumerate(self.envs):
-            obs, _ = env.reset(seed=int(seeds[b]), options=options)
+            result = _call("reset", env.reset, seed=int(seeds[b]), options=options)
+            obs, _ = _of_form("reset", "(observation, info)", result)
             self._pack(obs, self._obs[b])
         self._is_live[:], self._t = True, 0
         return self._obs.copy(), {}
@@ -131,7 +132,9 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         self._t += 1
         for b in np.flatnonzero(self._is_live):
             action = self._actions(int(actions[b]))
-            obs, reward[b], terminated[b], truncated[b], info = self.envs[b].step(action)
+            result = _call("step", self.envs[b].step, action)
+            form = "(observation, reward, terminated, truncated, info)"
+            obs, reward[b], terminated[b], truncated[b], info = _of_form("step", form, result)
             self._pack(obs, self._obs[b])
             for name in SUCCESS:
                 if name in info:
@@ -183,11 +186,26 @@ class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
 # --- one environment -----------------------------------------------------------------------------
 
 
+def _call(name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call an environment's method; say of a ValueError where it comes from."""
+    try:
+        return method(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"its {name} raised ValueError: {_text(error)}") from error
+
+
+def _of_form(name: str, form: str, result: Any) -> Any:
+    ok = isinstance(result, tuple) and len(result) == form.count(",") + 1
+    require(ok, f"what {name} returns", form, type(result).__name__)
+    return result
+
+
 def _joined(kwargs: Mapping[str, Any], **keys: int | None) -> dict[str, Any]:
     """Return the arguments of ``kwargs`` and of the keys that have a value of their own."""
     chosen = {key: value for key, value in keys.items() if value is not None}
-    twice = chosen.keys() & kwargs.keys()
-    require(not twice, "kwargs", "without what length and horizon set", ", ".join(sorted(twice)))
+    twice = {*chosen, "render_mode"} & kwargs.keys()
+    allowed = "without render_mode and what length and horizon set"
+    require(not twice, "kwargs", allowed, ", ".join(sorted(twice)))
     return {**kwargs, **chosen}
 
 

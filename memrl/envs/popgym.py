@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import gymnasium
@@ -41,7 +42,8 @@ class PopgymVec(GymVec):
             raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
         ids = [id for id in gymnasium.registry if id.startswith("popgym-")]
         names = {id.removeprefix("popgym-").removesuffix("Easy-v0") for id in ids if "Easy" in id}
-        known = sorted(name for name in names if not name.startswith("Labyrinth"))
+        # Of Pendulums the actions are continuous.
+        known = sorted(name for name in names if not re.search("Labyrinth|Pendulum", name))
         require(task in known, "task", f"one of {', '.join(known)}", task)
         require(level in DECKS, "level", " or ".join(DECKS), level)
         super().__init__(

@@ -170,7 +170,10 @@ def _name(
     head = f"{task},{config['algo']['name']},{config['seq_model']['name']}"
     tail = f",seed={config['seed']}"
     if len(head + middle + tail) > LONGEST_NAME:
-        middle = "," + _digest(middle)
+        keys = [f"env.{key}" for key in TASK_KEYS.get(env["name"], ())]
+        task_parts = "".join(f",{key}={text_of(parts[key])}" for key in keys if key in parts)
+        short = f"{task_parts},{_digest(middle)}"
+        middle = short if len(head + short + tail) <= LONGEST_NAME else f",{_digest(middle)}"
     return re.sub(UNSAFE, "-", head + middle + tail)
 
 

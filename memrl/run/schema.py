@@ -70,6 +70,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
 WHERE = "in the current folder, beside the folder of -cd, or on PYTHONPATH"
+MODULES = ("minigrid", "popgym")  # of environments, which memrl's own tasks import too
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 # More such keys, of a task: the value of its metric at which it counts as solved, and levels that
 # figures show, by their names.
@@ -262,6 +263,8 @@ def check_origin(config: Mapping[str, Any], trusted: Collection[str], folder: Pa
     """
     for path, target in _targets(config, ""):
         package = str(target).partition(".")[0]
+        if path == "env.module" and target in MODULES:
+            continue
         is_wrapper = re.fullmatch(r"gymnasium\.wrappers\.(?!RecordVideo)\w+", str(target))
         accepted = (*trusted, "gymnasium") if is_wrapper else trusted
         if not _is_trusted(package, accepted, folder):
@@ -398,7 +401,7 @@ def _refusal(value: Any, hint: Any) -> str | None:
     elif hint is bool:
         fits, text = isinstance(value, bool), "true or false"
     elif hint is int:
-        fits, text = number and isinstance(value, int), "an integer"
+        fits, text = number and isinstance(value, int), f"an integer{_whole(value)}"
     elif hint is float:
         fits, text = finite, f"a finite number{_decimal(value)}"
     elif hint is str:
@@ -410,6 +413,11 @@ def _refusal(value: Any, hint: Any) -> str | None:
     else:  # the constructor will tell
         return None
     return None if fits else text
+
+
+def _whole(value: Any) -> str:
+    """Return how to write a float such as 1e4 as an integer."""
+    return f", such as {int(value)}" if isinstance(value, float) and value.is_integer() else ""
 
 
 def _decimal(value: Any) -> str:
