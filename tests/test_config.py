@@ -167,7 +167,7 @@ def test_an_option_is_named_after_its_file(group):
 
 
 COMBINATIONS = {(env, model) for env in ("tmaze_passive", "key_to_door") for model in MODELS}
-COMBINATIONS |= {(env, "gpt") for env in options("env")}
+COMBINATIONS |= {(env, "mlp") for env in options("env")}
 
 
 @pytest.mark.parametrize(("env", "seq_model"), sorted(COMBINATIONS))

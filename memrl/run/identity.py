@@ -80,7 +80,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
