@@ -82,7 +82,11 @@ class Trainer:
         per_step = self.updates_per_step
         require(0 < per_step < math.inf, "updates_per_step", "above 0", per_step)
         self.env = self.make_env(self.num_envs)
-        self.eval_env = self.make_env(self.eval_episodes)
+        try:
+            self.eval_env = self.make_env(self.eval_episodes)
+        except BaseException:
+            self.env.close()
+            raise
         self.env.reset(seed=self.seed)
         self.eval_env.reset(seed=self.seed + EVAL_SEED_OFFSET)
         self.logger: Logger | None = None  # set before fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,6 +62,7 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     """
     from memrl.rollout import rollout
 
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
     with closing(make_env(config, episodes, render_mode="rgb_array")) as env:
         refusal = f"env={config['env']['name']} cannot be watched:"
         if getattr(env, "render_mode", None) != "rgb_array":
