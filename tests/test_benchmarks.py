@@ -30,7 +30,6 @@ def sleeper(seconds):
     return lambda: time.sleep(seconds)
 
 
-@pytest.mark.slow
 def test_things_take_turns_in_processes_of_their_own(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     common = importlib.import_module("common")
