@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import logging
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 import memrl
 from memrl.interfaces import Agent, Logger, TaskSpec
@@ -125,25 +127,34 @@ def default_config(config: Mapping[str, Any]) -> Config | None:
     is None if one of them is no option in ``conf/``. The result is shared: do not change it.
     """
     flat = identity.flatten(config)
-    overrides = [f"{group}={flat.get(f'{group}.name')}" for group in NAMED_GROUPS]
-    if "env.length" in flat:
-        overrides.append(f"env.length={flat['env.length']}")
+    choices = [f"{group}={flat.get(f'{group}.name')}" for group in NAMED_GROUPS]
     if "budget.name" in flat:
-        overrides.append(f"budget={flat['budget.name']}")
-    return _compose_default(tuple(overrides))
+        choices.append(f"budget={flat['budget.name']}")
+    length = flat.get("env.length")  # the config of a run that was read may hold anything
+    return _compose_default(tuple(choices), length if isinstance(length, int) else None)
 
 
 @functools.cache
-def _compose_default(overrides: tuple[str, ...]) -> Config | None:
+def _compose_default(choices: tuple[str, ...], length: int | None = None) -> Config | None:
     try:
-        return dict(leaves(compose_config(overrides), "", strict=False))
-    except HydraException:
+        config = _compose_choices(choices)
+        if length is not None:
+            config = copy.deepcopy(config)
+            config.env.length = length
+        return dict(leaves(config, "", strict=False))
+    except (HydraException, ConfigAttributeError):
         return None
+
+
+@functools.cache  # from files, which takes much longer than all lengths of a sweep
+def _compose_choices(choices: tuple[str, ...]) -> DictConfig:
+    return compose_config(choices)
 
 
 def clear_caches() -> None:
     """Forget what was read or checked before: files, modules and logins may have changed since."""
-    for function in (_compose_default, _warn, schema.parameters_of, wandb_refusal):
+    caches = (_compose_default, _compose_choices, _warn, schema.parameters_of, wandb_refusal)
+    for function in caches:
         function.cache_clear()
     _broken_laws.clear()
 

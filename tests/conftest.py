@@ -145,10 +145,16 @@ def _warm_up() -> None:
     An optimiser's first step alone imports for seconds, and so do the statistics of a figure. The
     run is as short as the tests' own, whose defaults are then composed already.
     """
+    from hydra.core.utils import JobRuntime
+
     from memrl.commands import plot, report, start, sweep, train  # noqa: F401
     from memrl.experiment import run
+    from memrl.run.command_line import standard_config
     from memrl.run.config import compose_config
     from memrl.sweep import child, compose, launch  # noqa: F401
+
+    JobRuntime.instance().set("name", "memrl")  # as a command does
+    standard_config()
 
     overrides = ["device=cpu", "env.length=5", "budget=smoke", "budget.train_episodes=1"]
     with tempfile.TemporaryDirectory() as cwd, contextlib.chdir(cwd), torch.random.fork_rng():

@@ -353,6 +353,7 @@ REFUSED = {
     "+env.reference=[1]": "env.reference=[1]: must be null or a mapping, {key: value}",
     "+env.reference={best:a}": "env.reference={'best': 'a'}: must be null or a mapping, "
     "{key: value}, each value a finite number",
+    "+env.task_keys=[lenght]": "env.task_keys=lenght: no such key; did you mean length?",
     "+algo.solved_at=1": "algo.solved_at=1: no such key; ",
     "~env": "env=null: must be a group's option",
 }

@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 import memrl
 from memrl.commands.completion import complete
 from memrl.run.command import program, remember_command
-from memrl.run.command_line import CommandLine, open_command_line
+from memrl.run.command_line import CommandLine, open_command_line, standard_config
 from memrl.run.config import CONF, SWEEPS, explain
 from memrl.run.console import console, print_optionally
 from memrl.run.import_path import add_user_folders
@@ -301,6 +301,7 @@ def _train_with_hydra(args: Namespace) -> Path:
 
     add_user_folders(args)
     experiment.clear_caches()  # of the last call
+    standard_config.cache_clear()
     with open_command_line(args) as line:
         if line.compose().hydra.mode == RunMode.MULTIRUN:
             raise ConfigError("hydra.mode=MULTIRUN: memrl.train trains one run")

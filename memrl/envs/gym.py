@@ -264,6 +264,14 @@ def _supported(render_mode: str | None, id: str, arguments: dict[str, Any]) -> s
         return render_mode if render_mode in (env.metadata.get("render_modes") or ()) else None
 
 
+def require_package(name: str) -> None:
+    """Import a package that registers its environments, or raise ValueError with the remedy."""
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
+
+
 def _import(key: str, module: str) -> Any:
     try:
         return import_module(module)

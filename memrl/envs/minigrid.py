@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memrl.checks import require
-from memrl.envs.gym import GymVec
+from memrl.envs.gym import GymVec, require_package
 
 IDS = {
     7: "MiniGrid-MemoryS7-v0",
@@ -26,9 +26,6 @@ class MinigridMemoryVec(GymVec):
 
     def __init__(self, *, num_envs: int = 1, size: int, render_mode: str | None = None) -> None:
         require(size in IDS, "size", f"one of {', '.join(map(str, IDS))}", size)
-        try:
-            import minigrid  # noqa: F401  registers its environments
-        except ModuleNotFoundError as error:
-            raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
+        require_package("minigrid")
         super().__init__(num_envs=num_envs, id=IDS[size], render_mode=render_mode)
         self.size = size

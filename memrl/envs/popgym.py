@@ -8,7 +8,7 @@ from typing import Literal
 import gymnasium
 
 from memrl.checks import require
-from memrl.envs.gym import GymVec
+from memrl.envs.gym import GymVec, require_package
 
 # The package truncates these where they are over, in its words at their time limit.
 OVER_AT_TIME_LIMIT = ("Battleship", "Concentration", "MineSweeper", "MultiarmedBandit")
@@ -36,10 +36,7 @@ class PopgymVec(GymVec):
         level: Literal["easy", "medium", "hard"] = "easy",
         render_mode: str | None = None,
     ) -> None:
-        try:
-            import popgym  # noqa: F401  registers its environments
-        except ModuleNotFoundError as error:
-            raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
+        require_package("popgym")
         ids = [id for id in gymnasium.registry if id.startswith("popgym-")]
         names = {id.removeprefix("popgym-").removesuffix("Easy-v0") for id in ids if "Easy" in id}
         # Of Pendulums the actions are continuous.

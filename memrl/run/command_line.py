@@ -278,13 +278,19 @@ def refuse_ignored(texts: Mapping[str, str]) -> None:
             raise ConfigError(f"{text}: {reason}; leave it out")
 
 
+@functools.cache
+def standard_config() -> DictConfig:
+    """Return what ``conf/config.yaml`` composes to; it is shared: do not change it."""
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    return loader.load_configuration("config", [], RunMode.MULTIRUN)
+
+
 def _check_hydra_keys(config: DictConfig, typed: dict[str, str], sweep: bool) -> None:
     """Raise ConfigError if a key of Hydra's is set that has no effect in this command.
 
     That is a key on the command line, or one in a file that differs from ``conf/config.yaml``.
     """
-    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    standard = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    standard = standard_config()
     old, new = (dict(c.hydra.runtime.choices) for c in (standard, config))
     groups = [name for name in new if name.startswith("hydra/") and new[name] != old.get(name)]
     texts = {group: f"{group}={show(new[group])}" for group in groups if new[group] != "serial"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,8 @@ ADDED = {"init_from": None, "budget.train_steps": None}
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
-    *("env.solved_at", "env.reference"),  # what results say of a task
+    *("env.solved_at", "env.reference", "env.task_keys"),  # what results say of a task
 )
-# What tells tasks of one name apart, where it stands for a whole package.
-TASK_KEYS = {"gym": ("id",), "popgym": ("task", "level"), "minigrid_memory": ("size",)}
 NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
@@ -90,7 +88,13 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def task_name(env: Mapping[str, Any]) -> str:
     """Return what to call the task of an ``env`` section, such as "popgym RepeatPrevious easy"."""
     name = str(env.get("name"))
-    return " ".join([name, *(show(env[key]) for key in TASK_KEYS.get(name, ()) if key in env)])
+    return " ".join([name, *(show(env[key]) for key in task_keys(env) if key in env)])
+
+
+def task_keys(env: Mapping[str, Any]) -> Sequence[str]:
+    """Return the keys that tell tasks of one name apart, where it stands for many."""
+    keys = env.get("task_keys")
+    return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else ()
 
 
 def canonical(value: Any) -> str:
@@ -170,7 +174,7 @@ def _name(
     head = f"{task},{config['algo']['name']},{config['seq_model']['name']}"
     tail = f",seed={config['seed']}"
     if len(head + middle + tail) > LONGEST_NAME:
-        keys = [f"env.{key}" for key in TASK_KEYS.get(env["name"], ())]
+        keys = [f"env.{key}" for key in task_keys(env)]
         task_parts = "".join(f",{key}={text_of(parts[key])}" for key in keys if key in parts)
         short = f"{task_parts},{_digest(middle)}"
         middle = short if len(head + short + tail) <= LONGEST_NAME else f",{_digest(middle)}"

@@ -72,9 +72,13 @@ PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: 
 WHERE = "in the current folder, beside the folder of -cd, or on PYTHONPATH"
 MODULES = ("minigrid", "popgym")  # of environments, which memrl's own tasks import too
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
-# More such keys, of a task: the value of its metric at which it counts as solved, and levels that
-# figures show, by their names.
-TASK_FACTS: Parameters = {"solved_at": float | None, "reference": None | Mapping[str, float]}
+# More such keys, of a task: the value of its metric at which it counts as solved; levels that
+# figures show, by their names; and the keys that tell tasks of one name apart.
+TASK_FACTS: Parameters = {
+    "solved_at": float | None,
+    "reference": None | Mapping[str, float],
+    "task_keys": None | Sequence[str],
+}
 
 BUILT = {  # parameters that memrl passes: they are not keys of the section
     "env": {"num_envs", "render_mode"},
@@ -149,6 +153,9 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
     values = {k: v for k, v in section.items() if k not in LABELS}
     facts = {k: values.pop(k) for k in labels_of(path) if k in values}
     checked = dict(section) | _check_keys(f"{path}.", facts, TASK_FACTS)
+    for key in facts.get("task_keys") or ():
+        if key not in section:
+            raise ConfigError(f"{path}.task_keys={key}: no such key; {suggest(key, values)}")
     if parameters is None:
         return checked
     known = {k: v for k, v in parameters.items() if k not in BUILT.get(path, ())}
