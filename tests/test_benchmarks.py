@@ -30,6 +30,7 @@ def sleeper(seconds):
     return lambda: time.sleep(seconds)
 
 
+@pytest.mark.processes
 def test_things_take_turns_in_processes_of_their_own(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     common = importlib.import_module("common")

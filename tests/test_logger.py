@@ -474,7 +474,7 @@ def wandb(tmp_path_factory):
     return json.loads((cwd / "told.json").read_text()) | {"cwd": cwd, "screen": screen}
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_wandb_continues_one_run_by_its_fixed_id(wandb):
     first, second = wandb["unit"]
     for begun in (first, second):
@@ -511,13 +511,13 @@ def test_a_run_has_an_id_of_its_own_for_all_its_attempts(tmp_path):
     assert [ids.index(n) for n in ids] == [0, 0, 2, 2, 4, 4]
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_wandb_is_told_how_the_run_ended(wandb):
     assert [begun["exit"] for begun in wandb["unit"]] == [1, 0]
     assert [begun["exit"] for begun in wandb["run"]] == [0]
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_wandb_has_rows_over_env_steps_without_nan(wandb):
     assert [begun["rows"] for begun in wandb["unit"]] == [
         [
@@ -530,7 +530,7 @@ def test_wandb_has_rows_over_env_steps_without_nan(wandb):
     assert wandb["unit"][0]["axes"] == axes
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_a_run_with_wandb_offline(wandb):
     (begun,) = wandb["run"]
     folder = wandb["cwd"] / wandb["folder"]
@@ -546,13 +546,13 @@ def test_a_run_with_wandb_offline(wandb):
         assert [row[column] for row in told] == [row[column] for row in rows]
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_tensorboard_has_the_same_run_as_wandb(wandb, scalars):
     folder = wandb["cwd"] / wandb["folder"]
     assert_shows_the_csv_files(scalars(folder), folder)
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_wandb_has_pictures_of_a_run_that_is_done(wandb):
     folder = wandb["cwd"] / wandb["folder"]
     (media,) = folder.glob("wandb/offline-run-*/files/media")
@@ -562,7 +562,7 @@ def test_wandb_has_pictures_of_a_run_that_is_done(wandb):
     }
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_wandb_writes_into_the_runs_folder_alone_and_says_how_to_upload_it(wandb):
     upload = f"wandb sync '{wandb['folder']}/wandb'/offline-run-*"
     assert wandb["screen"].count("wandb") == 2 * upload.count("wandb")
@@ -584,7 +584,7 @@ def alone(do):
     return first
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 def test_a_run_that_is_stopped_and_killed_stays_one_run_of_wandb(launch, tmp_path):
     """W&B has blocks of 32 KiB, some thirty rows; the last one is lost in a kill."""
     import_wandb()

@@ -31,7 +31,7 @@ def needs(plugin: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{plugin} is not installed")
 
 
-@pytest.mark.plugins
+@pytest.mark.processes
 @pytest.mark.timeout(240)  # three interpreters import torch
 @needs("hydra_joblib_launcher")
 @needs("hydra_submitit_launcher")

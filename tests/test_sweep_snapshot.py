@@ -336,6 +336,7 @@ def write_version(project: Path, version: str) -> None:
     (project / "memrl" / "__init__.py").write_text(f'__version__ = "{version}"\n')
 
 
+@pytest.mark.processes
 def test_runs_import_the_code_of_the_moment_when_they_were_issued(
     with_git: Path, paused: Callable[[], int], launch: Launch
 ) -> None:
