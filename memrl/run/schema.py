@@ -153,7 +153,8 @@ def check_group(path: str, section: Mapping[str, Any]) -> dict[str, Any]:
     values = {k: v for k, v in section.items() if k not in LABELS}
     facts = {k: values.pop(k) for k in labels_of(path) if k in values}
     checked = dict(section) | _check_keys(f"{path}.", facts, TASK_FACTS)
-    for key in facts.get("task_keys") or ():
+    keys = facts.get("task_keys")
+    for key in keys if isinstance(keys, list) else ():  # it may be an interpolation
         if key not in section:
             raise ConfigError(f"{path}.task_keys={key}: no such key; {suggest(key, values)}")
     if parameters is None:
