@@ -90,11 +90,48 @@ def set_training(module: nn.Module, training: bool) -> None:
         module.train(training)
 
 
-def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
-    """Return PyTorch's Adam, fused into one kernel that a CUDA graph can capture."""
-    weights = list(parameters)
-    cuda = weights[0].device.type == "cuda"
-    return torch.optim.Adam(weights, lr=lr, fused=True, capturable=cuda)
+def adam(
+    parameters: Iterable[Tensor],
+    lr: float,
+    memory: nn.Module | None = None,
+    memory_lr: float | None = None,
+    recurrence_lr: float | None = None,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """Return PyTorch's Adam or AdamW, fused into kernels that a CUDA graph can capture.
+
+    A recurrence parameter decides how fast a memory fades, such as an LRU's eigenvalues; a module
+    names those that it holds in a class attribute ``recurrence_parameters``, a tuple of names.
+
+    Args:
+        memory: the one whose parameters, encoder and sequence model, are among ``parameters``.
+        memory_lr: its learning rate, above 0 (Luo et al. 2024); None: ``lr``.
+        recurrence_lr: that of its recurrence parameters, above 0; None: as the rest of the memory.
+        weight_decay: AdamW's (Loshchilov & Hutter 2019), at least 0, of tensors of at least two
+            dimensions, so of no bias and no norm, and of no recurrence parameter.
+    """
+    for name, rate in (("memory_lr", memory_lr), ("recurrence_lr", recurrence_lr)):
+        require(rate is None or 0 < rate < float("inf"), name, "null or above 0", rate)
+    require(0 <= weight_decay < float("inf"), "weight_decay", "at least 0", weight_decay)
+    layers = [] if memory is None else list(memory.modules())
+    in_memory = {weight for layer in layers for weight in layer.parameters()}
+    names = [(layer, getattr(layer, "recurrence_parameters", ())) for layer in layers]
+    in_recurrence = {layer.get_parameter(name) for layer, own in names for name in own}
+    ok = recurrence_lr is None or len(in_recurrence) > 0
+    require(ok, "recurrence_lr", "null: the model names no recurrence_parameters", recurrence_lr)
+
+    groups: dict[tuple[float, float], list[Tensor]] = {}  # (learning rate, decay) -> parameters
+    for weight in parameters:
+        rate, decay = lr, weight_decay if weight.ndim > 1 else 0.0
+        if weight in in_recurrence:
+            rate, decay = recurrence_lr or memory_lr or lr, 0.0
+        elif weight in in_memory:
+            rate = memory_lr or lr
+        groups.setdefault((rate, decay), []).append(weight)
+    cuda = next(iter(groups.values()))[0].device.type == "cuda"
+    optimizer = torch.optim.AdamW if weight_decay > 0 else torch.optim.Adam
+    options = [{"params": w, "lr": r, "weight_decay": d} for (r, d), w in groups.items()]
+    return optimizer(options, lr=lr, fused=True, capturable=cuda)
 
 
 def accumulate_(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:

@@ -113,6 +113,7 @@ def test_paper_defaults_of_image_tasks(env, seq_model):
     sacd = {
         **{"gamma": 0.99, "tau": 0.005, "lr": 3e-4, "hidden_dims": [256, 256], "alpha": 0.1},
         **{"target_entropy": None, "dropout_scope": "everywhere", "freeze_critic": True},
+        **{"memory_lr": None, "recurrence_lr": None, "weight_decay": 0.0},
     }
     assert c["algo"] == {"name": "sacd", "_target_": "memrl.algos.sacd.SACD", **sacd}
     cnn = {"channels": [8, 16], "obs_dim": 100, "action_dim": 0, "reward_dim": 0}
@@ -176,7 +177,7 @@ def test_every_model_builds_for_vectors_and_for_images_and_one_for_every_task(en
     more = [*length, *REQUIRED.get(f"env={env}", [])]
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", *more)
     if env not in ("tmaze", "gym"):  # general forms have more keys
-        assert len(identity.flatten(c)) <= (55 if env in IMAGE_TASKS else 50)
+        assert len(identity.flatten(c)) <= (58 if env in IMAGE_TASKS else 53)
     build(c)
 
 
@@ -249,6 +250,11 @@ REFUSED = {
     "algo.lr=nan": "algo.lr=nan: must be a finite number",
     "algo.lr=true": "algo.lr=true: must be a finite number",
     "algo.lr=-1": "algo.lr must be above 0, got -1",
+    "algo.memory_lr=0": "algo.memory_lr must be null or above 0, got 0",
+    "algo.memory_lr=x": "algo.memory_lr=x: must be a finite number or null",
+    "algo=sacd algo.weight_decay=-1": "algo.weight_decay must be at least 0, got -1",
+    "algo=sacd_separate algo.recurrence_lr=1e-4": "algo.recurrence_lr must be null: the model names"
+    " no recurrence_parameters, got 0.0001",
     "algo.shared_forward=1": "algo.shared_forward=1: must be true or false",
     "algo.hidden_dims=3": "algo.hidden_dims=3: must be a list",
     "algo.hidden_dims=[a]": "algo.hidden_dims=[a]: must be a list, each an integer",
@@ -678,6 +684,8 @@ def test_results_go_where_the_key_or_else_the_environment_says(monkeypatch):
     assert folder_of(config("outputs=here", "sweep=mine")) == Path("here/mine") / name
     older = config()
     del older["outputs"], older["budget"]["train_steps"]
+    for key in ("memory_lr", "recurrence_lr", "weight_decay"):
+        del older["algo"][key]
     assert schema.check_types(older) == older and folder_of(older) == folder_of(config())
     assert identity.identity(older) == identity.identity(config())
     assert build(older).total_steps == build(config()).total_steps == 610 * 11

@@ -31,6 +31,7 @@ SETTINGS = {
     "dropout_scope": "everywhere",
     "shared_forward": False,
 }
+
 MODELS = {
     "mlp": lambda: MLP(8, 8, 1),
     "lstm": lambda: Recurrent(8, "lstm", 8, 2),
@@ -429,8 +430,11 @@ def test_epsilon_falls_linearly_from_1_to_1_by_horizon_and_stays():
 # --- interruption, speed, refusals ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["lstm", "gpt with dropout"])
-def test_a_restored_agent_continues_bit_identically(model, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [("lstm", {}), ("gpt with dropout", {}), ("lstm", {"memory_lr": 1e-3, "weight_decay": 0.1})],
+)
+def test_a_restored_agent_continues_bit_identically(model, keys, tmp_path):
     def go_on(dqn):
         torch.manual_seed(3)
         batch, rows = episodes(), []
@@ -440,7 +444,7 @@ def test_a_restored_agent_continues_bit_identically(model, tmp_path):
             rows.append(action.tolist())
         return rows, dqn.state_dict()
 
-    dqn = agent(model)
+    dqn = agent(model, **keys)
     for _ in range(3):
         dqn.update(episodes())
     dqn.act(torch.randn(B, 2), torch.zeros(B), dqn.initial_state(B), explore=True)
@@ -448,7 +452,7 @@ def test_a_restored_agent_continues_bit_identically(model, tmp_path):
     rows, after = go_on(dqn)
 
     torch.manual_seed(99)
-    other = agent(model)
+    other = agent(model, **keys)
     other.update(episodes())  # an optimizer with moments of its own
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     other_rows, other_after = go_on(other)

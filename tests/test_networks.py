@@ -11,7 +11,7 @@ from torch import nn
 from memrl import experiment
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import TaskSpec
-from memrl.networks import Head, mean_grad_norm, polyak_, set_training
+from memrl.networks import Head, adam, mean_grad_norm, polyak_, set_training
 from memrl.run import config
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.rnn import Recurrent
@@ -241,6 +241,65 @@ def test_a_seed_gives_one_network():
     pairs = zip(a.online.parameters(), b.online.parameters(), strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)
     assert not torch.equal(a.online.head[0].weight, other.online.head[0].weight)
+
+
+# --- the optimiser's groups ----------------------------------------------------------------------
+
+
+class Named(Recurrent):
+    """An LSTM that names two parameters as its recurrence's, a matrix and a bias."""
+
+    def __init__(self, input_dim: int, cell: str, hidden_dim: int, n_layer: int) -> None:
+        super().__init__(input_dim, cell, hidden_dim, n_layer)
+        self.layers.recurrence_parameters = ("weight_hh_l0", "bias_hh_l0")
+
+
+KEYS = {"memory_lr": 1e-5, "recurrence_lr": 1e-6, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize("algo", ["dqn", "sacd", "sacd_separate"])
+def test_memory_recurrence_and_matrices_have_the_rates_and_the_decay_of_their_keys(algo):
+    overrides = [f"algo={algo}", *(f"algo.{key}={value}" for key, value in KEYS.items())]
+    agent = built(*overrides, "seq_model._target_=test_networks.Named")
+    holders = agent.targets_and_optimizers.values()
+    groups = {
+        parameter: (group["lr"], group["weight_decay"])
+        for optimizer in holders
+        if isinstance(optimizer, torch.optim.AdamW)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    names = dict(agent.named_parameters())
+    assert groups.keys() == {*names.values()}
+    for name, parameter in names.items():
+        recurrent = name.endswith("_hh_l0")
+        rate = 1e-6 if recurrent else 1e-5 if ".memory." in name else 3e-4
+        decay = 0 if recurrent or "bias" in name else 0.1
+        assert groups[parameter] == (rate, decay), name
+
+
+def test_a_rate_that_is_null_is_the_next_more_general_one():
+    memory, head = Named(2, "lstm", 3, 1), nn.Linear(3, 2)
+
+    def rates(**keys):
+        weights = [*memory.parameters(), *head.parameters()]
+        optimizer = adam(weights, 1.0, memory, **keys)
+        assert type(optimizer) is torch.optim.Adam
+        rate_of = {p: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+        return [
+            rate_of[p]
+            for p in (memory.layers.weight_hh_l0, memory.layers.bias_ih_l0, *head.parameters())
+        ]
+
+    assert rates() == [1, 1, 1, 1]
+    assert rates(memory_lr=0.5) == [0.5, 0.5, 1, 1]
+    assert rates(recurrence_lr=0.2) == [0.2, 1, 1, 1]
+    assert rates(memory_lr=0.5, recurrence_lr=0.2) == [0.2, 0.5, 1, 1]
+    same = adam(memory.parameters(), 1.0, memory, memory_lr=1.0)
+    assert len(same.param_groups) == 1  # as in checkpoints of older versions
+    memory.layers.recurrence_parameters = ("misspelt",)
+    with pytest.raises(AttributeError, match="misspelt"):
+        rates()
 
 
 # --- helpers -------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ VARIANTS = {  # each way of storing and training; the cells of one class stand f
     ),
     "separate-memories-and-a-learned-temperature": tiny(
         *("lstm", "env=key_to_door", "env.frames=[4,5,3]", "algo=sacd_separate"),
-        *("algo.target_entropy=0.5", "budget.warmup_episodes=3", "budget.train_episodes=5"),
+        *("algo.target_entropy=0.5", "algo.memory_lr=1e-4", "algo.weight_decay=0.1"),
+        *("budget.warmup_episodes=3", "budget.train_episodes=5"),
     ),
 }
 

@@ -28,7 +28,8 @@ class DQN(MemoryAgent):
     """Epsilon-greedy acting and double-DQN updates with a soft target network.
 
     Rows of an exploring step that are inside their episodes count towards the epsilon schedule.
-    ``gamma``, ``tau`` and ``lr`` are those of :class:`MemoryAgent`.
+    ``gamma``, ``tau`` and ``lr`` are those of :class:`MemoryAgent`; ``memory_lr``,
+    ``recurrence_lr`` and ``weight_decay`` those of :func:`~memrl.networks.adam`.
 
     Args:
         memory: already on its device.
@@ -56,6 +57,9 @@ class DQN(MemoryAgent):
         explore_fraction: float,
         dropout_scope: Literal["everywhere", "gradient"],
         shared_forward: bool,
+        memory_lr: float | None = None,
+        recurrence_lr: float | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         require_at_least(1, horizon=horizon)
         require_at_least(0, train_steps=train_steps)
@@ -64,7 +68,9 @@ class DQN(MemoryAgent):
         require(0 < explore_fraction <= 1, "explore_fraction", "in (0, 1]", explore_fraction)
         self.online = self.actor
         self.target = frozen_copy(self.online)
-        self.optimizer = adam(self.online.parameters(), lr)
+        self.optimizer = adam(
+            self.online.parameters(), lr, memory, memory_lr, recurrence_lr, weight_decay
+        )
         self.networks = {"online": self.online}
         self.targets_and_optimizers = {"target": self.target, "optimizer": self.optimizer}
         self.shared_forward = shared_forward or not memory.has_dropout

@@ -39,7 +39,8 @@ class SACD(SoftActor):
 
     One forward pass gives the summaries for everything; the loss is half the critic's plus the
     policy's, and one Adam moves all weights. ``gamma``, ``tau`` and ``lr`` are those of
-    :class:`~memrl.algos.agent.MemoryAgent`; the temperature is learned at ``lr`` too.
+    :class:`~memrl.algos.agent.MemoryAgent`; ``memory_lr``, ``recurrence_lr`` and ``weight_decay``
+    those of :func:`~memrl.networks.adam`. The temperature is learned at ``lr``.
 
     Args:
         memory: already on its device.
@@ -64,13 +65,17 @@ class SACD(SoftActor):
         target_entropy: float | None,
         dropout_scope: Literal["everywhere", "gradient"],
         freeze_critic: bool,
+        memory_lr: float | None = None,
+        recurrence_lr: float | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(memory, gamma, tau, lr, hidden_dims, alpha, target_entropy, dropout_scope)
         heads = TwinHeads(memory.output_dim, hidden_dims, memory.n_action)
         self.heads = heads.to(self.device)
         self.target_heads = frozen_copy(self.heads)
         self.freeze_critic = freeze_critic
-        self.optimizer = adam(chain(self.policy.parameters(), heads.parameters()), lr)
+        weights = chain(self.policy.parameters(), heads.parameters())
+        self.optimizer = adam(weights, lr, memory, memory_lr, recurrence_lr, weight_decay)
         self.networks = {"policy": self.policy, "heads": self.heads}
         self.targets_and_optimizers = {
             "target_heads": self.target_heads,
@@ -138,6 +143,9 @@ class SeparateSACD(SoftActor):
         alpha: float,
         target_entropy: float | None,
         dropout_scope: Literal["everywhere", "gradient"],
+        memory_lr: float | None = None,
+        recurrence_lr: float | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         policy_memory = new_memory()
         super().__init__(
@@ -145,8 +153,10 @@ class SeparateSACD(SoftActor):
         )
         self.critic = Critic(memory, hidden_dims).to(self.device)
         self.target_critic = frozen_copy(self.critic)
-        self.critic_optimizer = adam(self.critic.parameters(), lr)
-        self.policy_optimizer = adam(self.policy.parameters(), lr)
+        self.critic_optimizer, self.policy_optimizer = (
+            adam(network.parameters(), lr, network.memory, memory_lr, recurrence_lr, weight_decay)
+            for network in (self.critic, self.policy)
+        )
         self.networks = {"policy": self.policy, "critic": self.critic}
         self.targets_and_optimizers = {
             "target_critic": self.target_critic,

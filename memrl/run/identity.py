@@ -26,7 +26,10 @@ class Absent:
 ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 # Keys of a run's identity that configs of older versions lack, with the values that they stand for.
-ADDED = {"init_from": None, "budget.train_steps": None}
+ADDED = {
+    **{"init_from": None, "budget.train_steps": None},
+    **{"algo.memory_lr": None, "algo.recurrence_lr": None, "algo.weight_decay": 0.0},
+}
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
