@@ -9,7 +9,8 @@ import pytest
 import torch
 from test_seq_models import CONTEXT, DROPOUT, MODELS, WIDTH, in_pieces
 
-from memrl.seq_models.blocks import Gelu
+from memrl.seq_models.attention import SHORT, Attention, Cache
+from memrl.seq_models.blocks import Gate, Gelu
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.positions import rotate, sine_table
 
@@ -56,16 +57,66 @@ def test_without_position_codes_the_law_holds_beyond_the_training_window(name):
 @pytest.mark.parametrize("name", GPTS)
 @torch.no_grad()
 def test_keys_and_values_are_cached_in_place(name):
-    """A buffer that ends with the window stays where it is; one that grows moves seldom."""
+    """A buffer with a limit stays where it is, however many steps; one that grows moves seldom."""
     model = MODELS[name]().eval()
+    room = min(CONTEXT + 1, model.limit or CONTEXT + 1)
     state = model.initial_state(2)
     rooms = [state.keys.data_ptr()]
     for _ in range(4 * (CONTEXT + 1)):
         state = model(torch.randn(1, 2, WIDTH), state)[1]
         if state.keys.data_ptr() != rooms[-1]:
             rooms.append(state.keys.data_ptr())
-    assert len(rooms) == (1 if name in CODES else 3)
-    assert state.keys.shape[3] == state.values.shape[3] == (CONTEXT + 1) * 2 ** (len(rooms) - 1)
+    moves = 2 if model.limit is None else 0
+    assert len(rooms) == moves + 1
+    assert state.keys.shape[3] == state.values.shape[3] == room * 2**moves
+
+
+@torch.no_grad()
+def test_an_input_attends_to_its_window_and_the_sinks_by_scores_that_grow_with_their_number():
+    """In short windows, in long ones, step by step, and in pictures."""
+    torch.manual_seed(0)
+    T, window, sinks = SHORT + 5, 7, 2
+    attention = Attention(0.0, window=window, sinks=sinks, log_length=5).eval()
+    q, k, v = 2 * torch.randn(3, 1, 2, T, 4)  # (B, H, T, K) each
+    cache = Cache(*torch.empty(2, 1, 1, 2, window + sinks, 4), None, 0)
+    short = attention(*(part[:, :, :SHORT] for part in (q, k, v)))
+    weights = attention.weights(q, k)
+    outputs = []
+    for t in range(T):
+        visible = [j for j in range(t + 1) if j < sinks or t - j < window]
+        scores = q[:, :, t : t + 1] @ k[:, :, visible].mT / 2 * math.log(len(visible)) / math.log(5)
+        expected = torch.zeros(1, 2, 1, T)
+        expected[..., visible] = scores.softmax(-1)
+        torch.testing.assert_close(weights[:, :, t : t + 1], expected)
+        outputs.append(expected @ v)
+        step = [part[:, :, t : t + 1] for part in (q, k, v)]
+        stepped = attention.extend(step, cache._replace(length=t), 0)
+        torch.testing.assert_close(stepped, outputs[-1])
+    torch.testing.assert_close(attention(q, k, v), torch.cat(outputs, 2))
+    torch.testing.assert_close(short, torch.cat(outputs[:SHORT], 2))
+
+
+@torch.no_grad()
+def test_a_gate_is_that_of_the_paper():
+    torch.manual_seed(0)
+    gate = Gate(3)
+    x, y = torch.randn(2, 4, 2, 3)
+    w_r, w_z, w_g = gate.output_weight.split(3)
+    u_r, u_z = gate.input_weight.split(3)
+    relu = y.clamp(min=0)
+    r = 1 / (1 + torch.exp(-(relu @ w_r.T + x @ u_r.T)))
+    z = 1 / (1 + torch.exp(-(relu @ w_z.T + x @ u_z.T - 2)))
+    h = torch.tanh(relu @ w_g.T + (r * x) @ gate.reset_weight.T)
+    torch.testing.assert_close(gate(x, y), (1 - z) * x + z * h)
+
+
+@pytest.mark.parametrize("name", GPTS)
+@torch.no_grad()
+def test_bfloat16_windows_are_close_to_float32(name):
+    model, x = MODELS[name]().eval(), torch.randn(CONTEXT + 1, 2, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x.bfloat16())[0].float()
+    torch.testing.assert_close(rough, model(x)[0], atol=0.1, rtol=0.0)
 
 
 @pytest.mark.parametrize("name", GPTS)
@@ -121,6 +172,13 @@ def test_rotations_leave_only_distances_however_late():
         ({"context_len": 0}, "context_len must be at least 1, got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1"),
         ({"attention_dropout": -0.1}, r"attention_dropout must be in \[0, 1\)"),
+        ({"window": 3}, "window must be null with position=sine, which ends with .*, got 3"),
+        ({"scale": "log"}, "scale must be sqrt with position=sine, which ends with .*, got log"),
+        ({"position": "none", "window": 0}, "window must be null or at least 1, got 0"),
+        ({"position": "none", "sinks": -1}, "sinks must be at least 0, got -1"),
+        ({"position": "none", "sinks": 2}, "sinks must be 0 without a window, got 2"),
+        ({"gate": "lstm"}, "gate must be one of none, gru, got lstm"),
+        ({"scale": "linear"}, "scale must be one of sqrt, log, got linear"),
         ({"position": "alibi"}, "position must be one of sine, learned, rope, none, got alibi"),
     ],
 )

@@ -19,6 +19,7 @@ from memrl.seq_models.rnn import Recurrent
 
 WIDTH, CONTEXT = 12, 9
 DROPOUT = {"dropout": 0.3, "attention_dropout": 0.3}
+GATED = {"gate": "gru", "scale": "log"}
 GIVEN = {"input_dim": WIDTH, "context_len": CONTEXT, **DROPOUT}
 
 
@@ -34,7 +35,9 @@ MODELS = {
     "gpt 2x3": lambda: GPT(WIDTH, 2, 3, "sine", CONTEXT, **DROPOUT),
     "gpt learned": lambda: GPT(WIDTH, 2, 2, "learned", CONTEXT, **DROPOUT),
     "gpt rope": lambda: GPT(WIDTH, 2, 3, "rope", CONTEXT, **DROPOUT),
-    "gpt none": lambda: GPT(WIDTH, 2, 2, "none", CONTEXT, **DROPOUT),
+    "gpt none": lambda: GPT(WIDTH, 2, 2, "none", CONTEXT, **DROPOUT, scale="log"),
+    "gpt window": lambda: GPT(WIDTH, 2, 2, "rope", CONTEXT, **DROPOUT, window=4, sinks=2),
+    "gpt all": lambda: GPT(WIDTH, 2, 2, "none", CONTEXT, **DROPOUT, window=3, sinks=1, **GATED),
     "mlp 2 layers": lambda: MLP(WIDTH, 7, 2),
 }
 GPTS = [name for name in MODELS if name.startswith("gpt")]

@@ -27,6 +27,12 @@ ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 # Keys of a run's identity that configs of older versions lack, with the values that they stand for.
 ADDED = {"init_from": None, "budget.train_steps": None}
+ADDED_TO = {  # configs whose sequence model this is
+    "memrl.seq_models.gpt.GPT": {
+        **{"seq_model.window": None, "seq_model.sinks": 0},
+        **{"seq_model.gate": "none", "seq_model.scale": "sqrt"},
+    }
+}
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
@@ -45,8 +51,14 @@ UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted keys that may not change when a run is continued, sorted."""
-    flat = ADDED | flatten(config)
+    flat = completed(config)
     return {key: flat[key] for key in sorted(flat) if _is_part(key)}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config by dotted keys, among them those that older versions did not have."""
+    flat = flatten(config)
+    return ADDED | ADDED_TO.get(str(flat.get("seq_model._target_")), {}) | flat
 
 
 def _is_part(key: str) -> bool:

@@ -10,14 +10,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from memrl.checks import MAX_LAYERS, require, require_at_least
+from memrl.checks import require, require_at_least
 from memrl.interfaces import State
 from memrl.networks import Dropout
 from memrl.seq_models.attention import Attention, Cache
-from memrl.seq_models.blocks import Block
+from memrl.seq_models.blocks import Blocks
 from memrl.seq_models.positions import sine_table
 
 Position = Literal["sine", "learned", "rope", "none"]
+Gating = Literal["none", "gru"]
+Scale = Literal["sqrt", "log"]
+OPTIONS = {"position": get_args(Position), "gate": get_args(Gating), "scale": get_args(Scale)}
 
 
 class GPT(nn.Module):
@@ -36,6 +39,11 @@ class GPT(nn.Module):
         context_len: longest training window, in transitions; at least 1.
         dropout: on the embedded input and on both outputs of a block.
         attention_dropout: on the attention weights.
+        window, sinks: inputs that one attends to, itself included, and first ones beside them;
+            not with a position code.
+        gate: "gru" gates the layers' outputs; "none" adds them to the inputs.
+        scale: "log" multiplies attention scores by log(n) / log(``context_len`` + 1), where n is
+            the number of inputs attended to; not with a position code.
 
     Attributes:
         longest: inputs of a history that it attends to at once; None: any number.
@@ -50,42 +58,39 @@ class GPT(nn.Module):
         context_len: int,
         dropout: float,
         attention_dropout: float,
+        window: int | None = None,
+        sinks: int = 0,
+        gate: Gating = "none",
+        scale: Scale = "sqrt",
     ) -> None:
         super().__init__()
-        require_at_least(1, n_layer=n_layer, context_len=context_len)
-        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
-        if n_head < 1 or input_dim % n_head:
-            raise ValueError(f"n_head must divide the width {input_dim}, got {n_head}")
+        require_at_least(1, context_len=context_len)
         require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
-        require(0 <= attention_dropout < 1, "attention_dropout", "in [0, 1)", attention_dropout)
-        positions = get_args(Position)
-        require(position in positions, "position", f"one of {', '.join(positions)}", position)
-        if position == "rope" and input_dim // n_head % 2:
-            width = f"heads of even width with position=rope, {input_dim} / {n_head} is odd"
-            raise ValueError(f"n_head must give {width}; got {n_head}")
+        for name, value in {"position": position, "gate": gate, "scale": scale}.items():
+            require(value in OPTIONS[name], name, f"one of {', '.join(OPTIONS[name])}", value)
+        has_code = position in ("sine", "learned")
+        ends = f"with position={position}, which ends with the training window"
+        require(not has_code or window is None, "window", f"null {ends}", window)
+        require(not has_code or scale == "sqrt", "scale", f"sqrt {ends}", scale)
         self.output_dim = input_dim
         self.n_head = n_head
         self.context_len = context_len
-        self.longest = context_len + 1 if position in ("sine", "learned") else None
+        self.longest = context_len + 1 if has_code else None
         rows = context_len + 3  # as the published program; two rows are never read
         if position == "learned":
             self.position = nn.Parameter(torch.randn(rows, input_dim))
         elif position == "sine":
             self.register_buffer("position", sine_table(rows, input_dim), persistent=False)
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(input_dim, n_head, dropout, Attention(attention_dropout, position == "rope"))
-            for _ in range(n_layer)
-        )
+        log_length = context_len + 1 if scale == "log" else None
+        attention = Attention(attention_dropout, position == "rope", window, sinks, log_length)
+        self.limit = self.longest or attention.limit  # of the inputs that are cached
+        self.blocks = Blocks(n_layer, input_dim, n_head, dropout, attention, gate == "gru")
         self.norm = nn.LayerNorm(input_dim)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
 
     def initial_state(self, batch_size: int) -> State:
         weight = self.norm.weight
-        room = self.context_len + 1
+        room = min(self.context_len + 1, self.limit or self.context_len + 1)
         heads = (len(self.blocks), batch_size, self.n_head, room, self.output_dim // self.n_head)
         inputs = None if self.longest is None else weight.new_empty(room, batch_size, len(weight))
         return Cache(weight.new_empty(heads), weight.new_empty(heads), inputs, 0)
@@ -96,37 +101,31 @@ class GPT(nn.Module):
             if self.longest is not None and len(x) > self.longest:
                 raise ValueError(f"{len(x)} inputs exceed the window of {self.longest}")
             return self._outputs(x), None
+        outputs = []
         with torch.no_grad():
-            outputs = []
-            for part in torch.split(x, self._pieces(len(x), state.length)):
-                outputs.append(self._step(part, state := state.with_room(len(part))))
-                state = state._replace(length=state.length + len(part))
+            while len(x):
+                T = len(x) if self.limit is None else max(1, self.limit - state.length)
+                y, state = self._continue(x[:T], state)
+                outputs.append(y)
+                x = x[T:]
             return torch.cat(outputs), state
 
-    def _pieces(self, T: int, begin: int) -> list[int]:
-        """Return how many of T inputs are processed at once, after ``begin`` earlier ones."""
-        if self.longest is None:
-            return [T]
-        at_once = min(T, max(0, self.longest - begin))
-        return [at_once] * (at_once > 0) + [1] * (T - at_once)
-
-    def _step(self, x: Tensor, cache: Cache) -> Tensor:
-        begin = cache.length
-        if cache.inputs is None:
-            return self._outputs(x, cache)
-        if begin + len(x) <= len(cache.inputs):
-            cache.inputs[begin : begin + len(x)] = x
-            return self._outputs(x, cache)
-        # Positions are absolute in the window, so every key changes when it moves by one step.
-        oldest = begin % len(cache.inputs)
-        cache.inputs[oldest] = x
-        return self._outputs(cache.inputs.roll(-oldest - 1, dims=0))[-1:]
+    def _continue(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Process inputs for which the limit leaves room, or one that replaces another."""
+        begin, end = cache.length, cache.length + len(x)
+        cache = cache.with_room(min(end, self.limit or end))
+        after = cache._replace(length=end)
+        if cache.inputs is not None:
+            place = begin % len(cache.inputs)
+            cache.inputs[place : place + len(x)] = x
+            if end > len(cache.inputs):
+                # Positions are absolute: every key changes when the window moves by one step.
+                return self._outputs(cache.inputs.roll(-place - 1, dims=0))[-1:], after
+        return self._outputs(x, cache), after
 
     def _outputs(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        y: Tensor = self.dropout(self._with_code(x, 0 if cache is None else cache.length))
-        for layer, block in enumerate(self.blocks):
-            y = block(y, cache, layer)
-        return self.norm(y)  # type: ignore[no-any-return]
+        y = self.dropout(self._with_code(x, 0 if cache is None else cache.length))
+        return self.norm(self.blocks(y, cache))  # type: ignore[no-any-return]
 
     def _with_code(self, x: Tensor, begin: int) -> Tensor:
         if self.longest is None:
@@ -137,29 +136,14 @@ class GPT(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         """Return how much each step of a history attends to each, for pictures.
 
-        Row t is what acting at step t attends to: mean over layers and heads, evaluation mode.
-
-        Args:
-            x: inputs (T, B, D), of any length.
-
-        Returns:
-            (B, T, T); each row sums to 1, entries outside its window are 0.
+        Map inputs (T, B, D), of any length, to weights (B, T, T), means over layers and heads. Row
+        t is what acting at step t attends to; it sums to 1, and is 0 outside its window.
         """
         T, B, _ = x.shape
         weights = x.new_zeros(B, T, T)
-        first = T if self.longest is None else min(T, self.longest)
-        weights[:, :first, :first] = self._attention(x[:first])
+        first = min(T, self.longest or T)
+        weights[:, :first, :first] = self.blocks.weights(self._with_code(x[:first], 0))
         for t in range(first, T):  # windows that slide: only their last rows
-            begin = t + 1 - first
-            weights[:, t, begin : t + 1] = self._attention(x[begin : t + 1])[:, -1]
+            window = slice(t + 1 - first, t + 1)
+            weights[:, t, window] = self.blocks.weights(self._with_code(x[window], 0))[:, -1]
         return weights
-
-    def _attention(self, x: Tensor) -> Tensor:
-        y = self._with_code(x, 0)
-        layers = []
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            q, k, _ = block.heads(y)
-            layers.append(block.attention.weights(q, k).mean(1))
-            y = block(y)
-        return torch.stack(layers).mean(0)
