@@ -29,7 +29,7 @@ RUNS = {
     "sine": ["env.length=4", "seq_model=gpt"],
     "learned": ["env.length=4", "seq_model=gpt", "seq_model.position=learned"],
     "fixed": ["env.length=4", "seq_model=gpt", "seq_model.position=learned", "context_len=3"],
-    "rope": ["env.length=4", "seq_model=gpt", "seq_model.position=rope"],
+    "rope": ["env.length=4", "seq_model=gpt", "seq_model.position=rope", "seq_model.scale=log"],
     "images": ["env=key_to_door", "env.frames=[3,4,5]", "env.length=4", "budget.eval_episodes=10"],
 }
 

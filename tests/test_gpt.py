@@ -71,6 +71,19 @@ def test_keys_and_values_are_cached_in_place(name):
     assert state.keys.shape[3] == state.values.shape[3] == room * 2**moves
 
 
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_picture_shows_on_which_inputs_the_model_depends(name):
+    """All layers have the same mask, which the gradient of one of them shows."""
+    model, x = attentive(name), torch.randn(2 * CONTEXT, 2, WIDTH, requires_grad=True)
+    weights = model.attention(x)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, len(x)))
+    assert weights.shape == (2, len(x), len(x)) and (weights.triu(1) == 0).all()
+    y = model.blocks[0](x)
+    for t in range(len(x)):
+        (gradient,) = torch.autograd.grad(y[t].sum(), x, retain_graph=True)
+        assert torch.equal((gradient != 0).any(-1).T, weights[:, t] > 0)
+
+
 @torch.no_grad()
 def test_an_input_attends_to_its_window_and_the_sinks_by_scores_that_grow_with_their_number():
     """In short windows, in long ones, step by step, and in pictures."""

@@ -119,7 +119,7 @@ class Attention(nn.Module):
     def _placed(self, q: Tensor, k: Tensor, begin: int) -> tuple[Tensor, Tensor]:
         """Return queries and keys of inputs that begin at ``begin``, rotated and scaled."""
         if self.rotary:
-            q, k = rotate(q, begin), rotate(k, begin)
+            q, k = rotate(torch.stack([q, k]), begin).unbind()
         if self.log_length is not None:
             n = torch.arange(begin + 1, begin + 1 + q.shape[2], device=q.device)
             if self.limit is not None:
