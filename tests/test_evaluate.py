@@ -29,6 +29,7 @@ RUNS = {
     "sine": ["env.length=4", "seq_model=gpt"],
     "learned": ["env.length=4", "seq_model=gpt", "seq_model.position=learned"],
     "fixed": ["env.length=4", "seq_model=gpt", "seq_model.position=learned", "context_len=3"],
+    "rope": ["env.length=4", "seq_model=gpt", "seq_model.position=rope", "seq_model.scale=log"],
     "images": ["env=key_to_door", "env.frames=[3,4,5]", "env.length=4", "budget.eval_episodes=10"],
 }
 
@@ -100,7 +101,9 @@ def test_models_act_at_other_lengths_if_their_weights_can(runs, monkeypatch, tmp
         saved, agent, _ = agents.load_run(runs[name])
         config = agents.change_env(saved, [f"env.length={longest}"])
         model = agents.fit_to_env(agent, saved, config).memory.seq_model
-        assert model.window == {"sine": 11, "fixed": 4, "learned": 6}[name]  # horizon + 1, or 3 + 1
+        assert (
+            model.longest == {"sine": 11, "fixed": 4, "learned": 6}[name]
+        )  # horizon + 1, or 3 + 1
     lengths = "env.length=2,4"
     assert evaluate(runs["sine"], runs["learned"], f"{lengths},9", "--episodes", 2) == 2
     error = capsys.readouterr().err

@@ -15,7 +15,7 @@ from memrl.experiment import make
 from memrl.run.config import CONF
 from memrl.seq_models import scan as scans
 from memrl.seq_models.deltanet import GatedDeltaNet
-from memrl.seq_models.gpt import GPT, Gelu, sine_table
+from memrl.seq_models.gpt import GPT
 from memrl.seq_models.lru import LRU
 from memrl.seq_models.mamba2 import Mamba2
 from memrl.seq_models.min_gru import MinGRU
@@ -24,8 +24,8 @@ from memrl.seq_models.rnn import Recurrent
 from memrl.seq_models.scan import CHUNK, linear_attention, scan
 
 WIDTH, CONTEXT = 12, 9
-NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
 DROPOUT = {"dropout": 0.3, "attention_dropout": 0.3}
+GATED = {"gate": "gru", "scale": "log"}
 GIVEN = {"input_dim": WIDTH, "context_len": CONTEXT, **DROPOUT}
 
 
@@ -40,6 +40,10 @@ MODELS = {
     "lstm 2 layers": lambda: Recurrent(WIDTH, "lstm", 7, 2),
     "gpt 2x3": lambda: GPT(WIDTH, 2, 3, "sine", CONTEXT, **DROPOUT),
     "gpt learned": lambda: GPT(WIDTH, 2, 2, "learned", CONTEXT, **DROPOUT),
+    "gpt rope": lambda: GPT(WIDTH, 2, 3, "rope", CONTEXT, **DROPOUT),
+    "gpt none": lambda: GPT(WIDTH, 2, 2, "none", CONTEXT, **DROPOUT, scale="log"),
+    "gpt window": lambda: GPT(WIDTH, 2, 2, "rope", CONTEXT, **DROPOUT, window=4, sinks=2),
+    "gpt all": lambda: GPT(WIDTH, 2, 2, "none", CONTEXT, **DROPOUT, window=3, sinks=1, **GATED),
     "mlp 2 layers": lambda: MLP(WIDTH, 7, 2),
     "lru 2 layers": lambda: LRU(WIDTH, 6, 2, 1, 0.9, 0.999, 0.1),
     "min_gru 2 layers": lambda: MinGRU(WIDTH, 7, 2),
@@ -220,71 +224,6 @@ def test_the_decays_of_linear_models_begin_as_published():
         assert dt.log().mean().exp() == pytest.approx(0.01, rel=0.2)
 
 
-# --- GPT -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", GPTS)
-@torch.no_grad()
-def test_gpt_recomputes_its_window_when_it_slides(name):
-    model = MODELS[name]().eval()
-    x = torch.randn(3 * CONTEXT, 2, WIDTH)
-    stepped = in_pieces(model, x, [1] * len(x))
-    for t in range(len(x)):
-        window = x[max(0, t - CONTEXT) : t + 1]
-        torch.testing.assert_close(stepped[t], model(window)[0][-1], atol=1e-5, rtol=1e-5)
-    for pieces in ([CONTEXT - 1, 4, 15], [len(x)]):
-        torch.testing.assert_close(in_pieces(model, x, pieces), stepped, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_gpt_caches_in_place():
-    model = MODELS["gpt 2x3"]().eval()
-    state = model.initial_state(2)
-    room = [tensor.data_ptr() for tensor in state[:3]]
-    for _ in range(2 * CONTEXT):
-        state = model(torch.randn(1, 2, WIDTH), state)[1]
-        assert [tensor.data_ptr() for tensor in state[:3]] == room
-
-
-def test_gpt_refuses_more_than_its_window():
-    with pytest.raises(ValueError, match="11 inputs exceed the window of 10"):
-        MODELS["gpt"]()(torch.zeros(CONTEXT + 2, 1, WIDTH))
-
-
-@pytest.mark.parametrize("name", GPTS)
-def test_gpt_dropout_is_random_in_training_only(name):
-    model, x = MODELS[name](), torch.randn(5, 2, WIDTH)
-    assert not torch.equal(model(x)[0], model(x)[0])
-    model.eval()
-    assert torch.equal(model(x)[0], model(x)[0])
-
-
-def test_each_dropout_acts_by_itself():
-    x = torch.randn(5, 2, WIDTH)
-    for changes in ({"dropout": 0.3}, {"attention_dropout": 0.3}):
-        model = GPT(WIDTH, 1, 1, "sine", CONTEXT, **(NO_DROPOUT | changes))
-        assert not torch.equal(model(x)[0], model(x)[0]), changes
-
-
-def test_gelu_is_the_tanh_form_and_in_bfloat16_no_further_from_it_than_its_rounded_argument():
-    x = torch.linspace(-6, 6, 100_001)
-    tanh = torch.nn.functional.gelu(x, approximate="tanh")
-    torch.testing.assert_close(Gelu()(x), tanh, atol=0, rtol=0)
-    rough = x.bfloat16()
-    error = Gelu()(rough).float() - tanh
-    rounding = torch.nn.functional.gelu(rough.float(), approximate="tanh") - tanh
-    assert error.abs().max() < 1.1 * rounding.bfloat16().abs().max()
-
-
-def test_gpt_position_table_has_context_plus_three_rows():
-    for name in GPTS:
-        assert MODELS[name]().position.shape == (CONTEXT + 3, WIDTH)
-    table = sine_table(4, 5)
-    assert table[3, 0] == pytest.approx(torch.tensor(3.0).sin().item())
-    assert table[3, 1] == pytest.approx(torch.tensor(3.0).cos().item())
-    assert table[3, 2] == pytest.approx(torch.tensor(3 * 10000 ** (-2 / 5)).sin().item())
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -302,13 +241,6 @@ def test_gpt_position_table_has_context_plus_three_rows():
         (lambda: Mamba2(8, 6, 1, 2, 3, 0), "state_dim must be at least 1, got 0"),
         (lambda: GatedDeltaNet(8, 6, 1, 4), "n_head must be a divisor of hidden_dim=6, got 4"),
         (lambda: GatedDeltaNet(8, 6, 1001, 2), "n_layer must be at most 1000, got 1001"),
-        (lambda: GPT(8, 0, 1, "sine", 5, 0, 0), "n_layer must be at least 1, got 0"),
-        (lambda: GPT(8, 1, 3, "sine", 5, 0, 0), "n_head must divide the width 8, got 3"),
-        (lambda: GPT(8, 1, 0, "sine", 5, 0, 0), "n_head must divide the width 8, got 0"),
-        (lambda: GPT(8, 1, 1, "sine", 0, 0, 0), "context_len must be at least 1, got 0"),
-        (lambda: GPT(8, 1, 1, "sine", 5, 1.0, 0), r"dropout must be in \[0, 1\), got 1"),
-        (lambda: GPT(8, 1, 1, "sine", 5, 0, -0.1), r"attention_dropout must be in \[0, 1\)"),
-        (lambda: GPT(8, 1, 1, "rope", 5, 0, 0), "position must be one of sine, learned, got rope"),
     ],
 )
 def test_refusals_name_the_argument(build, message):

@@ -186,7 +186,8 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     """Return a run's agent for a task with other keys, perhaps with longer episodes.
 
     A model whose window is the whole episode (``context_len=null``) gets one as long as the new
-    episodes if its weights allow that: sine positions go on, a table of learned ones does not.
+    episodes if its weights allow that: sine positions go on, a table of learned ones does not. One
+    that says that no history is too long for it (``longest`` is None) stays as it is.
 
     Raises:
         ConfigError: the agent cannot play that task.
@@ -203,7 +204,7 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
         if there == here:
             there, here = (", ".join(map(str, space[-1])) for space in spaces)
         raise ConfigError(f"{changes}: the agent was trained on {there}; this task has {here}")
-    if horizons[1] <= horizons[0]:
+    if horizons[1] <= horizons[0] or getattr(agent.memory.seq_model, "longest", 0) is None:
         return agent
     device = next(agent.memory.parameters()).device
     with enough_memory(config):

@@ -19,7 +19,7 @@ import numpy as np
 
 from memrl.run.console import printable
 from memrl.run.files import Unreadable
-from memrl.run.identity import ABSENT, ADDED, canonical, flatten, identity, read_config, task_name
+from memrl.run.identity import ABSENT, canonical, completed, identity, read_config, task_name
 from memrl.run.outcome import in_one_line, show
 from memrl.run.tables import Table, TornTable, read_table
 from memrl.sweep import submissions
@@ -75,9 +75,7 @@ class Run(submissions.Run):
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The config by dotted keys; ``sweep`` is the name of the folder that it is in."""
-        return (
-            ADDED | flatten(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
-        )
+        return completed(self.config) | {"sweep": printable(self.folder.absolute().parent.name)}
 
     @property
     def task(self) -> str:

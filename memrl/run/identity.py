@@ -26,9 +26,16 @@ class Absent:
 ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 # Keys of a run's identity that configs of older versions lack, with the values that they stand for.
-ADDED = {
-    **{"init_from": None, "budget.train_steps": None},
-    **{"algo.memory_lr": None, "algo.recurrence_lr": None, "algo.weight_decay": 0.0},
+ADDED = {"init_from": None, "budget.train_steps": None}
+_RATES = {"algo.memory_lr": None, "algo.recurrence_lr": None, "algo.weight_decay": 0.0}
+ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
+    "memrl.algos.dqn.DQN": _RATES,
+    "memrl.algos.sacd.SACD": _RATES,
+    "memrl.algos.sacd.SeparateSACD": _RATES,
+    "memrl.seq_models.gpt.GPT": {
+        **{"seq_model.window": None, "seq_model.sinks": 0},
+        **{"seq_model.gate": "none", "seq_model.scale": "sqrt"},
+    },
 }
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
@@ -48,8 +55,16 @@ UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted keys that may not change when a run is continued, sorted."""
-    flat = ADDED | flatten(config)
+    flat = completed(config)
     return {key: flat[key] for key in sorted(flat) if _is_part(key)}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config by dotted keys, among them those that older versions did not have."""
+    flat = flatten(config)
+    for group in ("algo", "seq_model"):
+        flat = ADDED_TO.get(str(flat.get(f"{group}._target_")), {}) | flat
+    return ADDED | flat
 
 
 def _is_part(key: str) -> bool:

@@ -1,0 +1,138 @@
+"""Causal attention: over whole windows, or from cached keys and values.
+
+T inputs of this call, B batch, H heads, K width of a head, P inputs seen before this call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memrl.checks import require, require_at_least
+from memrl.networks import Dropout
+from memrl.seq_models.positions import rotate
+
+SHORT = 256  # inputs up to which a CPU is faster with (T, T) weights than with fused attention
+
+
+class Cache(NamedTuple):
+    """What acting remembers, in buffers that are filled in place."""
+
+    keys: Tensor  # (n_layer, B, H, room, K)
+    values: Tensor  # (n_layer, B, H, room, K)
+    inputs: Tensor | None  # (room, B, D), if a sliding window is recomputed from them
+    length: int  # inputs seen since the episode began
+
+    def with_room(self, n: int) -> Cache:
+        """Return a cache with room for n inputs, at least doubled if it must grow."""
+        room = self.keys.shape[3]
+        if n <= room:
+            return self
+        extra = (0, 0, 0, max(room, n - room))
+        return self._replace(keys=F.pad(self.keys, extra), values=F.pad(self.values, extra))
+
+
+class Attention(nn.Module):
+    """Softmax attention of each input to itself and to those before it; it has no weights.
+
+    Args:
+        dropout: on the attention weights.
+        rotary: whether queries and keys are rotated by their positions.
+        window: inputs that one attends to, itself included; None: the whole history.
+        sinks: inputs at the start of the history that are attended to beside the window
+            (StreamingLLM, Xiao et al. 2024).
+        log_length: if not None, scores are multiplied by log(n) / log(log_length), where n is the
+            number of inputs attended to: weights do not spread out as the history grows (Chiang
+            and Cholak 2022; Nakanishi 2025).
+
+    Attributes:
+        limit: keys and values that are needed at most; None: those of the whole history.
+    """
+
+    def __init__(
+        self,
+        dropout: float,
+        rotary: bool = False,
+        window: int | None = None,
+        sinks: int = 0,
+        log_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(0 <= dropout < 1, "attention_dropout", "in [0, 1)", dropout)
+        require(window is None or window >= 1, "window", "null or at least 1", window)
+        require_at_least(0, sinks=sinks)
+        require(sinks == 0 or window is not None, "sinks", "0 without a window", sinks)
+        self.dropout = Dropout(dropout)
+        self.rotary = rotary
+        self.window = window
+        self.sinks = sinks
+        self.log_length = log_length
+        self.limit = None if window is None else window + sinks
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return what whole windows attend to, (B, H, T, K), as its arguments."""
+        q, k = self._placed(q, k, 0)
+        T = q.shape[2]
+        if T > SHORT or q.device.type != "cpu":
+            if self.window is None or T <= self.window:
+                return F.scaled_dot_product_attention(q, k, v, dropout_p=self._p, is_causal=True)
+            mask = self._visible(q, T)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self._p)
+        scale = 1 / math.sqrt(q.shape[-1])
+        bias = q.new_zeros(T, T).masked_fill(~self._visible(q, T), -math.inf)
+        scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=scale)
+        weights = self.dropout(scores.softmax(-1))  # (B * H, T, T)
+        y: Tensor = weights @ v.flatten(0, 1)
+        return y.view(q.shape)
+
+    def extend(self, heads: Sequence[Tensor], cache: Cache, layer: int) -> Tensor:
+        """Write keys and values (B, H, T, K) into a layer's room, and attend to what is there.
+
+        Beyond the ``limit`` T must be 1: the oldest input but for the sinks gives way.
+        """
+        q, k, v = heads
+        begin, T = cache.length, q.shape[2]
+        q, k = self._placed(q, k, begin)
+        slot, end = begin, begin + T
+        if self.window is not None and self.limit is not None and end > self.limit:
+            slot, end = self.sinks + (begin - self.sinks) % self.window, self.limit
+        keys, values = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]
+        keys[:, :, slot : slot + T], values[:, :, slot : slot + T] = k, v
+        mask = self._visible(q, end) if T > 1 else None
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=self._p)
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return how much each input of whole windows attends to each, (B, H, T, T)."""
+        q, k = self._placed(q, k, 0)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])
+        return scores.masked_fill(~self._visible(q, q.shape[2]), -math.inf).softmax(-1)
+
+    @property
+    def _p(self) -> float:
+        return self.dropout.p if self.training else 0.0
+
+    def _placed(self, q: Tensor, k: Tensor, begin: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of inputs that begin at ``begin``, rotated and scaled."""
+        if self.rotary:
+            q, k = rotate(torch.stack([q, k]), begin).unbind()
+        if self.log_length is not None:
+            n = torch.arange(begin + 1, begin + 1 + q.shape[2], device=q.device)
+            if self.limit is not None:
+                n = n.clamp(max=self.limit)
+            q = (q * (n.log() / math.log(self.log_length)).unsqueeze(1)).to(q.dtype)
+        return q, k
+
+    def _visible(self, q: Tensor, n: int) -> Tensor:
+        """Return which of the first n = P + T inputs each of the last T attends to, (T, n)."""
+        P = n - q.shape[2]
+        mask = torch.ones(q.shape[2], n, dtype=torch.bool, device=q.device).tril(P)
+        if self.window is None or n <= self.window:
+            return mask
+        recent = mask.triu(P + 1 - self.window)
+        recent[:, : self.sinks] = mask[:, : self.sinks]
+        return recent

@@ -1,0 +1,141 @@
+"""The layers of a Transformer: causal self-attention and an MLP, with LayerNorm on their inputs.
+
+T inputs of this call, B batch, D width, H heads, K = D / H.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memrl.checks import MAX_LAYERS, require, require_at_least
+from memrl.networks import Dropout
+from memrl.seq_models.attention import Attention, Cache
+
+Combine = Callable[[Tensor, Tensor], Tensor]
+
+
+class Gelu(nn.Module):
+    """GELU in GPT-2's tanh form; in bfloat16 the exact one, several times faster on a CPU.
+
+    They differ by less than 0.0005; bfloat16 has three digits.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="none" if x.dtype == torch.bfloat16 else "tanh")
+
+
+class Gate(nn.Module):
+    """Combine an input with a layer's output like a GRU its state with an input.
+
+    GTrXL (Parisotto et al. 2020, section 3.2): the output passes ReLU first, and biases of 2 let
+    most of the input through in the beginning. Square matrices are Glorot-uniform.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        bound = math.sqrt(3 / width)
+        self.output_weight = nn.Parameter(torch.empty(3 * width, width).uniform_(-bound, bound))
+        self.input_weight = nn.Parameter(torch.empty(2 * width, width).uniform_(-bound, bound))
+        self.reset_weight = nn.Parameter(torch.empty(width, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.full((width,), 2.0))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Map an input and what a layer made of it, both (T, B, D), to (T, B, D)."""
+        r, z, h = F.linear(y.relu(), self.output_weight).chunk(3, dim=-1)
+        r_x, z_x = F.linear(x, self.input_weight).chunk(2, dim=-1)
+        z = (z + z_x - self.bias.to(x.dtype)).sigmoid()
+        h = (h + F.linear((r + r_x).sigmoid() * x, self.reset_weight)).tanh()
+        return x + z * (h - x)
+
+
+class Block(nn.Module):
+    """Causal self-attention, then a two-layer MLP, each added to its input or gated."""
+
+    def __init__(
+        self, width: int, n_head: int, dropout: float, attention: Attention, gated: bool
+    ) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.attention = attention
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), Gelu(), nn.Linear(4 * width, width))
+        self.dropout = Dropout(dropout)
+        self.add1: Combine = Gate(width) if gated else torch.add
+        self.add2: Combine = Gate(width) if gated else torch.add
+
+    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0) -> Tensor:
+        """Map (T, B, D) to (T, B, D); keys and values are written into the cache, if any."""
+        heads = self.heads(x)
+        y = self.attention(*heads) if cache is None else self.attention.extend(heads, cache, layer)
+        rows = y.permute(2, 0, 1, 3).reshape(-1, x.shape[-1])  # copied: one matrix product, not B
+        x = self.add1(x, self.dropout(self.attention_out(rows)).view_as(x))
+        return self.add2(x, self.dropout(self.mlp(self.norm2(x))))
+
+    def heads(self, x: Tensor) -> list[Tensor]:
+        """Map (T, B, D) to queries, keys and values, (B, H, T, K) each."""
+        T, B, D = x.shape
+        parts = self.qkv(self.norm1(x)).split(D, dim=-1)  # whose gradient is one concatenation
+        return [p.view(T, B, self.n_head, D // self.n_head).permute(1, 2, 0, 3) for p in parts]
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Return how much each input of whole windows attends to each, (B, T, T): heads' mean."""
+        q, k, _ = self.heads(x)
+        return self.attention.weights(q, k).mean(1)
+
+
+class Blocks(nn.ModuleList):
+    """Blocks one after another; linear layers are normal with standard deviation 0.02, biases 0.
+
+    Args:
+        n_layer: number of blocks.
+        width: D.
+        n_head: H; must divide the width.
+        dropout: on both outputs of a block.
+        attention: what the blocks have in common.
+        gated: whether outputs are combined with inputs by gates; otherwise they are added.
+    """
+
+    def __init__(
+        self,
+        n_layer: int,
+        width: int,
+        n_head: int,
+        dropout: float,
+        attention: Attention,
+        gated: bool,
+    ) -> None:
+        require_at_least(1, n_layer=n_layer)
+        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
+        if n_head < 1 or width % n_head:
+            raise ValueError(f"n_head must divide the width {width}, got {n_head}")
+        if attention.rotary and width // n_head % 2:
+            allowed = f"heads of even width with position=rope, {width} / {n_head} is odd"
+            raise ValueError(f"n_head must give {allowed}; got {n_head}")
+        super().__init__(Block(width, n_head, dropout, attention, gated) for _ in range(n_layer))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """Map (T, B, D) to (T, B, D), whole windows or what follows on the inputs in a cache."""
+        for layer, block in enumerate(self):
+            x = block(x, cache, layer)
+        return x
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Return how much inputs of whole windows attend to each other, (B, T, T): blocks' mean."""
+        layers = []
+        for block in self:
+            assert isinstance(block, Block)
+            layers.append(block.weights(x))
+            x = block(x)
+        return torch.stack(layers).mean(0)
