@@ -61,6 +61,11 @@ def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.Abstract
     return torch.autocast(device.type, dtype)
 
 
+def in_float32(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which everything computes in the format of its arguments."""
+    return torch.autocast(device.type, enabled=False)
+
+
 class Dropout(nn.Dropout):
     """PyTorch's dropout; on a CPU one random integer gives four values of the mask.
 

@@ -186,10 +186,10 @@ def test_functions_stay_short() -> None:
 
 
 def test_learning_core_stays_small() -> None:
-    """From the page of nouns to the trainer; tasks may grow in number, one file each."""
-    core = [path for path in SOURCES if place_of(module_of(path)) in CORE - {"envs"}]
+    """From the page of nouns to the trainer; tasks and models may grow in number, a file each."""
+    core = [path for path in SOURCES if place_of(module_of(path)) in CORE - {"envs", "seq_models"}]
     assert core
-    assert sum(line_count(path) for path in core) < 2250
+    assert sum(line_count(path) for path in core) < 1950
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:

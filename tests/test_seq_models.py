@@ -13,9 +13,15 @@ from omegaconf import OmegaConf
 
 from memrl.experiment import make
 from memrl.run.config import CONF
+from memrl.seq_models import scan as scans
+from memrl.seq_models.deltanet import GatedDeltaNet
 from memrl.seq_models.gpt import GPT, Gelu, sine_table
+from memrl.seq_models.lru import LRU
+from memrl.seq_models.mamba2 import Mamba2
+from memrl.seq_models.min_gru import MinGRU
 from memrl.seq_models.mlp import MLP
 from memrl.seq_models.rnn import Recurrent
+from memrl.seq_models.scan import CHUNK, linear_attention, scan
 
 WIDTH, CONTEXT = 12, 9
 NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
@@ -35,7 +41,12 @@ MODELS = {
     "gpt 2x3": lambda: GPT(WIDTH, 2, 3, "sine", CONTEXT, **DROPOUT),
     "gpt learned": lambda: GPT(WIDTH, 2, 2, "learned", CONTEXT, **DROPOUT),
     "mlp 2 layers": lambda: MLP(WIDTH, 7, 2),
+    "lru 2 layers": lambda: LRU(WIDTH, 6, 2, 1, 0.9, 0.999, 0.1),
+    "min_gru 2 layers": lambda: MinGRU(WIDTH, 7, 2),
+    "mamba2 2 layers": lambda: Mamba2(WIDTH, 6, 2, 2, 3, 5),
+    "deltanet 2 layers": lambda: GatedDeltaNet(WIDTH, 6, 2, 3),
 }
+LINEAR = [name for name in MODELS if name.split()[0] in ("lru", "min_gru", "mamba2", "deltanet")]
 GPTS = [name for name in MODELS if name.startswith("gpt")]
 
 
@@ -123,6 +134,95 @@ def test_batch_rows_are_independent(model):
     torch.testing.assert_close(model(other)[0][:, 0], whole[:, 0])
 
 
+@pytest.mark.parametrize("name", LINEAR)
+@torch.no_grad()
+def test_linear_models_are_the_same_in_pieces_across_chunks(name):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    x = torch.randn(2 * CHUNK + 9, 2, WIDTH)
+    whole = model(x)[0]
+    for pieces in (1, CHUNK, 50):
+        torch.testing.assert_close(in_pieces(model, x, pieces), whole, atol=1e-5, rtol=1e-5)
+
+
+# --- scans ---------------------------------------------------------------------------------------
+
+
+def recurrence(decay, x, state):
+    outputs = []
+    for a, b in zip(decay.expand_as(x), x, strict=True):
+        state = a * state + b
+        outputs.append(state)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("ways", ["loop", "doubling"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_scan_is_the_recurrence_and_its_gradient_is_exact(ways, dtype, monkeypatch):
+    if ways == "doubling":
+        monkeypatch.setattr(scans, "_recur", scans._recur_by_doubling)
+    torch.manual_seed(0)
+    for T in (1, 2, 7):
+        for shape in ((T, 2, 3), (3,)):  # decays that change with the input, and constant ones
+            decay = (0.5 * torch.randn(shape, dtype=dtype)).requires_grad_()
+            x = torch.randn(T, 2, 3, dtype=dtype, requires_grad=True)
+            state = torch.randn(2, 3, dtype=dtype, requires_grad=True)
+            h, last = scan(decay, x, state)
+            torch.testing.assert_close(h, recurrence(decay, x, state))
+            assert torch.equal(last, h[-1])
+            assert torch.autograd.gradcheck(lambda *given: scan(*given)[0], (decay, x, state))
+
+
+def delta_rule(q, k, v, log_decay, state, beta):
+    outputs = []
+    for t in range(len(v)):
+        state = state * log_decay[t].exp()[..., None, None]
+        key = k[t].expand(*v.shape[1:3], -1)
+        update = v[t] if beta is None else v[t] - torch.einsum("bhk,bhkv->bhv", key, state)
+        update = update if beta is None else update * beta[t].unsqueeze(-1)
+        state = state + key.unsqueeze(-1) * update.unsqueeze(-2)
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[t].expand_as(key), state))
+    return torch.stack(outputs), state
+
+
+@pytest.mark.parametrize("T", [1, 5, CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize("rule", ["additive", "delta"])
+def test_linear_attention_is_its_recurrence_and_its_gradient_is_exact(rule, T):
+    torch.manual_seed(0)
+    B, H, K, V = 2, 3, 4, 5
+    heads = 1 if rule == "additive" else H  # one key for all heads, as in Mamba-2
+    q, k = torch.randn(2, T, B, heads, K, dtype=torch.float64)
+    k = torch.nn.functional.normalize(k, dim=-1)
+    v = torch.randn(T, B, H, V, dtype=torch.float64)
+    log_decay = -torch.rand(T, B, H, dtype=torch.float64)
+    state = torch.randn(B, H, K, V, dtype=torch.float64)
+    beta = None if rule == "additive" else torch.rand(T, B, H, dtype=torch.float64)
+    expected = delta_rule(q, k, v, log_decay, state, beta)
+    torch.testing.assert_close(linear_attention(q, k, v, log_decay, state, beta), expected)
+    inputs = [x if x is None else x.requires_grad_() for x in (q, k, v, log_decay, state, beta)]
+    assert torch.autograd.gradcheck(linear_attention, inputs, fast_mode=True)
+
+
+@torch.no_grad()
+def test_the_decays_of_linear_models_begin_as_published():
+    torch.manual_seed(0)
+    (lru,) = LRU(WIDTH, 256, 1, 2, 0.9, 0.99, 0.5).mixers
+    modulus, phase = (-lru.nu_log.exp()).exp(), lru.theta_log.exp()
+    assert 0.9 <= modulus.min() < 0.91 and 0.98 < modulus.max() <= 0.99
+    assert phase.min() < 0.02 and 0.48 < phase.max() <= 0.5
+    assert (modulus**2).mean() == pytest.approx((0.9**2 + 0.99**2) / 2, abs=0.01)  # by area
+    torch.testing.assert_close(lru.gamma_log.exp(), (1 - modulus**2).sqrt())
+    for model in (Mamba2(WIDTH, 512, 1, 1, 512, 1), GatedDeltaNet(WIDTH, 512, 1, 512)):
+        (mixer,) = model.mixers
+        a, dt = mixer.a_log.exp(), torch.nn.functional.softplus(mixer.dt_bias)
+        assert 1 <= a.min() < 1.5 and 15.5 < a.max() <= 16
+        assert 0.001 <= dt.min() * 1.001 < 0.0015 and 0.09 < dt.max() * 0.999 <= 0.1
+        assert dt.log().mean().exp() == pytest.approx(0.01, rel=0.2)
+
+
+# --- GPT -----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("name", GPTS)
 @torch.no_grad()
 def test_gpt_recomputes_its_window_when_it_slides(name):
@@ -193,6 +293,15 @@ def test_gpt_position_table_has_context_plus_three_rows():
         (lambda: Recurrent(8, "lstm", 7, 0), "n_layer must be at least 1, got 0"),
         (lambda: MLP(8, 7, 0), "n_layer must be at least 1, got 0"),
         (lambda: MLP(8, 0, 1), "hidden_dim must be at least 1, got 0"),
+        (lambda: MinGRU(8, 0, 1), "hidden_dim must be at least 1, got 0"),
+        (lambda: LRU(8, 7, 1, 0, 0.8, 0.9, 1), "expand must be at least 1, got 0"),
+        (lambda: LRU(8, 7, 1, 1, 1.0, 0.9, 1), r"r_min must be in \[0, 1\), got 1"),
+        (lambda: LRU(8, 7, 1, 1, 0.8, 0.8, 1), "r_max must be above r_min=0.8 and below 1"),
+        (lambda: LRU(8, 7, 1, 1, 0.8, 0.9, 7), r"max_phase must be in \(0, 2 pi\], got 7"),
+        (lambda: Mamba2(8, 6, 1, 2, 5, 4), r"n_head must be a divisor of .* = 12, got 5"),
+        (lambda: Mamba2(8, 6, 1, 2, 3, 0), "state_dim must be at least 1, got 0"),
+        (lambda: GatedDeltaNet(8, 6, 1, 4), "n_head must be a divisor of hidden_dim=6, got 4"),
+        (lambda: GatedDeltaNet(8, 6, 1001, 2), "n_layer must be at most 1000, got 1001"),
         (lambda: GPT(8, 0, 1, "sine", 5, 0, 0), "n_layer must be at least 1, got 0"),
         (lambda: GPT(8, 1, 3, "sine", 5, 0, 0), "n_head must divide the width 8, got 3"),
         (lambda: GPT(8, 1, 0, "sine", 5, 0, 0), "n_head must divide the width 8, got 0"),

@@ -476,6 +476,7 @@ SEPARATE = ["env=key_to_door", "env.frames=[2,3,3]", "algo=sacd_separate", "seq_
 SEPARATE += ["encoder.obs_dim=8", "dropout=0.3"]
 
 
+LINEAR = [[f"seq_model={m}", *LSTM[1:]] for m in ("lru", "min_gru", "mamba2", "deltanet")]
 EARLY = [*GPT, "env._target_=test_trainer.Early", "budget.train_steps=32"]
 EARLY += ["budget.train_episodes=null"]
 
@@ -541,7 +542,8 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("overrides", "every"),
-    [(LSTM, 1), (EARLY, 7), (PIXELS, 7), (SEPARATE, 7)],  # 7: of any kind, as a cycle has 4 or 6
+    # 7: of any kind, as a cycle has 4 or 6
+    [(LSTM, 1), (EARLY, 7), (PIXELS, 7), (SEPARATE, 7), *((model, 7) for model in LINEAR)],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_run_cut_at_any_boundary_continues_identically(overrides, every):
