@@ -77,7 +77,7 @@ class Evaluation(NamedTuple):
         return None if self.successes is None else stats.share(self.successes)
 
     def score(self, metric: str) -> Estimate:
-        """Its mean over episodes of a metric, "eval/return" or "eval/success"."""
+        """Return its mean over episodes of a metric, "eval/return" or "eval/success"."""
         return self.success if metric == "eval/success" and self.success else self.mean_return
 
     def row(self) -> dict[str, Any]:
