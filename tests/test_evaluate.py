@@ -70,6 +70,7 @@ def test_episodes_are_those_of_the_evaluation_in_training(name, runs, monkeypatc
     if successes is not None:
         assert successes.mean() == saved.eval["eval/success"][0]
     monkeypatch.setattr(evaluation, "BATCH_STEPS", 4 * int(steps.max()))
+    monkeypatch.setattr(evaluation, "FEWEST_ROWS", 3)
     assert all(len(column) == n for column in evaluation.play(config, agent, n, 0)[::2])
 
 

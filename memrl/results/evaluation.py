@@ -46,7 +46,8 @@ COLUMNS = (
     *("overrides", "env.length", "seed", "episodes", "weights"),
     *("return", "return_low", "return_high", "success", "success_low", "success_high", "length"),
 )
-BATCH_STEPS = 2**18  # rows x steps that are played at a time: the same on every machine
+# How many rows x steps are played at a time, the same on every machine; fewer rows take as long.
+BATCH_STEPS, FEWEST_ROWS = 2**17, 32
 PROTOCOL = PROTOCOLS["last"]  # whose statistic combines runs
 
 
@@ -123,7 +124,7 @@ def play(
     device = next(agent.memory.parameters()).device
     with closing(make_env(config, 1)) as env:
         horizon = env.horizon
-    batches = math.ceil(episodes * horizon / BATCH_STEPS)
+    batches = math.ceil(episodes / max(BATCH_STEPS // horizon, FEWEST_ROWS))
     rows = math.ceil(episodes / batches)
     columns: list[list[Any]] = [[], [], []]
     with enough_memory(config), closing(make_env(config, rows)) as env:
