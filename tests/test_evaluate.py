@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import signal
 from functools import partial
 
@@ -18,6 +19,7 @@ from memrl.__main__ import main
 from memrl.commands.evaluate import OVERRIDE
 from memrl.experiment import build, check, folder_of, resolve, run, train
 from memrl.results import agents, evaluation, stats
+from memrl.results.evaluation import Evaluation
 from memrl.run import checkpoint
 from memrl.run.identity import differences, identity, read_config
 from memrl.run.outcome import ConfigError, Failure
@@ -27,6 +29,7 @@ from memrl.trainer import Trainer
 TINY = ["budget=smoke", "budget.train_episodes=2", "budget.warmup_episodes=1", "batch_size=2"]
 RUNS = {
     "sine": ["env.length=4", "seq_model=gpt"],
+    "seed": ["env.length=4", "seq_model=gpt", "seed=1"],
     "learned": ["env.length=4", "seq_model=gpt", "seq_model.position=learned"],
     "fixed": ["env.length=4", "seq_model=gpt", "seq_model.position=learned", "context_len=3"],
     "rope": ["env.length=4", "seq_model=gpt", "seq_model.position=rope", "seq_model.scale=log"],
@@ -68,6 +71,7 @@ def test_episodes_are_those_of_the_evaluation_in_training(name, runs, monkeypatc
     if successes is not None:
         assert successes.mean() == saved.eval["eval/success"][0]
     monkeypatch.setattr(evaluation, "BATCH_STEPS", 4 * int(steps.max()))
+    monkeypatch.setattr(evaluation, "FEWEST_ROWS", 3)
     assert all(len(column) == n for column in evaluation.play(config, agent, n, 0)[::2])
 
 
@@ -95,24 +99,67 @@ def test_evaluate_writes_a_row_for_each_length_and_a_figure(runs, capsys):
     assert (folder / "evaluation.csv").read_text() == "mine\n1\n"
 
 
-def test_models_act_at_other_lengths_if_their_weights_can(runs, monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_models_act_at_other_lengths_if_their_weights_can(runs, capsys):
     for name, longest in (("sine", 9), ("fixed", 9), ("learned", 4)):
         saved, agent, _ = agents.load_run(runs[name])
         config = agents.change_env(saved, [f"env.length={longest}"])
         model = agents.fit_to_env(agent, saved, config).memory.seq_model
-        assert (
-            model.longest == {"sine": 11, "fixed": 4, "learned": 6}[name]
-        )  # horizon + 1, or 3 + 1
-    lengths = "env.length=2,4"
-    assert evaluate(runs["sine"], runs["learned"], f"{lengths},9", "--episodes", 2) == 2
+        longest_of = {"sine": 11, "fixed": 4, "learned": 6}  # horizon + 1, or 3 + 1
+        assert model.longest == longest_of[name]
+    assert evaluate(runs["learned"], "env.length=9") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: env.length=9: the model was trained on episodes of 5 steps")
     assert error.endswith("; env.length may be at most 4\n") and error.count("\n") == 1
-    assert not (runs["sine"] / "evaluation.csv").exists()
-    assert evaluate(runs["sine"], runs["learned"], lengths, "--episodes", 2) == 0
+    assert not (runs["learned"] / "evaluation.csv").exists()
+
+
+def test_a_sweep_stands_for_its_runs_that_are_done(runs, tmp_path, capsys):
+    """What an agent cannot play is left out; a run that is named need not be done."""
+    names = ("sine", "seed", "learned", "fixed")
+    sine, seed, learned, fixed = copies = [tmp_path / runs[name].name for name in names]
+    for name, copy in zip(names, copies, strict=True):
+        shutil.copytree(runs[name], copy, ignore=shutil.ignore_patterns("evaluation.*"))
+    stopped = (fixed / "status.json").read_text().replace('"done"', '"stopped"')
+    (fixed / "status.json").write_text(stopped)
+    assert evaluate(tmp_path, "env.length=4,9", "--episodes", 2) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "3 runs; left out because they are not done: 1 stopped"
+    assert out[1].startswith(f"{learned}: env.length=9: the model was trained on episodes of 5 ")
+    assert out[1].endswith("; env.length may be at most 4; left out: 1 of 2 evaluations")
+    title = "tmaze_passive, longest length with a return of at least 0.95, by seed"
+    assert out[-5] == title and out[-3].startswith("  gpt, position=sine: ")
+    assert out[-2:] == ["evaluation.csv in the folders of 3 runs", f"{tmp_path}/evaluation.png"]
     assert (tmp_path / "evaluation.png").read_bytes().startswith(b"\x89PNG")
-    assert len(rows_of(runs["learned"])) == 2
+    assert [len(rows_of(folder)) for folder in (sine, seed, learned)] == [2, 2, 1]
+    assert not (fixed / "evaluation.csv").exists()
+    for copy in (sine, seed, learned):
+        (copy / "status.json").write_text(stopped)
+    assert evaluate(tmp_path, fixed, "--episodes", 2) == 0
+    assert len(rows_of(fixed)) == 1
+    assert evaluate(tmp_path) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: no run that is done (4 stopped)\n"
+
+
+def test_seeds_are_one_series(runs):
+    """With the longest length that each one solved, at least where that is the longest of all."""
+    sine, seed, learned = memrl.results.load(*(runs[name] for name in ("sine", "seed", "learned")))
+    scores = [(sine, 4, 1), (seed, 4, 1), (sine, 9, 1), (seed, 9, 0), (learned, 4, 0.5)]
+    evaluations = [
+        (run, Evaluation({"env.length": length}, length, 0, "", np.r_[score, score], None, None))
+        for run, length, score in scores
+    ]
+    cells = evaluation.group(evaluations)
+    assert [(cell.label, cell.length, cell.estimate.value) for cell in cells] == [
+        ("gpt, position=learned", 4, 0.5),
+        ("gpt, position=sine", 4, 1),
+        ("gpt, position=sine", 9, 0.5),
+    ]
+    assert cells[2].estimate[1:] == (0, 1, 2)  # the interval is over the two runs
+    assert evaluation.longest_solved(cells)[1:] == [
+        "  gpt, position=learned: -",
+        "  gpt, position=sine: >= 9, 4",
+    ]
+    assert evaluation.figure(cells[:2]) is None
 
 
 BAD = {
@@ -123,8 +170,8 @@ BAD = {
     },
     "env.length=x": "env.length=x: must be an integer",
     "env.length=0": "env.length must be at least 1, got 0",
-    "nowhere": "nowhere: not a run's folder: it has no config.yaml",
-    "": "name at least one run's folder, outputs/<sweep>/<run>",
+    "nowhere": "nowhere: no such folder",
+    "": "name at least one folder, outputs/<sweep>/<run> or outputs/<sweep>",
 }
 
 

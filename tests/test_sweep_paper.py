@@ -65,7 +65,8 @@ PAPER = {
     "key_to_door": (80, names("key_to_door", [60, 120, 250, 500], "sacd", TWO)),
     "layers": (300, names("tmaze_active", ACTIVE, "dqn", PLAIN, TWO, FOUR)),
 }
-OURS = {"fast": 8, "headline": 4, "memory_chain": 9, "popgym": 6}  # and how many runs of one seed
+# And how many runs of one seed.
+OURS = {"fast": 8, "generalise": 7, "headline": 4, "memory_chain": 9, "popgym": 6}
 TUNING = {"optuna"}  # whose runs a sweeper of another package proposes
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from memrl.interfaces import Agent, State
 
 
+class CannotAct(ConfigError):
+    """An agent cannot act in a task: its observations or actions differ, or it is too long."""
+
+
 class TrainedAgent:
     """An agent that acts greedily and without dropout, on NumPy arrays.
 
@@ -190,7 +194,7 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     that says that no history is too long for it (``longest`` is None) stays as it is.
 
     Raises:
-        ConfigError: the agent cannot play that task.
+        CannotAct: the agent cannot play that task.
     """
     spaces, horizons = [], []
     for each in (saved, config):
@@ -203,7 +207,7 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
         there, here = ("{} {}, {} actions".format(*space) for space in spaces)
         if there == here:
             there, here = (", ".join(map(str, space[-1])) for space in spaces)
-        raise ConfigError(f"{changes}: the agent was trained on {there}; this task has {here}")
+        raise CannotAct(f"{changes}: the agent was trained on {there}; this task has {here}")
     if horizons[1] <= horizons[0] or getattr(agent.memory.seq_model, "longest", 0) is None:
         return agent
     device = next(agent.memory.parameters()).device
@@ -212,7 +216,7 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     if misfit := checkpoint.misfit(agent.weights(), larger.weights()):
         length = saved["env"].get("length")
         possible = "" if length is None else f"; env.length may be at most {show(length)}"
-        raise ConfigError(
+        raise CannotAct(
             f"{changes}: the model was trained on episodes of {horizons[0]} steps and cannot act "
             f"in {horizons[1]} ({misfit}){possible}"
         )

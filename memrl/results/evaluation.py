@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +25,15 @@ from memrl.results import stats
 from memrl.results.drawing import (
     DEFAULTS,
     SERIES,
-    draw_levels,
+    Panel,
+    draw_panels,
     encode,
     in_style,
     series_styles,
 )
-from memrl.results.runs import Run, labels
-from memrl.results.scores import facts
+from memrl.results.figures import count_runs, draw_over_lengths, length_panels
+from memrl.results.runs import Run, labels, order
+from memrl.results.scores import PROTOCOLS, Cell, Member
 from memrl.results.stats import Estimate
 from memrl.run.config import explain
 from memrl.run.files import TABLE, read_bytes, write_whole
@@ -41,7 +46,9 @@ COLUMNS = (
     *("overrides", "env.length", "seed", "episodes", "weights"),
     *("return", "return_low", "return_high", "success", "success_low", "success_high", "length"),
 )
-BATCH_STEPS = 2**17  # rows x steps that are played at a time: the same on every machine
+# How many rows x steps are played at a time, the same on every machine; fewer rows take as long.
+BATCH_STEPS, FEWEST_ROWS = 2**17, 32
+PROTOCOL = PROTOCOLS["last"]  # whose statistic combines runs
 
 
 class Evaluation(NamedTuple):
@@ -69,6 +76,10 @@ class Evaluation(NamedTuple):
     def success(self) -> Estimate | None:
         """Its interval is Wilson's."""
         return None if self.successes is None else stats.share(self.successes)
+
+    def score(self, metric: str) -> Estimate:
+        """Return its mean over episodes of a metric, "eval/return" or "eval/success"."""
+        return self.success if metric == "eval/success" and self.success else self.mean_return
 
     def row(self) -> dict[str, Any]:
         """Return its row of ``evaluation.csv``."""
@@ -113,7 +124,7 @@ def play(
     device = next(agent.memory.parameters()).device
     with closing(make_env(config, 1)) as env:
         horizon = env.horizon
-    batches = math.ceil(episodes * horizon / BATCH_STEPS)
+    batches = math.ceil(episodes / max(BATCH_STEPS // horizon, FEWEST_ROWS))
     rows = math.ceil(episodes / batches)
     columns: list[list[Any]] = [[], [], []]
     with enough_memory(config), closing(make_env(config, rows)) as env:
@@ -165,78 +176,131 @@ def write_row(folder: Path, evaluation: Evaluation) -> None:
     write_whole(folder / TABLE_FILE, text.getvalue().encode())
 
 
-# --- draw ----------------------------------------------------------------------------------------
+# --- compare -------------------------------------------------------------------------------------
 
 
-def figure(evaluations: Sequence[tuple[Run, Evaluation]]) -> bytes | None:
-    """Return a PNG of success, or return, over evaluation length; None with a single length.
+@dataclass(frozen=True, eq=False)
+class EvaluationCell(Cell):
+    """Evaluations, at one length, of runs that differ in nothing but their seeds."""
+
+    evaluations: list[Evaluation]  # of the members, in their order
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The protocol's statistic over runs; of a single run, its mean over episodes."""
+        if len(self.evaluations) > 1:
+            return super().estimate
+        return self.evaluations[0].score(self.metric)
+
+
+def group(evaluations: Sequence[tuple[Run, Evaluation]]) -> list[EvaluationCell]:
+    """Group evaluations by task, series and length, in this order.
+
+    Runs that differ in nothing but their seeds are one series. The metric of a task is success, if
+    all evaluations of it have one, else the return.
+    """
+    series: dict[tuple[str, str], list[tuple[Run, Evaluation]]] = {}
+    names = labels([run for run, _ in evaluations])
+    for (run, evaluation), name in zip(evaluations, names, strict=True):
+        others = {k: v for k, v in evaluation.changes.items() if k != "env.length"}
+        label = name + "".join(f", {key[4:]}={show(value)}" for key, value in others.items())
+        series.setdefault((run.task, label), []).append((run, evaluation))
+    cells: dict[tuple[str, str, float | None], dict[Path, tuple[Run, Evaluation]]] = {}
+    for (task, label), pairs in series.items():
+        several = len({run.length for run, _ in pairs}) > 1
+        for run, evaluation in pairs:
+            full = f"{label}, trained at {show(run.length)}" if several else label
+            cells.setdefault((task, full, evaluation.length), {})[run.folder] = run, evaluation
+    without_success = {run.task for run, e in evaluations if e.successes is None}
+    grouped = []
+    for task, label, length in sorted(cells, key=lambda key: (*key[:2], order(key[2]))):
+        pairs = sorted(cells[task, label, length].values(), key=lambda pair: _seed(pair[0]))
+        metric = "eval/return" if task in without_success else "eval/success"
+        members = [Member(run, float(e.score(metric).value), None) for run, e in pairs]
+        own = [evaluation for _, evaluation in pairs]
+        grouped.append(EvaluationCell(task, length, label, metric, members, PROTOCOL, own))
+    return grouped
+
+
+def _seed(run: Run) -> tuple[Any, str]:
+    return order(run.flat.get("seed")), str(run.folder)
+
+
+def longest_solved(cells: Sequence[EvaluationCell]) -> list[str]:
+    """Return the longest length that each run solved, a line for each series, by seed.
+
+    Tasks of which it is not known what counts as solved, or that were played at one length, are
+    left out.
+    """
+    lines = []
+    for task, own in _with_lengths(cells).items():
+        metric, solved_at = own[0].metric.removeprefix("eval/"), own[0].facts.solved_at
+        if solved_at is None:
+            continue
+        lines.append(
+            f"{task}, longest length with a {metric} of at least {show(solved_at)}, by seed"
+        )
+        last = max(cell.length for cell in own)
+        for label, series in groupby(own, lambda cell: cell.label):
+            longest: dict[Path, str] = {}
+            for cell in series:
+                for run, score, _ in cell.members:
+                    text = f"{cell.length:g}" if cell.length < last else f">= {cell.length:g}"
+                    longest.setdefault(run.folder, "-")
+                    if score >= solved_at:
+                        longest[run.folder] = text
+            lines.append(f"  {label}: {', '.join(longest.values())}")
+    return lines
+
+
+def _with_lengths(cells: Sequence[EvaluationCell]) -> dict[str, list[Any]]:
+    """Return the cells with a length of each task that was played at several."""
+    tasks = {
+        task: [cell for cell in own if cell.length is not None]
+        for task, own in groupby(cells, lambda cell: cell.task)
+    }
+    return {task: own for task, own in tasks.items() if len({cell.length for cell in own}) > 1}
+
+
+def figure(cells: Sequence[EvaluationCell]) -> bytes | None:
+    """Return a PNG of scores over evaluation length; None with a single length.
 
     There is a panel for each task. Dotted lines mark the lengths of training.
     """
-    tasks: dict[str, list[tuple[Run, str, Evaluation]]] = {}
-    names = labels([run for run, _ in evaluations])
-    for (run, evaluation), name in zip(evaluations, names, strict=True):
-        if evaluation.length is not None:
-            tasks.setdefault(run.task, []).append((run, name, evaluation))
-    tasks = {k: v for k, v in tasks.items() if len({e.length for _, _, e in v}) > 1}
-    if not tasks:
+    shown = [cell for own in _with_lengths(cells).values() for cell in own]
+    if not shown:
         return None
+    names = sorted({cell.label for cell in shown})
+    styles = series_styles(names[:SERIES])
+    panels = length_panels([cell for cell in shown if cell.label in styles])
+
+    def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:
+        lengths = (member.run.length for cell in panel.cells for member in cell.members)
+        trained = {length for length in lengths if length is not None}
+        axes.set_xlabel("evaluation length (evenly spaced)")
+        return draw_over_lengths(axes, panel, styles, DEFAULTS.scale, trained)
+
+    caption = _caption(shown)
+    if len(names) > SERIES:
+        caption += f" The first {SERIES} of {len(names)} series are shown."
     with in_style(DEFAULTS):
-        from matplotlib.figure import Figure
-
-        size = (DEFAULTS.width, 3.2 * len(tasks) + 0.5)
-        image = Figure(figsize=size, layout="constrained")
-        handles: dict[str, Any] = {}
-        for axes, (task, points) in zip(
-            image.subplots(len(tasks), squeeze=False)[:, 0], tasks.items(), strict=True
-        ):
-            axes.set_title(task.replace("_", " "))
-            handles |= _draw_task(axes, points)
-        image.legend(
-            handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles))
+        counts = count_runs(panels)
+        return encode(
+            draw_panels(panels, counts, draw_series, (2.9, 1), caption, DEFAULTS), "png", DEFAULTS
         )
-        first = evaluations[0][1]
-        n = plural(len(first.returns), "greedy episode")
-        caption = f"{n} each, seed {first.seed}, with 95 % intervals over episodes."
-        image.supxlabel(caption, x=0.01, ha="left", fontsize="small", color="0.3")
-        return encode(image, "png", DEFAULTS)
 
 
-def _draw_task(axes: Any, points: Sequence[tuple[Run, str, Evaluation]]) -> dict[str, Any]:
-    """Draw a task's evaluations; return legend handles."""
-    runs = [run for run, _, _ in points]
-    trained = {run.length for run in runs if run.length is not None}
-    lengths = sorted({e.length for _, _, e in points if e.length is not None} | trained)
-    metric = "success" if all(e.successes is not None for _, _, e in points) else "return"
-    axes.set_xlabel("evaluation length")
-    axes.set_ylabel(metric)
-    axes.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths])
-    handles: dict[str, Any] = {}
-    styles = series_styles(sorted({name for name, _ in _series(points)})[:SERIES])
-    for name, series in _series(points):
-        if name in styles:
-            estimates = [(metric == "success" and e.success) or e.mean_return for e in series]
-            x = [lengths.index(e.length) for e in series if e.length is not None]
-            y = np.array([(e.value, e.low, e.high) for e in estimates])
-            errors = np.nan_to_num(np.abs(y[:, 1:] - y[:, :1])).T
-            handles[name] = axes.errorbar(x, y[:, 0], errors, capsize=2, **styles[name])
-    handles |= draw_levels(axes, [facts(run, f"eval/{metric}").reference for run in runs])
-    for length in sorted(trained):
-        handles["training length"] = axes.axvline(
-            lengths.index(length), color="0.45", linestyle=":", zorder=1
-        )
-    axes.margins(y=0.1)
-    return handles
-
-
-def _series(
-    points: Sequence[tuple[Run, str, Evaluation]],
-) -> Iterator[tuple[str, list[Evaluation]]]:
-    """Yield the name and the evaluations, by length, of each line: a run, other changes apart."""
-    lines: dict[tuple[Path, str], list[Evaluation]] = {}
-    for run, name, evaluation in points:
-        others = {k: v for k, v in evaluation.changes.items() if k != "env.length"}
-        text = "".join(f", {key[4:]}={show(value)}" for key, value in others.items())
-        lines.setdefault((run.folder, name + text), []).append(evaluation)
-    for (_, name), evaluations in lines.items():
-        yield name, sorted(evaluations, key=lambda e: e.length or 0)
+def _caption(cells: Sequence[EvaluationCell]) -> str:
+    first = cells[0].evaluations[0]
+    score = f"mean of {plural(len(first.returns), 'greedy episode')}, seed {first.seed}"
+    missing = any(np.isnan(cell.estimate.low) for cell in cells)
+    none = " (none where both ends coincide)" if missing else ""
+    sizes = {len(cell.members) > 1 for cell in cells}
+    if sizes == {False}:
+        return f"Score: {score}, with 95 % intervals over episodes{none}."
+    single = ", of a single run over its episodes" if False in sizes else ""
+    intervals = f"95 % bootstrap intervals over runs{single}{none}"
+    return (
+        f"Score of a run: {score}. Large marks: {PROTOCOL.name} with {intervals}. "
+        "Small marks: single runs."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def arrange(name: str, cells: Sequence[Cell], options: FigureOptions) -> Any:
     return functions[name](shown, styles, "".join(f" {note}" for note in notes), options)
 
 
-def _counts(panels: Sequence[Panel]) -> list[tuple[str, int]]:
+def count_runs(panels: Sequence[Panel]) -> list[tuple[str, int]]:
+    """Return the label of each cell and how many of its runs count."""
     return [(cell.label, len(cell.counted)) for panel in panels for cell in panel.cells]
 
 
@@ -117,24 +118,38 @@ def _draw_lengths(cells: Sequence[Cell], styles: Styles, notes: str, options: Fi
     )
 
     def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:
-        at, handles = _positions(panel, options.scale), {}
-        gap = min(np.diff(sorted(at.values())), default=1.0)
-        labels = sorted({cell.label for cell in panel.cells})
-        # Each group of marks stays at its tick: where distances mean something, almost on it.
-        step = gap * min(0.1, (0.4 if options.scale == "even" else 0.15) / len(labels))
-        for n, label in enumerate(labels):
-            series = [cell for cell in panel.cells if cell.label == label]
-            shift = (n - (len(labels) - 1) / 2) * step
-            x = np.array([at[cell.length] for cell in series]) + shift
-            handles[label] = _draw_marks(axes, series, x, 0.35 * step, styles[label])
+        handles = draw_over_lengths(axes, panel, styles, options.scale)
         axes.set_xlabel("length" if options.scale != "even" else "length (evenly spaced)")
-        ticks = list(at)[:: math.ceil(len(at) / TICKS)]
-        axes.set_xticks([at[length] for length in ticks], [f"{length:g}" for length in ticks])
-        axes.set_xlim(min(at.values()) - gap / 2, max(at.values()) + gap / 2)
-        axes.minorticks_off()
-        return handles | _draw_range(axes, panel)
+        return handles
 
-    return draw_panels(panels, _counts(panels), draw_series, (2.9, 2), caption, options)
+    return draw_panels(panels, count_runs(panels), draw_series, (2.9, 2), caption, options)
+
+
+def draw_over_lengths(
+    axes: Any, panel: Panel, styles: Styles, scale: str, trained: Collection[float] = ()
+) -> dict[str, Any]:
+    """Draw a panel's cells over their lengths; return legend handles.
+
+    Lengths of training, if there are any in ``trained``, are marked by dotted lines.
+    """
+    lengths = {cell.length for cell in panel.cells if cell.length is not None}
+    at, handles = _positions(sorted(lengths.union(trained)), scale), {}
+    gap = min(np.diff(sorted(at.values())), default=1.0)
+    labels = sorted({cell.label for cell in panel.cells})
+    # Each group of marks stays at its tick: where distances mean something, almost on it.
+    step = gap * min(0.1, (0.4 if scale == "even" else 0.15) / len(labels))
+    for n, label in enumerate(labels):
+        series = [cell for cell in panel.cells if cell.label == label]
+        shift = (n - (len(labels) - 1) / 2) * step
+        x = np.array([at[cell.length] for cell in series]) + shift
+        handles[label] = _draw_marks(axes, series, x, 0.35 * step, styles[label])
+    for length in sorted(trained):
+        handles["training length"] = axes.axvline(at[length], color="0.45", ls=":", zorder=1)
+    ticks = list(at)[:: math.ceil(len(at) / TICKS)]
+    axes.set_xticks([at[length] for length in ticks], [f"{length:g}" for length in ticks])
+    axes.set_xlim(min(at.values()) - gap / 2, max(at.values()) + gap / 2)
+    axes.minorticks_off()
+    return handles | _draw_range(axes, panel)
 
 
 def length_panels(cells: Sequence[Cell]) -> list[Panel]:
@@ -143,8 +158,7 @@ def length_panels(cells: Sequence[Cell]) -> list[Panel]:
     return [Panel(_name(task), [*own]) for task, own in groupby(shown, lambda cell: cell.task)]
 
 
-def _positions(panel: Panel, scale: str) -> dict[Any, float]:
-    lengths = sorted({cell.length for cell in panel.cells if cell.length is not None})
+def _positions(lengths: Sequence[float], scale: str) -> dict[Any, float]:
     if scale == "even":
         return {length: float(n) for n, length in enumerate(lengths)}
     if scale == "log":
@@ -217,7 +231,7 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
         axes.set_xlabel("environment steps")
         return handles | _draw_range(axes, panel)
 
-    return draw_panels(panels, _counts(panels), draw_series, (2.1, 3), caption, options)
+    return draw_panels(panels, count_runs(panels), draw_series, (2.1, 3), caption, options)
 
 
 def curve_panels(cells: Sequence[Cell]) -> list[Panel]:
