@@ -232,8 +232,14 @@ GPT_SMOKE = config("seq_model=gpt", "budget=smoke")
 REFUSED = {
     "env.length=-3": "env.length must be at least 1, got -3",
     "env.length=0": "env.length must be at least 1, got 0",
-    "env.length=abc": "env.length=abc: must be an integer",
-    "env.length=1.5": "env.length=1.5: must be an integer",
+    "env.length=abc": "env.length=abc: must be an integer or a list",
+    "env.length=1.5": "env.length=1.5: must be an integer or a list",
+    "env.length=[5,a]": "env.length=[5,a]: must be an integer or a list, each an integer",
+    "env.length=[5,5]": "env.length must be an integer of at least 1, or a list of different ones, "
+    "got [5, 5]",
+    "env=memory_chain env.length=[5,6]": "env.length=[5,6]: must be an integer",
+    "env.length=[5,37] budget=fast": "env.length=[5,37]: budget=fast has no entry for "
+    "tmaze_passive 37, only for 5, 10, 20, 50, 100, 250: use budget=quick",
     "env.length=7": "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, "
     "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick, budget.train_episodes=N or "
     "budget.train_steps=N",
@@ -644,6 +650,8 @@ def test_answers_before_importing_torch(arguments, tmp_path):
         ("", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
         ("seed=7 sweep=mine", "mine/tmaze_passive-10,dqn,lstm,seed=7"),
         ("env.length=1500 seq_model=gpt", "runs/tmaze_passive-1500,dqn,gpt,seed=0"),
+        ("env.length=[10,50,20] seq_model=gpt", "runs/tmaze_passive-[10,50,20],dqn,gpt,seed=0"),
+        ("env.length=[20] budget=fast", "runs/tmaze_passive-[20],dqn,lstm,budget=fast,seed=0"),
         ("algo.gamma=0.9", "runs/tmaze_passive-10,dqn,lstm,algo.gamma=0.9,seed=0"),
         ("dropout=0 algo.tau=1", "runs/tmaze_passive-10,dqn,lstm,algo.tau=1,dropout=0,seed=0"),
         ("device=cpu checkpoint_minutes=1", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
@@ -693,6 +701,9 @@ def test_long_names_are_shortened_and_stay_distinct():
         assert head == "tmaze_passive-10,dqn,lstm"
         assert len(digest) == 8 and set(digest) <= set("0123456789abcdef")
         assert tail == "seed=0"
+    lists = [f"env.length=[{','.join(map(str, range(1, n)))}]" for n in (100, 101)]
+    names = {folder_of(config(length, "budget=quick")).name for length in lists}
+    assert len(names) == 2 and all(len(name) < 150 for name in names)
 
 
 @pytest.mark.parametrize(

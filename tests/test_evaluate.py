@@ -27,7 +27,7 @@ from memrl.trainer import Trainer
 TINY = ["budget=smoke", "budget.train_episodes=2", "budget.warmup_episodes=1", "batch_size=2"]
 RUNS = {
     "sine": ["env.length=4", "seq_model=gpt"],
-    "learned": ["env.length=4", "seq_model=gpt", "seq_model.position=learned"],
+    "learned": ["env.length=[2,4]", "seq_model=gpt", "seq_model.position=learned"],
     "fixed": ["env.length=4", "seq_model=gpt", "seq_model.position=learned", "context_len=3"],
     "images": ["env=key_to_door", "env.frames=[3,4,5]", "env.length=4", "budget.eval_episodes=10"],
 }
@@ -118,7 +118,7 @@ BAD = {
         word: f"{word}: only keys of the task, such as env.length=20, may be changed"
         for word in ("seed=3", "env.name=x", "env._target_=x.Y", "env.solved_at=1", "~env.length=4")
     },
-    "env.length=x": "env.length=x: must be an integer",
+    "env.length=x": "env.length=x: must be an integer or a list",
     "env.length=0": "env.length must be at least 1, got 0",
     "nowhere": "nowhere: not a run's folder: it has no config.yaml",
     "": "name at least one run's folder, outputs/<sweep>/<run>",

@@ -24,7 +24,7 @@ from memrl.results.evaluation import (
 )
 from memrl.results.runs import Run, load
 from memrl.run.files import write_whole
-from memrl.run.identity import task_name
+from memrl.run.identity import length_name, task_name
 from memrl.run.outcome import ConfigError, plural
 
 OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@]*=")
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         )
         write_row(folder, evaluation)
         evaluations.append((records[folder], evaluation))
-        _print(evaluation, task_name(config["env"]))
+        _print(evaluation, task_name(config["env"]) + length_name(config["env"]))
     print("95 % intervals over episodes: bootstrap for the return, Wilson for success")
     print(*(folder / TABLE_FILE for folder in folders), sep="\n")
     if picture := figure(evaluations):
@@ -90,11 +90,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print(evaluation: Evaluation, task: str) -> None:
-    where = f"{task}{'' if evaluation.length is None else f'-{evaluation.length:g}'}"
     others = [o for o in evaluation.overrides.split() if not o.startswith("env.length=")]
     success = "" if evaluation.success is None else f", success {evaluation.success}"
     print(
-        f"{' '.join([where, *others])}: return {evaluation.mean_return}{success} in "
+        f"{' '.join([task, *others])}: return {evaluation.mean_return}{success} in "
         f"{plural(len(evaluation.returns), 'episode')} of {evaluation.steps.mean():.1f} steps",
         flush=True,
     )

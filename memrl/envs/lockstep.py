@@ -1,4 +1,4 @@
-"""What the tasks share: B episodes of one fixed length, stepped together, without autoreset."""
+"""What the tasks share: B episodes, stepped together, without autoreset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rewards = NDArray[np.float64]
 
 
 class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
-    """B environments whose episodes all have ``horizon`` steps and end by being terminated.
+    """B environments whose episodes have ``horizon`` steps and end by being terminated.
 
     ``reset`` starts an episode in every environment, or in those that the option ``reset_mask``,
     bool (B,) with at least one True, names; the others stay as they are. It draws every choice of
@@ -56,6 +56,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         require(ok, "render_mode", "None or 'rgb_array'", repr(render_mode))
         self.num_envs = num_envs
         self.horizon = horizon
+        self.end: Ints | int = horizon  # steps of each episode
         self.render_mode = render_mode
         self.single_observation_space = observation_space
         self.single_action_space = gymnasium.spaces.Discrete(n_action)
@@ -91,10 +92,14 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         if action.min() < 0 or action.max() >= self.n_action:
             *most, last = range(self.n_action)
             raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")
-        if self.t.max() >= self.horizon:
-            ended = np.flatnonzero(self.t >= self.horizon)
+        if self.must_reset():
+            ended = np.flatnonzero(self.t >= self.end)
             raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
         return action
+
+    def must_reset(self) -> bool:
+        """Return whether an environment's episode is over, or never began."""
+        return bool(self.t.max() >= self.horizon)
 
     def render(self) -> tuple[Images, ...] | None:
         """Return a picture of each environment, uint8 (height, width, 3); None without a mode."""

@@ -205,7 +205,7 @@ def figure(evaluations: Sequence[tuple[Run, Evaluation]]) -> bytes | None:
 def _draw_task(axes: Any, points: Sequence[tuple[Run, str, Evaluation]]) -> dict[str, Any]:
     """Draw a task's evaluations; return legend handles."""
     runs = [run for run, _, _ in points]
-    trained = {run.length for run in runs if run.length is not None}
+    trained = {length for run in runs for length in run.lengths}
     lengths = sorted({e.length for _, _, e in points if e.length is not None} | trained)
     metric = "success" if all(e.successes is not None for _, _, e in points) else "return"
     axes.set_xlabel("evaluation length")
