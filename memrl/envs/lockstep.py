@@ -22,7 +22,9 @@ Rewards = NDArray[np.float64]
 
 
 class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
-    """B environments whose episodes have ``horizon`` steps and end by being terminated.
+    """B environments whose episodes end by being terminated, all after ``horizon`` steps.
+
+    A task whose episodes have several lengths sets ``end``, and overrides ``must_reset``.
 
     ``reset`` starts an episode in every environment, or in those that the option ``reset_mask``,
     bool (B,) with at least one True, names; the others stay as they are. It draws every choice of
