@@ -24,7 +24,8 @@ Rewards = NDArray[np.float64]
 class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     """B environments whose episodes end by being terminated, all after ``horizon`` steps.
 
-    A task whose episodes have several lengths sets ``end``, and overrides ``must_reset``.
+    A task whose episodes have several lengths sets ``end``, (B,), and ``first_end``; its rows that
+    are over are stepped along with the others, and stay as they are.
 
     ``reset`` starts an episode in every environment, or in those that the option ``reset_mask``,
     bool (B,) with at least one True, names; the others stay as they are. It draws every choice of
@@ -59,6 +60,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         self.num_envs = num_envs
         self.horizon = horizon
         self.end: Ints | int = horizon  # steps of each episode
+        self.first_end = horizon  # those of the shortest
         self.render_mode = render_mode
         self.single_observation_space = observation_space
         self.single_action_space = gymnasium.spaces.Discrete(n_action)
@@ -84,7 +86,8 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         """Return the actions as an array (B,) of integers from 0 to A - 1.
 
         Raises:
-            gymnasium.error.ResetNeeded: an environment's episode is over, or never began.
+            gymnasium.error.ResetNeeded: an environment's episode is over, or never began; if
+                episodes have several lengths, all are over.
             ValueError: they are something else.
         """
         action = np.asarray(actions)
@@ -94,14 +97,12 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         if action.min() < 0 or action.max() >= self.n_action:
             *most, last = range(self.n_action)
             raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")
-        if self.must_reset():
-            ended = np.flatnonzero(self.t >= self.end)
-            raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
+        if self.t.max() >= self.first_end:
+            is_over = self.t >= self.end
+            if np.ndim(self.end) == 0 or is_over.all():
+                rows = np.flatnonzero(is_over)
+                raise gymnasium.error.ResetNeeded(f"reset environments {rows} before stepping them")
         return action
-
-    def must_reset(self) -> bool:
-        """Return whether an environment's episode is over, or never began."""
-        return bool(self.t.max() >= self.horizon)
 
     def render(self) -> tuple[Images, ...] | None:
         """Return a picture of each environment, uint8 (height, width, 3); None without a mode."""

@@ -192,30 +192,14 @@ class TMazeVec(Lockstep):
         self._junction = self.oracle_length + corridor
         if self._lengths is not None:
             self.end = corridor + 2 * self.oracle_length + 1
+            self.first_end = int(np.min(self.end))
         if self._has_relative_penalty:
             self.penalty = -1 / corridor
 
     def step(self, actions: Ints) -> tuple[Obs, Rewards, Bools, Bools, dict[str, Any]]:
         action = self.read_actions(actions)
-        if self._lengths is None:
-            reward, terminated = self._move(action)
-        else:  # rows that are over stay as they are
-            live = self.t < self.end
-            before = {name: getattr(self, name) for name in _STATE}
-            reward, terminated = self._move(action)
-            reward, terminated = reward * live, terminated & live
-            for name, value in before.items():
-                setattr(self, name, np.where(live, getattr(self, name), value))
-        return self._observe(), reward, terminated, np.zeros(self.num_envs, np.bool_), {}
-
-    def must_reset(self) -> bool:
-        """Return whether an episode is over or never began; with several lengths, whether all."""
-        if self._lengths is None:
-            return super().must_reset()
-        return bool((self.t >= self.end).all())
-
-    def _move(self, action: NDArray[Any]) -> tuple[Rewards, Bools]:
-        """Step every row; return rewards and which episodes end, (B,) each."""
+        before = () if self._lengths is None else [getattr(self, name) for name in _STATE]
+        live = self.t < self.end if before else None
         self.t = self.t + 1
         # An action moves along x or along y, never both; x moves off the arms, y at the junction.
         self.x = self.x + _DX[action] * (self.y == 0)
@@ -226,7 +210,11 @@ class TMazeVec(Lockstep):
         terminated: Bools = self.t >= self.end
         reward = self._reward(action, terminated)
         self._exposure = self._expose()
-        return reward, terminated
+        if live is not None:  # rows that were over stay as they are
+            reward, terminated = reward * live, terminated & live
+            for name, value in zip(_STATE, before, strict=True):
+                setattr(self, name, np.where(live, getattr(self, name), value))
+        return self._observe(), reward, terminated, np.zeros(self.num_envs, np.bool_), {}
 
     def _reward(self, action: NDArray[Any], last: Bools) -> Rewards:
         if self.penalty_rule == "late":
