@@ -71,7 +71,7 @@ def resolve(cfg: DictConfig, sweep: str = SINGLE_RUNS) -> Config:
     try:
         values = dict(leaves(cfg, ""))
     except NoEntry as error:
-        raise ConfigError(explain_budget(error, plain)) from None
+        raise ConfigError(explain_budget(error, plain | task)) from None
     config = schema.check_types(values)
     schema.check_ranges(config)
     logger = config["logger"]
@@ -131,11 +131,15 @@ def default_config(config: Mapping[str, Any]) -> Config | None:
     if "budget.name" in flat:
         choices.append(f"budget={flat['budget.name']}")
     length = flat.get("env.length")  # the config of a run that was read may hold anything
+    if isinstance(length, list) and all(isinstance(n, int) for n in length):
+        return _compose_default(tuple(choices), tuple(length))
     return _compose_default(tuple(choices), length if isinstance(length, int) else None)
 
 
 @functools.cache
-def _compose_default(choices: tuple[str, ...], length: int | None = None) -> Config | None:
+def _compose_default(
+    choices: tuple[str, ...], length: int | tuple[int, ...] | None = None
+) -> Config | None:
     try:
         config = _compose_choices(choices)
         if length is not None:
@@ -465,7 +469,7 @@ def check_sizes(config: Config, spec: TaskSpec, free: int) -> int:
     slots, each = replay_capacity(config, spec), slot_bytes(spec)
     derived = config["replay_capacity"] is None  # from the length and the budget
     length = config["env"].get("length")
-    cause = "" if length is None else f"env.length={length}: "
+    cause = "" if length is None else f"env.length={show(length)}: "
     with refusals(f"{cause}the default replay_" if derived else "replay_"):
         check_memory("capacity", slots, each, free)
     window = config["context_len"] or spec.horizon

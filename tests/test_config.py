@@ -234,8 +234,14 @@ GPT_SMOKE = config("seq_model=gpt", "budget=smoke")
 REFUSED = {
     "env.length=-3": "env.length must be at least 1, got -3",
     "env.length=0": "env.length must be at least 1, got 0",
-    "env.length=abc": "env.length=abc: must be an integer",
-    "env.length=1.5": "env.length=1.5: must be an integer",
+    "env.length=abc": "env.length=abc: must be an integer or a list",
+    "env.length=1.5": "env.length=1.5: must be an integer or a list",
+    "env.length=[5,a]": "env.length=[5,a]: must be an integer or a list, each an integer",
+    "env.length=[5,5]": "env.length must be an integer of at least 1, or a list of different ones, "
+    "got [5, 5]",
+    "env=memory_chain env.length=[5,6]": "env.length=[5,6]: must be an integer",
+    "env.length=[5,37] budget=fast": "env.length=[5,37]: budget=fast has no entry for "
+    "tmaze_passive 37, only for 5, 10, 20, 50, 100, 250: use budget=quick",
     "env.length=7": "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, "
     "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick, budget.train_episodes=N or "
     "budget.train_steps=N",
@@ -532,7 +538,8 @@ def test_a_section_may_use_the_names_of_others():
 
 
 COMMAND_LINE = {  # what Hydra itself refuses
-    "seq_model=foo": "seq_model=foo: no such option; choose from deltanet, gpt, gru, lru, lstm, mamba2, min_gru, mlp, rnn",
+    "seq_model=foo": "seq_model=foo: no such option; choose from deltanet, gpt, gru, lru, lstm, "
+    "mamba2, min_gru, mlp, rnn",
     "env=": "env=: no such option; choose from ",
     "env.lenght=3": "env.lenght=3: no such key; did you mean env.length?",
     "seq_model.n_head=2": "seq_model.n_head=2: no such key; there are seq_model.cell, ",
@@ -616,7 +623,7 @@ def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_pa
         path.write_text("name: x\n")
     process = launch("--help", *flags)
     assert process.wait() == 0, process.err
-    assert "  seq_model= lstm | ema | gpt | gru" in process.out
+    assert "  seq_model= lstm | deltanet | ema | gpt | gru" in process.out
     assert "\n  +experiment=first\n  -cn        fast | " in process.out
     assert " | mysweep | " in process.out
     typed = {
@@ -651,6 +658,8 @@ def test_answers_before_importing_torch(arguments, tmp_path):
         ("", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
         ("seed=7 sweep=mine", "mine/tmaze_passive-10,dqn,lstm,seed=7"),
         ("env.length=1500 seq_model=gpt", "runs/tmaze_passive-1500,dqn,gpt,seed=0"),
+        ("env.length=[10,50,20] seq_model=gpt", "runs/tmaze_passive-[10,50,20],dqn,gpt,seed=0"),
+        ("env.length=[20] budget=fast", "runs/tmaze_passive-[20],dqn,lstm,budget=fast,seed=0"),
         ("algo.gamma=0.9", "runs/tmaze_passive-10,dqn,lstm,algo.gamma=0.9,seed=0"),
         ("dropout=0 algo.tau=1", "runs/tmaze_passive-10,dqn,lstm,algo.tau=1,dropout=0,seed=0"),
         ("device=cpu checkpoint_minutes=1", "runs/tmaze_passive-10,dqn,lstm,seed=0"),
@@ -707,6 +716,9 @@ def test_long_names_are_shortened_and_stay_distinct():
         assert head == "tmaze_passive-10,dqn,lstm"
         assert len(digest) == 8 and set(digest) <= set("0123456789abcdef")
         assert tail == "seed=0"
+    lists = [f"env.length=[{','.join(map(str, range(1, n)))}]" for n in (100, 101)]
+    names = {folder_of(config(length, "budget=quick")).name for length in lists}
+    assert len(names) == 2 and all(len(name) < 150 for name in names)
 
 
 @pytest.mark.parametrize(

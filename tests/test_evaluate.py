@@ -32,7 +32,7 @@ RUNS = {
     "seed": ["env.length=4", "seq_model=gpt", "seed=1"],
     "learned": ["env.length=4", "seq_model=gpt", "seq_model.position=learned"],
     "fixed": ["env.length=4", "seq_model=gpt", "seq_model.position=learned", "context_len=3"],
-    "rope": ["env.length=4", "seq_model=gpt", "seq_model.position=rope", "seq_model.scale=log"],
+    "rope": ["env.length=[2,4]", "seq_model=gpt", "seq_model.position=rope", "seq_model.scale=log"],
     "images": ["env=key_to_door", "env.frames=[3,4,5]", "env.length=4", "budget.eval_episodes=10"],
 }
 
@@ -168,7 +168,7 @@ BAD = {
         word: f"{word}: only keys of the task, such as env.length=20, may be changed"
         for word in ("seed=3", "env.name=x", "env._target_=x.Y", "env.solved_at=1", "~env.length=4")
     },
-    "env.length=x": "env.length=x: must be an integer",
+    "env.length=x": "env.length=x: must be an integer or a list",
     "env.length=0": "env.length must be at least 1, got 0",
     "nowhere": "nowhere: no such folder",
     "": "name at least one folder, outputs/<sweep>/<run> or outputs/<sweep>",

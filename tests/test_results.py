@@ -284,6 +284,12 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+def test_a_list_of_lengths_is_in_the_label() -> None:
+    runs = made(("env.length=[5,10]",), ("env.length=[10]",), ("env.length=10",))
+    assert labels(runs) == ["lstm, length=[5,10]", "lstm, length=[10]", "lstm"]
+    assert labels(runs[:1]) == ["lstm, length=[5,10]"]
+
+
 def test_a_key_that_a_model_lacks_is_no_distinction_of_the_others() -> None:
     models = made(*((f"seq_model={name}",) for name in ("lstm", "gpt", "mlp", "gru")))
     models[3].config["seq_model"] = {"name": "ema", "_target_": "my_pkg.Ema", "decay": 0.9}

@@ -70,7 +70,8 @@ TINY = tiny("lstm")
 LEARNING = ("algo.explore_fraction=0.5", "budget.warmup_episodes=3")  # for most of the run
 VARIANTS = {  # each way of storing and training; the cells of one class stand for one another
     "many-updates-of-windows": tiny(
-        *("gpt", *LEARNING, "context_len=4", "updates_per_step=2", "budget.train_episodes=3")
+        *("gpt", *LEARNING, "context_len=4", "updates_per_step=2", "budget.train_episodes=3"),
+        "env.length=[2,5]",  # some episodes are shorter than a window
     ),
     "a-new-arrangement-every-episode": tiny(
         *("gru", "env=visual_match", "env.frames=[2,5,3]", "env.colours=per_episode", "algo=dqn"),

@@ -21,7 +21,7 @@ from memrl.run.outcome import ConfigError
 DONE = {"env_steps": TOTAL, "progress": 1.0}
 
 
-def run_with(steps: list[int], returns: list[float], length: int = 10, **more) -> Run:
+def run_with(steps: list[int], returns: list[float], length: int | list[int] = 10, **more) -> Run:
     config = {"env": {"name": "tmaze_passive", "length": length}, "seq_model": {"name": "lstm"}}
     table = {"env_steps": np.array(steps, float), "eval/return": np.array(returns, float)}
     return Run(
@@ -278,6 +278,10 @@ def test_a_model_without_a_length_in_common_leaves_the_others_to_be_compared() -
     (one,) = aggregates(found)
     assert (one.lengths, list(one.better)) == ([5], [("a", "b"), ("a", "d"), ("b", "d")])
     assert one.left_out == {"c": [20]}
+    lists = [run_with([TOTAL], [1.0], length) for length in ([5, 10], [5], [10], [20])]
+    (same,) = aggregates(score([*runs, *lists], PROTOCOLS["last"]))
+    assert (same.lengths, same.better) == (one.lengths, one.better)
+    assert same.left_out["lstm, length=[5,10]"] == [None]
     assert "lengths 5" not in as_text(found) and "length 5: c is not compared" in as_text(found)
 
 

@@ -387,6 +387,47 @@ def test_rows_are_single_environments(env: TMazeVec, seed: int) -> None:
 
 
 @few
+@given(mazes(), st.lists(st.integers(1, 8), min_size=1, max_size=3, unique=True), seeds)
+def test_each_row_of_several_lengths_has_an_episode_of_its_own(
+    env: TMazeVec, length: list[int], seed: int
+) -> None:
+    """It is a maze of the length that was drawn; when it is over it stays as it is."""
+    kwargs = {name: getattr(env, name) for name in SETTINGS if name not in ("length", "penalty")}
+    mixed = TMazeVec(num_envs=4, length=length, penalty=None, **kwargs)
+    assert mixed.horizon == TMazeVec(length=max(length), **kwargs).horizon
+    obs, _ = mixed.reset(seed=seed)
+    assert {*mixed.corridor.tolist()} <= {*length}  # type: ignore[union-attr]
+    singles = [
+        SingleEnv(TMazeVec(length=int(n), penalty=None, **kwargs)) for n in np.array(mixed.corridor)
+    ]
+    for b, single in enumerate(singles):
+        first, _ = single.reset(options={"goal": mixed.goal[b]})
+        np.testing.assert_array_equal(first, obs[b])
+    for t, action in enumerate(_actions(mixed, seed)[: max(s.horizon for s in singles)]):
+        before = obs
+        obs, reward, terminated, truncated, _ = mixed.step(action)
+        assert obs in mixed.observation_space and not truncated.any()
+        for b, single in enumerate(singles):
+            expected: Any = (before[b], 0.0, False)
+            if t < single.horizon:
+                expected = single.step(action[b])[:3]
+            np.testing.assert_array_equal(obs[b], expected[0])
+            assert (reward[b], terminated[b]) == expected[1:]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        mixed.step(action)
+    new, t = np.roll(length, 1)[0], mixed.t
+    mixed.reset(options={"reset_mask": np.arange(4) < 2, "length": new})
+    assert (np.array(mixed.corridor)[:2] == new).all() and (mixed.t[2:] == t[2:]).all()
+
+
+def test_each_of_several_lengths_is_drawn_as_often() -> None:
+    mazes = TMazePassiveVec(num_envs=3000, length=[5, 30, 10])
+    mazes.reset(seed=0)
+    counts = np.unique(mazes.corridor, return_counts=True)
+    assert counts[0].tolist() == [5, 10, 30] and (abs(counts[1] - 1000) < 100).all()
+
+
+@few
 @given(mazes(named=True), seeds)
 def test_the_goal_is_seen_at_most_once(env: TMazeVec, seed: int) -> None:
     obs, _ = env.reset(seed=seed)
@@ -537,6 +578,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"length": 0}, "length must be at least 1, got 0"),
     ({"length": 2.5}, "length must be an integer, got 2.5"),
     ({"length": float("inf")}, "length must be an integer, got inf"),
+    *(
+        ({"length": n}, f"length must be an integer of at least 1, or a list of {text}, got {n}")
+        for text in ["different ones"]
+        for n in ([], [5, 5], [5, 0], [5, 2.5], [5, True], [[5]])
+    ),
     ({"goal_reward": float("nan")}, "goal_reward must be finite, got nan"),
     ({"penalty": 0.5}, "penalty must be at most 0, got 0.5"),
     ({"penalty": float("-inf")}, "penalty must be finite, got -inf"),
@@ -556,6 +602,10 @@ BAD_GENERAL: list[tuple[dict[str, Any], str]] = [
     ({"oracle_length": -1}, "oracle_length must be at least 0, got -1"),
     ({"episode_length": 0}, "episode_length must be at least 1, got 0"),
     ({"episode_length": 1.5}, "episode_length must be an integer, got 1.5"),
+    (
+        {"episode_length": 9, "length": [5]},
+        "episode_length must be null with a list of lengths, got 9",
+    ),
 ]
 
 
@@ -576,6 +626,7 @@ def test_a_value_out_of_range_is_named(
     ("options", "message"),
     [
         ({"side": 1}, "options must be among 'goal' and 'reset_mask', got 'side'"),
+        ({"length": 5}, "options must be among 'goal' and 'reset_mask', got 'length'"),
         ({"goal": 0}, "goal must be -1 or 1, one or an array of shape (2,), got 0"),
         ({"goal": [1, 2]}, "goal must be -1 or 1, one or an array of shape (2,), got [1 2]"),
         ({"goal": [1]}, "goal must be -1 or 1, one or an array of shape (2,), got [1]"),

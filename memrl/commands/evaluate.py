@@ -31,7 +31,7 @@ from memrl.results.evaluation import (
 )
 from memrl.results.runs import FOREIGN, Run
 from memrl.run.files import write_whole
-from memrl.run.identity import Config, task_name
+from memrl.run.identity import Config, length_name, task_name
 from memrl.run.outcome import ConfigError, plural
 
 OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@]*=")
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
             )
             write_row(task.run.folder, evaluation)
             evaluations.append((task.run, evaluation))
-            _print(evaluation, task_name(config["env"]))
+            _print(evaluation, task_name(config["env"]) + length_name(config["env"]))
     print("95 % intervals over episodes: bootstrap for the return, Wilson for success")
     cells = group(evaluations)
     for line in longest_solved(cells):
@@ -163,11 +163,10 @@ def _prepare(
 
 
 def _print(evaluation: Evaluation, task: str) -> None:
-    where = f"{task}{'' if evaluation.length is None else f'-{evaluation.length:g}'}"
     others = [o for o in evaluation.overrides.split() if not o.startswith("env.length=")]
     success = "" if evaluation.success is None else f", success {evaluation.success}"
     print(
-        f"{' '.join([where, *others])}: return {evaluation.mean_return}{success} in "
+        f"{' '.join([task, *others])}: return {evaluation.mean_return}{success} in "
         f"{plural(len(evaluation.returns), 'episode')} of {evaluation.steps.mean():.1f} steps",
         flush=True,
     )

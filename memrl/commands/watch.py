@@ -12,7 +12,7 @@ from memrl.commands.sweep import add_trust
 from memrl.results.agents import load_run
 from memrl.results.films import animation, play, strip
 from memrl.run.files import write_whole
-from memrl.run.identity import task_name
+from memrl.run.identity import length_name, task_name
 from memrl.run.outcome import ConfigError
 
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     for n, film in enumerate(films, start=1):
         success = "" if film.success is None else f", {'' if film.success else 'no '}success"
         print(f"episode {n}: return {film.reward.sum():.2f}{success}")
-    length = f"-{config['env']['length']}" if "length" in config["env"] else ""
+    length = length_name(config["env"])
     title = f"{task_name(config['env'])}{length}, {config['seq_model']['name']}"
     if output.suffix == ".gif":
         write_whole(output, animation(films, title, args.fps))

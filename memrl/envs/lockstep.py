@@ -1,4 +1,4 @@
-"""What the tasks share: B episodes of one fixed length, stepped together, without autoreset."""
+"""What the tasks share: B episodes, stepped together, without autoreset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ Rewards = NDArray[np.float64]
 
 
 class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
-    """B environments whose episodes all have ``horizon`` steps and end by being terminated.
+    """B environments whose episodes end by being terminated, all after ``horizon`` steps.
+
+    A task whose episodes have several lengths sets ``end``, (B,), and ``first_end``; its rows that
+    are over are stepped along with the others, and stay as they are.
 
     ``reset`` starts an episode in every environment, or in those that the option ``reset_mask``,
     bool (B,) with at least one True, names; the others stay as they are. It draws every choice of
@@ -56,6 +59,8 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         require(ok, "render_mode", "None or 'rgb_array'", repr(render_mode))
         self.num_envs = num_envs
         self.horizon = horizon
+        self.end: Ints | int = horizon  # steps of each episode
+        self.first_end = horizon  # those of the shortest
         self.render_mode = render_mode
         self.single_observation_space = observation_space
         self.single_action_space = gymnasium.spaces.Discrete(n_action)
@@ -81,7 +86,8 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         """Return the actions as an array (B,) of integers from 0 to A - 1.
 
         Raises:
-            gymnasium.error.ResetNeeded: an environment's episode is over, or never began.
+            gymnasium.error.ResetNeeded: an environment's episode is over, or never began; if
+                episodes have several lengths, all are over.
             ValueError: they are something else.
         """
         action = np.asarray(actions)
@@ -91,9 +97,11 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         if action.min() < 0 or action.max() >= self.n_action:
             *most, last = range(self.n_action)
             raise ValueError(f"actions must be {', '.join(map(str, most))} or {last}, got {action}")
-        if self.t.max() >= self.horizon:
-            ended = np.flatnonzero(self.t >= self.horizon)
-            raise gymnasium.error.ResetNeeded(f"reset environments {ended} before stepping them")
+        if self.t.max() >= self.first_end:
+            is_over = self.t >= self.end
+            if np.ndim(self.end) == 0 or is_over.all():
+                rows = np.flatnonzero(is_over)
+                raise gymnasium.error.ResetNeeded(f"reset environments {rows} before stepping them")
         return action
 
     def render(self) -> tuple[Images, ...] | None:

@@ -215,7 +215,8 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
         larger, _, _ = build_agent(config | {"device": device.type})
     if misfit := checkpoint.misfit(agent.weights(), larger.weights()):
         length = saved["env"].get("length")
-        possible = "" if length is None else f"; env.length may be at most {show(length)}"
+        longest = max(length) if isinstance(length, list) else length
+        possible = "" if length is None else f"; env.length may be at most {show(longest)}"
         raise CannotAct(
             f"{changes}: the model was trained on episodes of {horizons[0]} steps and cannot act "
             f"in {horizons[1]} ({misfit}){possible}"

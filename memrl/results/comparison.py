@@ -99,12 +99,15 @@ def _chance(first: Sequence[stats.Scores], second: Sequence[stats.Scores]) -> Es
 def _common_lengths(
     by_label: Mapping[str, Mapping[float | None, Cell]],
 ) -> tuple[list[float | None], list[str]]:
-    """Return the lengths that the largest group of series has in common, and these series."""
+    """Return the lengths that the largest group of series has in common, and these series.
+
+    Groups with a length that is a number go first: lists of lengths stand apart.
+    """
     at: dict[float | None, list[str]] = {}
     for label, own in by_label.items():
         for length in own:
             at.setdefault(length, []).append(label)
-    labels = max(at.values(), key=len)
+    labels = at[max(at, key=lambda n: (len(at[n]) > 1, n is not None, len(at[n])))]
     if len(labels) == 1 < len(by_label):
         return [], []
     return [length for length, present in at.items() if {*labels} <= {*present}], labels

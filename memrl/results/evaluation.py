@@ -275,8 +275,8 @@ def figure(cells: Sequence[EvaluationCell]) -> bytes | None:
     panels = length_panels([cell for cell in shown if cell.label in styles])
 
     def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:
-        lengths = (member.run.length for cell in panel.cells for member in cell.members)
-        trained = {length for length in lengths if length is not None}
+        runs = [member.run for cell in panel.cells for member in cell.members]
+        trained = {length for run in runs for length in run.lengths}
         axes.set_xlabel("evaluation length (evenly spaced)")
         return draw_over_lengths(axes, panel, styles, DEFAULTS.scale, trained)
 

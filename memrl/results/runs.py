@@ -89,6 +89,13 @@ class Run(submissions.Run):
         return value if type(value) in (int, float) else None
 
     @property
+    def lengths(self) -> list[float]:
+        """Those of its episodes: its ``env.length``, or the numbers of that if it is a list."""
+        value = self.flat.get("env.length")
+        values: list[Any] = value if isinstance(value, list) else [value]
+        return [n for n in values if type(n) in (int, float)]
+
+    @property
     def env_steps(self) -> int:
         """How far its evaluations go."""
         return int(self.highest("env_steps"))
@@ -253,17 +260,22 @@ def order(value: Any) -> tuple[int, float, str]:
 def labels(runs: Sequence[Run]) -> list[str]:
     """Return what to call each run's series: its model, and all else that varies within its task.
 
-    The seed and a length that is a number are left out; a run whose config is not known gets an
-    empty label.
+    The seed and a length that is a number are left out, and a list of lengths is always named; a
+    run whose config is not known gets an empty label.
     """
     keys = {}
     for task in {run.task for run in runs}:
         members = [run for run in runs if run.task == task and run.config]
-        apart = {"seed", "seq_model.name"}
-        if all(run.length is not None for run in members):
-            apart.add("env.length")
-        keys[task] = [key for key in varying(members) if key not in apart]
-    return [_label(run, keys[run.task]) if run.config else "" for run in runs]
+        keys[task] = [key for key in varying(members) if key not in ("seed", "seq_model.name")]
+    return [_label(run, _own_keys(run, keys[run.task])) if run.config else "" for run in runs]
+
+
+def _own_keys(run: Run, keys: Sequence[str]) -> list[str]:
+    """Return the keys that a run's label names, out of those that vary within its task."""
+    others = [key for key in keys if key != "env.length"]
+    is_list = isinstance(run.flat.get("env.length"), list)
+    is_named = is_list or ("env.length" in keys and run.length is None)
+    return ["env.length", *others] if is_named else others
 
 
 def _quoted(value: Any) -> str:

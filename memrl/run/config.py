@@ -19,11 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from memrl.run.identity import flatten
-from memrl.run.outcome import ConfigError, in_one_line, suggest
+from memrl.run.outcome import ConfigError, in_one_line, show, suggest
 from memrl.run.schema import LABELS
 
 PACKAGE = Path(__file__).parents[1]
@@ -35,7 +35,11 @@ CONF, SWEEPS = (
 
 
 def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
-    """Resolve ``${lookup:{...},key,...}``: walk nested tables; ``other`` stands for any key."""
+    """Resolve ``${lookup:{...},key,...}``: walk nested tables; ``other`` stands for any key.
+
+    A list, as of lengths, counts as its largest number.
+    """
+    keys = tuple(max(key) if isinstance(key, list | ListConfig) else key for key in keys)
     for depth, key in enumerate(keys):
         if key not in table and "other" not in table:
             known = ", ".join(map(str, table))
@@ -109,14 +113,18 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
 def explain_budget(error: NoEntry, config: Mapping[str, Any]) -> str:
     """Return one line about the budget if it is the task or length that a table of it lacks."""
     env, budget = config["env"], config["budget"].get("name")
-    for entry in (f"{env['name']}", f"{env['name']} {env.get('length')}"):
+    length = env.get("length")
+    longest = max(length) if isinstance(length, list) else length
+    where = f"env.length={show(length)}: " if isinstance(length, list) else ""
+    for entry in (f"{env['name']}", f"{env['name']} {longest}"):
         if error.text.startswith(f"no entry for {entry}, only "):
             what = error.text.removeprefix("no ").replace(", only ", ", only for ")
             if budget:
-                return f"budget={budget} has no {what}: use budget=quick"
+                return f"{where}budget={budget} has no {what}: use budget=quick"
             if error.key == "budget.train_episodes":
                 what = what.replace("entry", "published budget", 1)
-                return f"no {what}: use budget=quick, {error.key}=N or budget.train_steps=N"
+                advice = f"use budget=quick, {error.key}=N or budget.train_steps=N"
+                return f"{where}no {what}: {advice}"
     return str(error)
 
 

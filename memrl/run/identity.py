@@ -48,6 +48,7 @@ GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 NAMED = (*(f"{group}.name" for group in NAMED_GROUPS), "env.length", "seed")
 BUDGETS = ("budget.train_episodes", "budget.train_steps")  # one is null, and not in the name
 LONGEST_NAME = 150
+LONGEST_LIST = 40  # of lengths, in a name
 UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
 
 # --- identity ------------------------------------------------------------------------------------
@@ -107,6 +108,15 @@ def task_name(env: Mapping[str, Any]) -> str:
     """Return what to call the task of an ``env`` section, such as "popgym RepeatPrevious easy"."""
     name = str(env.get("name"))
     return " ".join([name, *(show(env[key]) for key in task_keys(env) if key in env)])
+
+
+def length_name(env: Mapping[str, Any]) -> str:
+    """Return what a name says of a task's length, such as "-10" or "-[10,20,30]"; "" if none."""
+    length = env.get("length")
+    if length is None:
+        return ""
+    text = show(length) if isinstance(length, list) else str(length)
+    return f"-{text if len(text) <= LONGEST_LIST else f'[{_digest(text)}]'}"
 
 
 def task_keys(env: Mapping[str, Any]) -> Sequence[str]:
@@ -177,7 +187,7 @@ def _name(
     config: Mapping[str, Any], default: Mapping[str, Any], text_of: Callable[[Any], str]
 ) -> str:
     env = config["env"]
-    task = env["name"] + (f"-{env['length']}" if "length" in env else "")
+    task = env["name"] + length_name(env)
     parts = {
         key: value
         for key, (_, value) in changes(default, config).items()
