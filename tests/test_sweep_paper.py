@@ -66,7 +66,7 @@ PAPER = {
     "layers": (300, names("tmaze_active", ACTIVE, "dqn", PLAIN, TWO, FOUR)),
 }
 # And how many runs of one seed.
-OURS = {"fast": 8, "generalise": 7, "headline": 4, "memory_chain": 9, "popgym": 6}
+OURS = {"far": 1, "fast": 8, "generalise": 7, "headline": 4, "memory_chain": 9, "popgym": 6}
 TUNING = {"optuna"}  # whose runs a sweeper of another package proposes
 
 
