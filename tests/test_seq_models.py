@@ -149,6 +149,17 @@ def test_linear_models_are_the_same_in_pieces_across_chunks(name):
         torch.testing.assert_close(in_pieces(model, x, pieces), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", GPTS + LINEAR)
+@torch.no_grad()
+def test_bfloat16_windows_are_close_to_float32(name, recwarn):
+    torch.manual_seed(0)
+    model, x = MODELS[name]().eval(), torch.randn(CONTEXT + 1, 2, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x.bfloat16())[0]
+    assert rough.dtype == torch.bfloat16 and not recwarn
+    torch.testing.assert_close(rough.float(), model(x)[0], atol=0.1, rtol=0.0)
+
+
 # --- scans ---------------------------------------------------------------------------------------
 
 

@@ -44,10 +44,15 @@ class ResidualStack(nn.Module):
         y = self.embedding(x)
         after = []
         for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
-            mixed, layer_state = mixer(norm(y), None if state is None else state[i])
+            mixed, layer_state = mixer(_normed(norm, y), None if state is None else state[i])
             y = y + mixed
             after.append(layer_state)
-        return self.norm(y), None if state is None else after
+        return _normed(self.norm, y), None if state is None else after
+
+
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """Apply a norm with float32 weights: PyTorch warns of those beside a bfloat16 input."""
+    return norm(x.float()).to(x.dtype)  # type: ignore[no-any-return]
 
 
 class ShortConvolution(nn.Module):
