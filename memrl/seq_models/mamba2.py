@@ -58,7 +58,7 @@ class Mixer(nn.Module):
     convolution; a gated RMSNorm before the output's projection.
     """
 
-    recurrence_parameters = ("a_log", "dt_bias", "skip")
+    recurrence_parameters = ("a_log", "dt_bias")
 
     def __init__(self, width: int, inner: int, n_head: int, state_dim: int) -> None:
         super().__init__()
