@@ -268,7 +268,7 @@ def _longest(length: int | Sequence[int]) -> int:
     """Return a length, or the longest of several.
 
     Raises:
-        ValueError: it is neither, or one of them stands there twice.
+        ValueError: it is neither, or a length is repeated.
     """
     if isinstance(length, str) or not isinstance(length, Sequence | np.ndarray):
         check_integer("length", length, 1)

@@ -1,6 +1,6 @@
 """Linear recurrences over time: of vectors with a decay for each entry, and of key-value matrices.
 
-Both are linear in their length, exact in pieces and computed in float32. T inputs, B batch,
+Both take time linear in T and give the same results in pieces, but for rounding. T inputs, B batch,
 D width, H heads, K and V widths of a head's keys and values, C inputs of a chunk, N chunks.
 """
 
@@ -82,7 +82,7 @@ def linear_attention(
     """Write values under keys into a decaying matrix for each head, and read it with queries.
 
     S_t = a_t S_(t-1) + k_t u_t and y_t = q_t S_t, where a = exp(log_decay). Without ``beta``,
-    u_t = v_t (Dao & Gu 2024, equation 16). With it, the delta rule: what was stored under the key
+    u_t = v_t (SSD, Dao & Gu 2024). With it, the delta rule: what was stored under the key
     is replaced, u_t = beta_t (v_t - k_t a_t S_(t-1)) (Yang et al. 2025, equation 10).
 
     Args:
