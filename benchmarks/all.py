@@ -21,6 +21,7 @@ COMMANDS = (
     "tasks.py",
     "solve.py",
     "long.py",
+    "memories.py",
     "seeds.py",
     "results.py",
     "gpu.py --expected",

@@ -16,3 +16,9 @@ def require_at_least(least: int, **arguments: float) -> None:
     """Raise ValueError if one of the arguments is below ``least``."""
     for name, value in arguments.items():
         require(value >= least, name, f"at least {least}", value)
+
+
+def require_sizes(n_layer: int, **sizes: int) -> None:
+    """Raise ValueError if a size of a sequence model is below 1, or it has too many layers."""
+    require_at_least(1, n_layer=n_layer, **sizes)
+    require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)

@@ -62,7 +62,7 @@ def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.Abstract
 
 
 def in_float32(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which everything computes in the format of its arguments."""
+    """Return a context in which autocast is off, and float32 arguments stay float32."""
     return torch.autocast(device.type, enabled=False)
 
 

@@ -237,7 +237,7 @@ REFUSED = {
     "env.length=abc": "env.length=abc: must be an integer or a list",
     "env.length=1.5": "env.length=1.5: must be an integer or a list",
     "env.length=[5,a]": "env.length=[5,a]: must be an integer or a list, each an integer",
-    "env.length=[5,5]": "env.length must be an integer of at least 1, or a list of different ones, "
+    "env.length=[5,5]": "env.length must be an integer of at least 1, or a list of distinct ones, "
     "got [5, 5]",
     "env=memory_chain env.length=[5,6]": "env.length=[5,6]: must be an integer",
     "env.length=[5,37] budget=fast": "env.length=[5,37]: budget=fast has no entry for "

@@ -111,6 +111,9 @@ def test_models_act_at_other_lengths_if_their_weights_can(runs, capsys):
     assert error.startswith("error: env.length=9: the model was trained on episodes of 5 steps")
     assert error.endswith("; env.length may be at most 4\n") and error.count("\n") == 1
     assert not (runs["learned"] / "evaluation.csv").exists()
+    assert evaluate(runs["learned"], runs["images"], "env.frames=[3,4,5]") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {runs['learned']}: env.frames=[3,4,5]: no such key")
 
 
 def test_a_sweep_stands_for_its_runs_that_are_done(runs, tmp_path, capsys):

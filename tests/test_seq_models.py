@@ -149,6 +149,17 @@ def test_linear_models_are_the_same_in_pieces_across_chunks(name):
         torch.testing.assert_close(in_pieces(model, x, pieces), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", GPTS + LINEAR)
+@torch.no_grad()
+def test_bfloat16_windows_are_close_to_float32(name, recwarn):
+    torch.manual_seed(0)
+    model, x = MODELS[name]().eval(), torch.randn(CONTEXT + 1, 2, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x.bfloat16())[0]
+    assert rough.dtype == torch.bfloat16 and not recwarn
+    torch.testing.assert_close(rough.float(), model(x)[0], atol=0.1, rtol=0.0)
+
+
 # --- scans ---------------------------------------------------------------------------------------
 
 
@@ -205,6 +216,17 @@ def test_linear_attention_is_its_recurrence_and_its_gradient_is_exact(rule, T):
     torch.testing.assert_close(linear_attention(q, k, v, log_decay, state, beta), expected)
     inputs = [x if x is None else x.requires_grad_() for x in (q, k, v, log_decay, state, beta)]
     assert torch.autograd.gradcheck(linear_attention, inputs, fast_mode=True)
+
+
+@torch.no_grad()
+def test_linear_attention_is_exact_after_strong_forgetting():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 20, 1, 1, 4)
+    log_decay = -torch.rand(20, 1, 1)
+    log_decay[5:7] = -1000
+    y, _ = linear_attention(q, k, v, log_decay)
+    expected, _ = linear_attention(*(x.double() for x in (q, k, v, log_decay)))
+    torch.testing.assert_close(y, expected.float(), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -144,12 +144,16 @@ def _prepare(
         read_rows(run.folder)
         configs: list[Config] = []
         errors: list[CannotAct] = []
-        for config in [change_env(saved, combination) for combination in combinations]:
+        for combination in combinations:
             try:
+                config = change_env(saved, combination)
                 fit_to_env(agent, saved, config)
                 configs.append(config)
             except CannotAct as error:
                 errors.append(error)
+            except ConfigError as error:
+                place = f"{run.folder}: " if len(runs) > 1 else ""
+                raise ConfigError(f"{place}{error}") from None
         if errors:
             share = f"{len(errors)} of {plural(len(combinations), 'evaluation')}"
             refused[f"{run.folder}: {errors[0]}; left out: {share}"] = errors[0]

@@ -268,14 +268,14 @@ def _longest(length: int | Sequence[int]) -> int:
     """Return a length, or the longest of several.
 
     Raises:
-        ValueError: it is neither, or one of them stands there twice.
+        ValueError: it is neither, or a length is repeated.
     """
     if isinstance(length, str) or not isinstance(length, Sequence | np.ndarray):
         check_integer("length", length, 1)
         return length
     ok = all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in length)
     ok = ok and 0 < len({*length}) == len(length)
-    require(ok, "length", "an integer of at least 1, or a list of different ones", length)
+    require(ok, "length", "an integer of at least 1, or a list of distinct ones", length)
     return int(max(length))
 
 

@@ -45,7 +45,8 @@ class Attention(nn.Module):
         rotary: whether queries and keys are rotated by their positions.
         window: inputs that one attends to, itself included; None: the whole history.
         sinks: inputs at the start of the history that are attended to beside the window
-            (StreamingLLM, Xiao et al. 2024).
+            (StreamingLLM, Xiao et al. 2024; there positions are counted in the cache, here in the
+            history, so that with ``rotary`` the sinks move away).
         log_length: if not None, scores are multiplied by log(n) / log(log_length), where n is the
             number of inputs attended to: weights do not spread out as the history grows (Chiang
             and Cholak 2022; Nakanishi 2025).

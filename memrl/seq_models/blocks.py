@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrl.checks import MAX_LAYERS, require, require_at_least
+from memrl.checks import require_sizes
 from memrl.networks import Dropout
 from memrl.seq_models.attention import Attention, Cache
 
@@ -112,8 +112,7 @@ class Blocks(nn.ModuleList):
         attention: Attention,
         gated: bool,
     ) -> None:
-        require_at_least(1, n_layer=n_layer)
-        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
+        require_sizes(n_layer)
         if n_head < 1 or width % n_head:
             raise ValueError(f"n_head must divide the width {width}, got {n_head}")
         if attention.rotary and width // n_head % 2:

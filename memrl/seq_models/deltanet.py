@@ -8,20 +8,21 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrl.checks import require
+from memrl.checks import require, require_sizes
 from memrl.interfaces import State
 from memrl.networks import in_float32
 from memrl.seq_models.layers import (
     ResidualStack,
     ShortConvolution,
-    check_sizes,
     decay_parameters,
 )
 from memrl.seq_models.scan import linear_attention
 
 
 class GatedDeltaNet(ResidualStack):
-    """Residual layers of Gated DeltaNet.
+    """Residual layers of Gated DeltaNet, without the MLPs that the paper puts between them.
+
+    Values are as wide as keys.
 
     Args:
         hidden_dim: width of every layer and of the output.
@@ -30,7 +31,7 @@ class GatedDeltaNet(ResidualStack):
     """
 
     def __init__(self, input_dim: int, hidden_dim: int, n_layer: int, n_head: int) -> None:
-        check_sizes(n_layer, hidden_dim=hidden_dim, n_head=n_head)
+        require_sizes(n_layer, hidden_dim=hidden_dim, n_head=n_head)
         require(hidden_dim % n_head == 0, "n_head", f"a divisor of hidden_dim={hidden_dim}", n_head)
         super().__init__(input_dim, hidden_dim, (Mixer(hidden_dim, n_head) for _ in range(n_layer)))
 
@@ -67,8 +68,13 @@ class Mixer(nn.Module):
         with in_float32(x.device):
             qkv, before = self.convolution(qkv.float(), before)
             q, k, v = (part.unflatten(-1, (self.n_head, -1)) for part in qkv.chunk(3, -1))
-            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)  # (T, B, H, K)
+            q, k = unit(q), unit(k)  # (T, B, H, K)
             log_decay = -self.a_log.exp() * F.softplus(a.float() + self.dt_bias)  # (T, B, H)
             y, s = linear_attention(q, k, v, log_decay, s, beta.float().sigmoid())
             y = self.norm(y).flatten(2) * F.silu(gate.float())
         return self.output(y), (before, s)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return vectors of length 1; almost zero ones stay shorter, so that gradients are bounded."""
+    return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()

@@ -45,6 +45,8 @@ class GPT(nn.Module):
         scale: "log" multiplies attention scores by log(n) / log(``context_len`` + 1), where n is
             the number of inputs attended to; not with a position code.
 
+    Where a training window begins inside an episode, sinks and n count from its beginning.
+
     Attributes:
         longest: inputs of a history that it attends to at once; None: any number.
     """

@@ -6,12 +6,10 @@ T inputs, B batch, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from memrl.checks import MAX_LAYERS, require, require_at_least
 from memrl.interfaces import State
 
 TAPS = 4  # inputs that a convolution sees, its own one included
@@ -44,10 +42,15 @@ class ResidualStack(nn.Module):
         y = self.embedding(x)
         after = []
         for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
-            mixed, layer_state = mixer(norm(y), None if state is None else state[i])
+            mixed, layer_state = mixer(_normed(norm, y), None if state is None else state[i])
             y = y + mixed
             after.append(layer_state)
-        return self.norm(y), None if state is None else after
+        return _normed(self.norm, y), None if state is None else after
+
+
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """Apply a norm with float32 weights: PyTorch warns of those beside a bfloat16 input."""
+    return norm(x.float()).to(x.dtype)  # type: ignore[no-any-return]
 
 
 class ShortConvolution(nn.Module):
@@ -64,13 +67,13 @@ class ShortConvolution(nn.Module):
         return self.weight.new_zeros(TAPS - 1, batch_size, self.weight.shape[1])
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map (T, B, width) and the three inputs before to outputs and the last three inputs."""
+        """Map float32 (T, B, width) and the three inputs before to outputs and the last three."""
         before = self.initial_state(x.shape[1]) if state is None else state
-        x = torch.cat([before.to(x.dtype), x])
+        x = torch.cat([before, x])
         y = self.bias + x[TAPS - 1 :] * self.weight[-1]
         for tap in range(TAPS - 1):
             y = torch.addcmul(y, x[tap : len(x) - TAPS + 1 + tap], self.weight[tap])
-        return nn.functional.silu(y), x[1 - TAPS :]
+        return nn.functional.silu(y), x[1 - TAPS :].clone()
 
 
 def inverse_softplus(x: Tensor) -> Tensor:
@@ -87,9 +90,3 @@ def decay_parameters(n_head: int) -> tuple[nn.Parameter, nn.Parameter]:
     dt = (low + (high - low) * torch.rand(n_head)).exp()
     a = torch.empty(n_head).uniform_(1, 16)
     return nn.Parameter(a.log()), nn.Parameter(inverse_softplus(dt))
-
-
-def check_sizes(n_layer: int, **sizes: Any) -> None:
-    """Raise ValueError, with the name first, if a size is below 1 or there are too many layers."""
-    require_at_least(1, n_layer=n_layer, **sizes)
-    require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)

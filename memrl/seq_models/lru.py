@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memrl.checks import require
+from memrl.checks import require, require_sizes
 from memrl.interfaces import State
 from memrl.networks import in_float32
-from memrl.seq_models.layers import ResidualStack, check_sizes
+from memrl.seq_models.layers import ResidualStack
 from memrl.seq_models.scan import scan
 
 
@@ -42,7 +42,7 @@ class LRU(ResidualStack):
         r_max: float,
         max_phase: float,
     ) -> None:
-        check_sizes(n_layer, hidden_dim=hidden_dim, expand=expand)
+        require_sizes(n_layer, hidden_dim=hidden_dim, expand=expand)
         require(0 <= r_min < 1, "r_min", "in [0, 1)", r_min)
         require(r_min < r_max < 1, "r_max", f"above r_min={r_min:g} and below 1", r_max)
         require(0 < max_phase <= 6.2832, "max_phase", "in (0, 2 pi]", max_phase)

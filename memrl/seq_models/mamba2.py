@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrl.checks import require
+from memrl.checks import require, require_sizes
 from memrl.interfaces import State
 from memrl.networks import in_float32
 from memrl.seq_models.layers import (
     ResidualStack,
     ShortConvolution,
-    check_sizes,
     decay_parameters,
 )
 from memrl.seq_models.scan import linear_attention
@@ -41,7 +40,7 @@ class Mamba2(ResidualStack):
         n_head: int,
         state_dim: int,
     ) -> None:
-        check_sizes(
+        require_sizes(
             n_layer, hidden_dim=hidden_dim, expand=expand, n_head=n_head, state_dim=state_dim
         )
         inner = expand * hidden_dim
@@ -58,7 +57,7 @@ class Mixer(nn.Module):
     convolution; a gated RMSNorm before the output's projection.
     """
 
-    recurrence_parameters = ("a_log", "dt_bias", "skip")
+    recurrence_parameters = ("a_log", "dt_bias")
 
     def __init__(self, width: int, inner: int, n_head: int, state_dim: int) -> None:
         super().__init__()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from memrl.checks import require_sizes
 from memrl.interfaces import State
 from memrl.networks import in_float32
-from memrl.seq_models.layers import ResidualStack, check_sizes
+from memrl.seq_models.layers import ResidualStack
 from memrl.seq_models.scan import scan
 
 
@@ -22,7 +23,7 @@ class MinGRU(ResidualStack):
     """
 
     def __init__(self, input_dim: int, hidden_dim: int, n_layer: int) -> None:
-        check_sizes(n_layer, hidden_dim=hidden_dim)
+        require_sizes(n_layer, hidden_dim=hidden_dim)
         super().__init__(input_dim, hidden_dim, (Mixer(hidden_dim) for _ in range(n_layer)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from memrl.checks import MAX_LAYERS, require, require_at_least
+from memrl.checks import require_sizes
 from memrl.interfaces import State
 
 
@@ -16,8 +16,7 @@ class MLP(nn.Module):
 
     def __init__(self, input_dim: int, hidden_dim: int, n_layer: int) -> None:
         super().__init__()
-        require_at_least(1, hidden_dim=hidden_dim, n_layer=n_layer)
-        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
+        require_sizes(n_layer, hidden_dim=hidden_dim)
         self.output_dim = hidden_dim
         layers: list[nn.Module] = []
         for width in [input_dim] + [hidden_dim] * (n_layer - 1):

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from memrl.checks import MAX_LAYERS, require, require_at_least
+from memrl.checks import require, require_sizes
 from memrl.interfaces import State
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -27,8 +27,7 @@ class Recurrent(nn.Module):
         self, input_dim: int, cell: Literal["rnn", "gru", "lstm"], hidden_dim: int, n_layer: int
     ) -> None:
         super().__init__()
-        require_at_least(1, hidden_dim=hidden_dim, n_layer=n_layer)
-        require(n_layer <= MAX_LAYERS, "n_layer", f"at most {MAX_LAYERS}", n_layer)
+        require_sizes(n_layer, hidden_dim=hidden_dim)
         require(cell in CELLS, "cell", f"one of {', '.join(CELLS)}", cell)
         self.output_dim = hidden_dim
         self.layers = CELLS[cell](input_dim, hidden_dim, n_layer)

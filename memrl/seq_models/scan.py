@@ -1,6 +1,6 @@
 """Linear recurrences over time: of vectors with a decay for each entry, and of key-value matrices.
 
-Both are linear in their length, exact in pieces and computed in float32. T inputs, B batch,
+Both take time linear in T and give the same results in pieces, but for rounding. T inputs, B batch,
 D width, H heads, K and V widths of a head's keys and values, C inputs of a chunk, N chunks.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK = (
     32  # inputs of a chunk, at most: work within chunks grows with it, steps between them shrink
@@ -31,7 +32,7 @@ def scan(decay: Tensor, x: Tensor, state: Tensor | None = None) -> tuple[Tensor,
         first = torch.addcmul(x[:1], decay[:1], state)
         x = first if len(x) == 1 else torch.cat([first, x[1:]])
     h: Tensor = x if len(x) == 1 else _Scan.apply(decay, x)  # type: ignore[no-untyped-call]
-    return h, h[-1]
+    return h, h[-1].clone()  # a view would keep all of h
 
 
 class _Scan(torch.autograd.Function):
@@ -44,6 +45,7 @@ class _Scan(torch.autograd.Function):
         return h
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         decay, h = ctx.saved_tensors
         later = F.pad(decay[1:], (0, 0, 0, 0, 0, 1)).conj()  # the gradient of h_t passes through it
@@ -84,7 +86,7 @@ def linear_attention(
     """Write values under keys into a decaying matrix for each head, and read it with queries.
 
     S_t = a_t S_(t-1) + k_t u_t and y_t = q_t S_t, where a = exp(log_decay). Without ``beta``,
-    u_t = v_t (Dao & Gu 2024, equation 16). With it, the delta rule: what was stored under the key
+    u_t = v_t (SSD, Dao & Gu 2024). With it, the delta rule: what was stored under the key
     is replaced, u_t = beta_t (v_t - k_t a_t S_(t-1)) (Yang et al. 2025, equation 10).
 
     Args:
@@ -105,11 +107,12 @@ def linear_attention(
         return _step(q[0], k[0], v[0], log_decay[0], state, None if beta is None else beta[0])
     size = math.ceil(T / math.ceil(T / CHUNK))  # little padding: chunks of 26 for 51 inputs
     q, k, v = (_chunks(x, size) for x in (q, k, v))  # (N, B, H, C, K or V)
-    total = _chunks(log_decay.unsqueeze(-1), size).cumsum(-2)  # (N, B, H, C, 1): since the start
+    # In float64: after strong forgetting, differences of sums would lose their digits.
+    total = _chunks(log_decay.unsqueeze(-1), size).double().cumsum(-2)  # (N, B, H, C, 1)
     future = torch.ones(size, size, dtype=torch.bool, device=v.device).triu(1)
-    between = (total - total.mT).masked_fill(future, -math.inf).exp()  # (N, B, H, C, C)
+    between = (total - total.mT).to(v.dtype).masked_fill(future, -math.inf).exp()  # (.., C, C)
     read = (q @ k.mT) * between  # what each input reads of those before it in its chunk
-    since_start, to_end = total.exp(), (total[..., -1:, :] - total).exp()
+    since_start, to_end = (x.to(v.dtype).exp() for x in (total, total[..., -1:, :] - total))
     if beta is not None:  # all that a chunk writes, as one triangular system
         beta = _chunks(beta.unsqueeze(-1), size)
         written = torch.cat([v, k.expand(*v.shape[:3], *k.shape[3:]) * since_start], -1) * beta
