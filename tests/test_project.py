@@ -190,6 +190,8 @@ def test_learning_core_stays_small() -> None:
     core = [path for path in SOURCES if place_of(module_of(path)) in CORE - {"envs", "seq_models"}]
     assert core
     assert sum(line_count(path) for path in core) < 1950
+    models = list((ROOT / "memrl" / "seq_models").glob("*.py"))
+    assert models and all(line_count(path) <= 150 for path in models)
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:

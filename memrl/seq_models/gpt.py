@@ -39,13 +39,12 @@ class GPT(nn.Module):
         context_len: longest training window, in transitions; at least 1.
         dropout: on the embedded input and on both outputs of a block.
         attention_dropout: on the attention weights.
-        window, sinks: inputs that one attends to, itself included, and first ones beside them;
-            not with a position code.
+        window: inputs that one attends to, itself included; not with a position code.
+        sinks: first inputs of the history that are attended to beside the window.
         gate: "gru" gates the layers' outputs; "none" adds them to the inputs.
         scale: "log" multiplies attention scores by log(n) / log(``context_len`` + 1), where n is
-            the number of inputs attended to; not with a position code.
-
-    Where a training window begins inside an episode, sinks and n count from its beginning.
+            the number of inputs attended to; not with a position code. Like ``sinks``, n counts
+            from where a training window begins.
 
     Attributes:
         longest: inputs of a history that it attends to at once; None: any number.
