@@ -624,7 +624,7 @@ def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_pa
     process = launch("--help", *flags)
     assert process.wait() == 0, process.err
     assert "  seq_model= lstm | deltanet | ema | gpt | gru" in process.out
-    assert "\n  +experiment=first\n  -cn        fast | " in process.out
+    assert "\n  +experiment=first\n  -cn        far | fast | " in process.out
     assert " | mysweep | " in process.out
     typed = {
         "memrl ": "train check sweep plot",

@@ -572,6 +572,7 @@ def test_every_environment_must_be_reset_before_a_step() -> None:
 
 # Errors --------------------------------------------------------------------------------------
 
+ONE_OR_SEVERAL = "an integer of at least 1, or a list of distinct ones"
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
     ({"length": -3}, "length must be at least 1, got -3"),
@@ -579,8 +580,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"length": 2.5}, "length must be an integer, got 2.5"),
     ({"length": float("inf")}, "length must be an integer, got inf"),
     *(
-        ({"length": n}, f"length must be an integer of at least 1, or a list of {text}, got {n}")
-        for text in ["different ones"]
+        ({"length": n}, f"length must be {ONE_OR_SEVERAL}, got {n}")
         for n in ([], [5, 5], [5, 0], [5, 2.5], [5, True], [[5]])
     ),
     ({"goal_reward": float("nan")}, "goal_reward must be finite, got nan"),
