@@ -316,14 +316,21 @@ def make_seq_model(config: Config, input_dim: int, context_len: int) -> nn.Modul
     """Build the sequence model of a resolved config, for inputs of a width and windows.
 
     Raises:
-        ConfigError: its constructor refused a value, or it does not say how wide its outputs are.
+        ConfigError: its constructor refused a value, it does not say how wide its outputs are, or
+            it names a parameter of its recurrence that it does not have.
     """
     dropout = {key: config[key] for key in ("dropout", "attention_dropout")}
     available = {"input_dim": input_dim, "context_len": context_len, **dropout}
     model: nn.Module = make("seq_model", config["seq_model"], **available)
+    target = f"seq_model._target_={config['seq_model']['_target_']}"
     if not isinstance(width := getattr(model, "output_dim", None), int):
-        target = f"seq_model._target_={config['seq_model']['_target_']}"
         raise ConfigError(f"{target}: output_dim must be the width of its outputs, got {width}")
+    for part in model.modules():
+        names = getattr(part, "recurrence_parameters", ())
+        own = [name for name, _ in part.named_parameters(remove_duplicate=False)]
+        if not (isinstance(names, tuple) and {*names} <= {*own}):
+            allowed = f"a tuple of names of parameters of {type(part).__name__}: {', '.join(own)}"
+            raise ConfigError(f"{target}: recurrence_parameters must be {allowed}; got {names!r}")
     return model
 
 

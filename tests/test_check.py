@@ -324,16 +324,29 @@ def test_what_only_a_gpu_can_do_is_left_to_the_gpu():
             experiment.check(config(cls, device), here)
 
 
-def test_a_model_says_how_wide_its_outputs_are():
-    config = resolve(compose_quickly([of(Widthless), "env.length=5"]))
-    with pytest.raises(ConfigError, match="Widthless: output_dim must be the width of its outputs"):
-        experiment.build(config)
+def test_a_model_says_how_wide_its_outputs_are_and_names_parameters_that_it_has():
+    for cls, message in {
+        Widthless: "Widthless: output_dim must be the width of its outputs, got None",
+        Misspelt: "Misspelt: recurrence_parameters must be a tuple of names of parameters of Missp",
+        Unpacked: "recurrence_parameters must be a tuple of names of parameters of Unpacked: gru.",
+    }.items():
+        config = resolve(compose_quickly([of(cls), "env.length=5"]))
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            experiment.build(config)
 
 
 class Widthless(Sound):
     def __init__(self, **keys):
         super().__init__(**keys)
         del self.output_dim
+
+
+class Misspelt(Sound):
+    recurrence_parameters = ("gru.weight_hh_l0", "gru.weight_hh")
+
+
+class Unpacked(Sound):
+    recurrence_parameters = "weight"
 
 
 class ShortWindows(Sound):

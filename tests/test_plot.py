@@ -189,7 +189,7 @@ def test_a_task_without_a_length_has_curves(tmp_path: Path) -> None:
 # --- how they look -------------------------------------------------------------------------------
 
 
-def made_cells(n_series: int, label: str, lengths: Sequence[float], scale: float) -> list[Cell]:
+def made_cells(n_series: int, label: str, lengths: Sequence[Any], scale: float) -> list[Cell]:
     """Cells of two runs each, the second one unfinished."""
     rng = np.random.default_rng(n_series)
     runs = []
@@ -289,7 +289,9 @@ def test_series_are_distinct() -> None:
 
 def test_what_is_too_much_for_a_figure_is_said() -> None:
     options = FigureOptions()
+    no_place = "Not drawn for lack of a single length: 2."
     for name, cells, line in (
+        ("lengths", made_cells(1, "m", (5, [5, 10]), 1.0), no_place),
         ("profiles", made_cells(30, "m", (5,), 1.0), "The first 28 of 30 series are shown."),
         ("curves", made_cells(1, "m", range(1, 26), 1.0), "24 of 25 panels are shown."),
     ):

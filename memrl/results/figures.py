@@ -112,6 +112,8 @@ def _draw_lengths(cells: Sequence[Cell], styles: Styles, notes: str, options: Fi
     panels = length_panels(cells)
     if not panels:
         return None
+    if undrawn := sum(len(cell.members) for cell in cells if cell.length is None):
+        notes = f" Not drawn for lack of a single length: {undrawn}.{notes}"
     caption = (
         f"Score: {cells[0].protocol.text}. Large marks: {_center(cells)}. "
         f"Small marks: single runs, hollow if not counted. {how_many(cells)}{notes}"

@@ -115,10 +115,10 @@ def _comparisons(aggregate: Aggregate, name: str) -> list[str]:
     if aggregate.more_pairs:
         lines.append(f"and {aggregate.more_pairs:,} more pairs of series")
     for label, lengths in aggregate.left_out.items():
-        has = list_lengths(lengths)
-        lines.append(
-            f"{label} is not compared: it has no length in common with all others (only {has})"
-        )
+        why = f"it has no length in common with all others (only {list_lengths(lengths)})"
+        if lengths == [None]:  # trained at a list of lengths
+            why = "its runs have no single length"
+        lines.append(f"{label} is not compared: {why}")
     return lines
 
 
