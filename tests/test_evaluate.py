@@ -126,7 +126,7 @@ def test_a_sweep_stands_for_its_runs_that_are_done(runs, tmp_path, capsys):
     (fixed / "status.json").write_text(stopped)
     assert evaluate(tmp_path, "env.length=4,9", "--episodes", 2) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "3 runs; left out because they are not done: 1 stopped"
+    assert out[0] == "3 runs; not done, so left out: 1 stopped"
     assert out[1].startswith(f"{learned}: env.length=9: the model was trained on episodes of 5 ")
     assert out[1].endswith("; env.length may be at most 4; left out: 1 of 2 evaluations")
     title = "tmaze_passive, longest length with a return of at least 0.95, by seed"

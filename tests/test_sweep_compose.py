@@ -80,7 +80,7 @@ SWEEPS = {  # what stands on the command line, and of how many runs
     # functions
     "algo.hidden_dims=choice([8],[16,16]) seed=str(3) batch_size=int(4.0)": 2,
     "seed=sort(3,1,2)": 3,
-    "seq_model=glob([l*,g*],exclude=gru)": 2,
+    "seq_model=glob([l*,g*],exclude=[gru,lru])": 2,
     # additions, deletions, packages
     "+note.author=me,you +note.year=1 ++algo.gamma=0.5": 2,
     "~algo.gamma +algo.gamma=0.5 ~logger seed=1,2": 2,

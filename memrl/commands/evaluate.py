@@ -124,7 +124,7 @@ def _select(folders: Sequence[Path]) -> list[Run]:
         places = ", ".join(map(str, folders))
         raise ConfigError(f"{places}: no run that is done{f' ({others})' if others else ''}")
     if others:
-        print(f"{plural(len(chosen), 'run')}; left out because they are not done: {others}")
+        print(f"{plural(len(chosen), 'run')}; not done, so left out: {others}")
     return chosen
 
 

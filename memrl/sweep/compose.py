@@ -213,7 +213,8 @@ def _error_lines(refused: dict[str, list[str]], total: int) -> list[str]:
     count = sum(map(len, refused.values()))
     if len(refused) == 1 and count == total:
         return list(refused)
-    lines = [f"{count} of {total} runs were refused; nothing was started:"]
+    verb = "was" if count == 1 else "were"
+    lines = [f"{count} of {total} runs {verb} refused; nothing was started:"]
     for text, overrides in list(refused.items())[:MAX_ERRORS]:
         more = f" and {len(overrides) - 1} more" if len(overrides) > 1 else ""
         lines.append(f"{text} ({overrides[0]}{more})")
