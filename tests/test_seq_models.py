@@ -75,7 +75,7 @@ def in_pieces(model, x, pieces):
 
 @torch.no_grad()
 def test_whole_equals_pieces_equals_steps(model):
-    @settings(max_examples=25, deadline=None, derandomize=True)
+    @settings(max_examples=15, deadline=None, derandomize=True)
     @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(1, 3))
     def check(pieces, batch):
         while sum(pieces) > CONTEXT + 1:
