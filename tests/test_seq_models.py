@@ -48,7 +48,7 @@ MODELS = {
     "lru 2 layers": lambda: LRU(WIDTH, 6, 2, 1, 0.9, 0.999, 0.1),
     "min_gru 2 layers": lambda: MinGRU(WIDTH, 7, 2),
     "mamba2 2 layers": lambda: Mamba2(WIDTH, 6, 2, 2, 3, 5),
-    "deltanet 2 layers": lambda: GatedDeltaNet(WIDTH, 6, 2, 3),
+    "deltanet 2 layers": lambda: GatedDeltaNet(WIDTH, 8, 2, 2),
 }
 LINEAR = [name for name in MODELS if name.split()[0] in ("lru", "min_gru", "mamba2", "deltanet")]
 GPTS = [name for name in MODELS if name.startswith("gpt")]
