@@ -388,6 +388,11 @@ def initialize(agent: Agent, config: Config) -> None:
             raise ValueError(f"its algo is {show(there)}, here it is {show(here)}")
         if misfit := checkpoint.misfit(weights, agent.weights()):
             raise ValueError(f"its weights do not fit: {misfit}")
+    parts = ("encoder.", "seq_model.")
+    if changed := [d for d in identity.differences(theirs, config) if d.startswith(parts)]:
+        _warn(
+            f"warning: init_from: the weights fit, but other options differ: {'; '.join(changed)}"
+        )
     agent.load_weights(weights)
 
 

@@ -268,7 +268,9 @@ def test_train_resumes_raises_and_leaves_hydra_as_it_was(tmp_path, monkeypatch):
 # --- init_from -----------------------------------------------------------------------------------
 
 
-def test_init_from_begins_with_the_weights_of_a_run_and_nothing_else(runs, tmp_path, monkeypatch):
+def test_init_from_begins_with_the_weights_of_a_run_and_nothing_else(
+    runs, tmp_path, monkeypatch, caplog
+):
     monkeypatch.chdir(tmp_path)
     source = runs["sine"]
     longer = [*TINY, *RUNS["sine"], "env.length=6"]
@@ -279,6 +281,12 @@ def test_init_from_begins_with_the_weights_of_a_run_and_nothing_else(runs, tmp_p
         assert all(torch.equal(value, weights[k]) for k, value in network.state_dict().items())
     assert not agent.optimizer.state_dict()["state"] and agent.epsilon == 1
     assert ",init_from=" in folder_of(config | {"init_from": "outputs/runs/x"}).name
+    assert not caplog.messages
+    build(config | {"seq_model": config["seq_model"] | {"position": "none"}})
+    assert caplog.messages == [
+        "warning: init_from: the weights fit, but other options differ: "
+        "seq_model.position: sine -> none"
+    ]
 
     images = runs["images"]
     for refused, reason in (

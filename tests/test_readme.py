@@ -244,6 +244,22 @@ def test_the_page_on_slurm_lists_every_key_and_state():
     assert {*State} <= {*listed}
 
 
+def test_the_page_on_memories_lists_every_key_of_every_model():
+    page = (ROOT / "docs" / "memories.md").read_text()
+    table = re.search(r"\| under `seq_model.` \|\n.*\n((?:\|.*\n)*)", page)[1]
+    listed = {}
+    for models, keys in re.findall(r"^\| (.*) \| `(.*)` \|$", table, re.M):
+        listed |= dict.fromkeys(
+            re.findall(r"`(\w+)`", models), OmegaConf.from_dotlist(keys.split())
+        )
+    for path in (ROOT / "conf" / "seq_model").glob("*.yaml"):
+        options = compose_quickly([f"seq_model={path.stem}"]).seq_model
+        assert listed.pop(path.stem) == {
+            key: value for key, value in options.items() if key not in ("name", "_target_", "cell")
+        }
+    assert not listed
+
+
 def test_map_of_the_code_names_files_that_exist():
     names = re.findall(r"^    ([\w./, ]+?)  +\S", README.split("## A map of the code")[1], re.M)
     assert names

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 from memrl.checks import require, require_sizes
 from memrl.interfaces import State
 from memrl.networks import in_float32
-from memrl.seq_models.layers import (
-    ResidualStack,
-    ShortConvolution,
-    decay_parameters,
-)
+from memrl.seq_models.layers import ResidualStack, ShortConvolution, decay_parameters
 from memrl.seq_models.scan import linear_attention
 
 

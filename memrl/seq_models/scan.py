@@ -14,9 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = (
-    32  # inputs of a chunk, at most: work within chunks grows with it, steps between them shrink
-)
+CHUNK = 32  # inputs of a chunk, at most: longer ones are more work, shorter ones more steps
 
 
 def scan(decay: Tensor, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
