@@ -49,6 +49,7 @@ MODELS = {
     "min_gru 2 layers": lambda: MinGRU(WIDTH, 7, 2),
     "mamba2 2 layers": lambda: Mamba2(WIDTH, 6, 2, 2, 3, 5),
     "deltanet 2 layers": lambda: GatedDeltaNet(WIDTH, 8, 2, 2),
+    "deltanet no decay": lambda: GatedDeltaNet(WIDTH, 8, 1, 2, decay=False),
 }
 LINEAR = [name for name in MODELS if name.split()[0] in ("lru", "min_gru", "mamba2", "deltanet")]
 GPTS = [name for name in MODELS if name.startswith("gpt")]

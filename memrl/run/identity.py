@@ -36,6 +36,7 @@ ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
         **{"seq_model.window": None, "seq_model.sinks": 0},
         **{"seq_model.gate": "none", "seq_model.scale": "sqrt"},
     },
+    "memrl.seq_models.deltanet.GatedDeltaNet": {"seq_model.decay": True},
 }
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
