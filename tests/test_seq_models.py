@@ -219,6 +219,22 @@ def test_linear_attention_is_its_recurrence_and_its_gradient_is_exact(rule, T):
     assert torch.autograd.gradcheck(linear_attention, inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("name", LINEAR)
+def test_backward_passes_take_linear_time(name):
+    """The gradient of a slice is padded to the size of the whole: no slice in a loop over time."""
+
+    def slices(T):
+        nodes, seen = [MODELS[name]()(torch.randn(T, 1, WIDTH))[0].grad_fn], set()
+        while nodes:
+            node = nodes.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                nodes += [function for function, _ in node.next_functions]
+        return sum(node.name() in ("SelectBackward0", "SliceBackward0") for node in seen)
+
+    assert slices(8 * CHUNK) == slices(3 * CHUNK)
+
+
 @torch.no_grad()
 def test_linear_attention_is_exact_after_strong_forgetting():
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ D width, H heads, K and V widths of a head's keys and values, C inputs of a chun
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,18 +112,24 @@ def linear_attention(
     between = (total - total.mT).to(v.dtype).masked_fill(future, -math.inf).exp()  # (.., C, C)
     read = (q @ k.mT) * between  # what each input reads of those before it in its chunk
     since_start, to_end = (x.to(v.dtype).exp() for x in (total, total[..., -1:, :] - total))
+    erased: Sequence[Tensor | None] = [None] * len(v)
     if beta is not None:  # all that a chunk writes, as one triangular system
         beta = _chunks(beta.unsqueeze(-1), size)
         written = torch.cat([v, k.expand(*v.shape[:3], *k.shape[3:]) * since_start], -1) * beta
         system = beta * (k @ k.mT) * between  # of which the part below the diagonal is read
         solved = torch.linalg.solve_triangular(system, written, upper=False, unitriangular=True)
-        v, erased = solved.split([V, k.shape[-1]], -1)
-    q, k = q * since_start, (k * to_end).mT
+        v, erases = solved.split([V, k.shape[-1]], -1)
+        erased = erases.unbind()
     y = []
-    for n in range(len(v)):
-        u = v[n] if beta is None else v[n] - erased[n] @ state
-        y.append(read[n] @ u + q[n] @ state)
-        state = since_start[n, ..., -1:, :] * state + k[n] @ u
+    # Not by index: the gradient of each would be as large as the whole.
+    chunks = (
+        x.unbind() for x in (read, q * since_start, (k * to_end).mT, v, since_start[..., -1:, :])
+    )
+    for read_n, q_n, k_n, u, fade, erase in zip(*chunks, erased, strict=True):
+        if erase is not None:
+            u = u - erase @ state
+        y.append(read_n @ u + q_n @ state)
+        state = fade * state + k_n @ u
     return torch.stack(y).permute(0, 3, 1, 2, 4).flatten(0, 1)[:T], state
 
 
