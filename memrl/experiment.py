@@ -389,10 +389,9 @@ def initialize(agent: Agent, config: Config) -> None:
         if misfit := checkpoint.misfit(weights, agent.weights()):
             raise ValueError(f"its weights do not fit: {misfit}")
     parts = ("encoder.", "seq_model.")
-    if changed := [d for d in identity.differences(theirs, config) if d.startswith(parts)]:
-        _warn(
-            f"warning: init_from: the weights fit, but other options differ: {'; '.join(changed)}"
-        )
+    changed = [d for d in identity.differences(theirs, config) if d.startswith(parts)]
+    if options := [d for d in changed if ".name:" not in d]:
+        _warn(f"warning: init_from: the weights fit, but options differ: {'; '.join(options)}")
     agent.load_weights(weights)
 
 

@@ -284,8 +284,7 @@ def test_init_from_begins_with_the_weights_of_a_run_and_nothing_else(
     assert not caplog.messages
     build(config | {"seq_model": config["seq_model"] | {"position": "none"}})
     assert caplog.messages == [
-        "warning: init_from: the weights fit, but other options differ: "
-        "seq_model.position: sine -> none"
+        "warning: init_from: the weights fit, but options differ: seq_model.position: sine -> none"
     ]
 
     images = runs["images"]

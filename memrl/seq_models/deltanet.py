@@ -75,9 +75,10 @@ class Mixer(nn.Module):
             q, k, v = (part.unflatten(-1, (self.n_head, -1)) for part in qkv.chunk(3, -1))
             q, k = unit(q), unit(k)  # (T, B, H, K)
             beta = beta.float().sigmoid()  # (T, B, H)
-            log_decay = torch.zeros_like(beta)
             if self.decay:
                 log_decay = -self.a_log.exp() * F.softplus(a.float() + self.dt_bias)
+            else:
+                log_decay = torch.zeros_like(beta)
             y, s = linear_attention(q, k, v, log_decay, s, beta)
             y = self.norm(y).flatten(2) * F.silu(gate.float())
         return self.output(y), (before, s)
