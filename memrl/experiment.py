@@ -388,9 +388,12 @@ def initialize(agent: Agent, config: Config) -> None:
             raise ValueError(f"its algo is {show(there)}, here it is {show(here)}")
         if misfit := checkpoint.misfit(weights, agent.weights()):
             raise ValueError(f"its weights do not fit: {misfit}")
-    parts = ("encoder.", "seq_model.")
-    changed = [d for d in identity.differences(theirs, config) if d.startswith(parts)]
-    if options := [d for d in changed if ".name:" not in d]:
+    options = [
+        difference
+        for difference in identity.differences(theirs, config)
+        if difference.startswith(("encoder.", "seq_model.")) and ".name:" not in difference
+    ]
+    if options:
         _warn(f"warning: init_from: the weights fit, but options differ: {'; '.join(options)}")
     agent.load_weights(weights)
 

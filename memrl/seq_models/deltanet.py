@@ -52,7 +52,8 @@ class Mixer(nn.Module):
         super().__init__()
         self.width, self.n_head = width, n_head
         self.decay = decay
-        self.input = nn.Linear(width, 4 * width + (2 if decay else 1) * n_head, bias=False)
+        self.sizes = [3 * width, width, n_head if decay else 0, n_head]
+        self.input = nn.Linear(width, sum(self.sizes), bias=False)
         self.convolution = ShortConvolution(3 * width)
         if decay:
             self.a_log, self.dt_bias = decay_parameters(n_head)
@@ -68,8 +69,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         before, s = (None, None) if state is None else state
-        sizes = [3 * self.width, self.width, self.n_head if self.decay else 0, self.n_head]
-        qkv, gate, a, beta = self.input(x).split(sizes, -1)
+        qkv, gate, a, beta = self.input(x).split(self.sizes, -1)
         with in_float32(x.device):
             qkv, before = self.convolution(qkv.float(), before)
             q, k, v = (part.unflatten(-1, (self.n_head, -1)) for part in qkv.chunk(3, -1))
