@@ -47,8 +47,8 @@ def reference(model: str, length: int) -> Callable[[], Any]:
 
 def update_of(model: str, length: int, overrides: list[str]) -> Callable[[Any], Any]:
     """Return the update of a configured agent on the device."""
+    from memrl.algos.graphs import update_function
     from memrl.experiment import build_agent, resolve
-    from memrl.graphs import update_function
     from memrl.run.config import compose_config
 
     given = ["env=tmaze_passive", f"env.length={length}", f"seq_model={model}", "device=cuda"]

@@ -60,8 +60,8 @@ def reference(model: str, length: int, threads: int) -> Callable[[], Any]:
 
 def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callable[[], Any]:
     """Return an update of a configured agent."""
+    from memrl.algos.graphs import update_function
     from memrl.experiment import build_agent, resolve
-    from memrl.graphs import update_function
     from memrl.run.config import compose_config
 
     short = ["budget.train_episodes=10", "device=cpu", f"threads={threads}"]

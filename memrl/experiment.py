@@ -257,13 +257,13 @@ def closing(resource: Any) -> Iterator[Any]:
 
 def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> Any:
     """Build the task's vector environment; one that draws nothing does not get ``render_mode``."""
-    from memrl.memory import action_width
+    from memrl.actions import actions_of
     from memrl.rollout import check_env
 
     env = make("env", config["env"], num_envs=num_envs, render_mode=render_mode)
     with refusals("env: "):
         check_env(env, num_envs)
-        action_width(env.single_action_space)
+        actions_of(env.single_action_space)
     return env
 
 
@@ -271,7 +271,8 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     """Build the agent of a resolved config; return also its task and where it computes."""
     import torch
 
-    from memrl.memory import Memory, action_width
+    from memrl.actions import actions_of
+    from memrl.memory import Memory
     from memrl.rollout import check_first_step
     from memrl.run import machine
 
@@ -286,13 +287,13 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
         raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
-    n_action = action_width(spec.action_space)
+    actions = actions_of(spec.action_space)
 
     def new_memory() -> Memory:
-        encoder = make("encoder", config["encoder"], spec=spec, action_width=n_action)
+        encoder = make("encoder", config["encoder"], spec=spec, action_width=actions.width)
         seq_model = make_seq_model(config, encoder.output_dim, window)
         precision = machine.window_format(config["precision"], device)
-        return Memory(encoder, seq_model, n_action, precision).to(device)
+        return Memory(encoder, seq_model, actions, precision).to(device)
 
     agent = make(
         "algo",
@@ -450,7 +451,7 @@ def check(config: Config, here: bool) -> None:
 def _build_trainer(
     config: Config, agent: Agent, spec: TaskSpec, device: torch.device, slots: int
 ) -> Trainer:
-    from memrl.graphs import update_function
+    from memrl.algos.graphs import update_function
     from memrl.replay import Replay
 
     logger = config["logger"]
@@ -502,8 +503,10 @@ def replay_capacity(config: Config, spec: TaskSpec) -> int:
 
     slots: int | None = config["replay_capacity"]
     if slots is None:
-        others = config["budget"]["warmup_episodes"] + config["num_envs"]  # of the last round
-        steps = max(train_steps(config, spec) + others * spec.horizon, spec.horizon)
+        budget = config["budget"]
+        warmup = budget.get("warmup_steps") or (budget["warmup_episodes"] or 0) * spec.horizon
+        last = config["num_envs"] * spec.horizon  # of the last round
+        steps = max(train_steps(config, spec) + warmup + last, spec.horizon)
         slots = min(max(10**6, 1000 * spec.horizon), 2 * steps)  # n take n + 1, at most twice n
     with refusals("replay_"):
         check_capacity(slots, spec, config["num_envs"])

@@ -87,6 +87,9 @@ class Agent(Actor, Protocol):
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step; return its metrics, ``loss`` among them, without a host sync."""
 
+    def diagnostics(self, batch: Episodes) -> dict[str, Tensor]:
+        """Return metrics that are too expensive for every update; an agent may lack this."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that later calls depend on, except random generators."""
 

@@ -6,24 +6,14 @@ the first input of an episode or window carries a zero action vector and a zero 
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from memrl.checks import require
+from memrl.actions import Actions, no_action
 from memrl.interfaces import State
 from memrl.networks import products_in
-
-
-def action_width(space: gymnasium.Space[Any]) -> int:
-    """Return the width of an action as networks see it: one-hot if discrete."""
-    ok = isinstance(space, gymnasium.spaces.Discrete) and space.start == 0
-    require(ok, "its single_action_space", "Discrete(n), actions 0 to n - 1", space)
-    return int(space.n)  # type: ignore[attr-defined]
 
 
 class Memory(nn.Module):
@@ -32,7 +22,7 @@ class Memory(nn.Module):
     Args:
         encoder: embeds one step.
         seq_model: reads the embedded steps.
-        n_action: A.
+        actions: their form.
         precision: number format in which the sequence model processes whole windows, that is in
             training; encoder and weights stay float32, and so does acting.
     """
@@ -41,13 +31,13 @@ class Memory(nn.Module):
         self,
         encoder: nn.Module,
         seq_model: nn.Module,
-        n_action: int,
+        actions: Actions,
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.seq_model = seq_model
-        self.n_action = n_action
+        self.actions = actions
         self.precision = precision
         self.output_dim: int = seq_model.output_dim  # type: ignore[assignment]
 
@@ -60,7 +50,7 @@ class Memory(nn.Module):
 
         Args:
             obs: (T + 1, B, *obs_shape).
-            action: (T, B), int64; entry t was taken after seeing ``obs[t]``.
+            action: (T, B, ...), as they are stored; entry t was taken after seeing ``obs[t]``.
             reward: (T, B), float32; entry t followed it.
 
         Returns:
@@ -74,9 +64,10 @@ class Memory(nn.Module):
 
     def embed(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
         """Return the sequence model's inputs for whole windows, (T + 1, B, D)."""
-        prev_action = F.pad(action, (0, 0, 1, 0), value=-1)
+        first = no_action(self.actions, action.shape[1], action.device)
+        prev_action = torch.cat([first.unsqueeze(0), action])
         prev_reward = F.pad(reward, (0, 0, 1, 0))
-        x: Tensor = self.encoder(obs, self.one_hot(prev_action), prev_reward)
+        x: Tensor = self.encoder(obs, self.actions.encode(prev_action), prev_reward)
         return x
 
     def step(
@@ -86,21 +77,16 @@ class Memory(nn.Module):
 
         Args:
             obs: (B, *obs_shape).
-            prev_action: (B,), int64; -1 at an episode's start.
+            prev_action: (B, ...), ``no_action`` at an episode's start.
             prev_reward: (B,), float32; 0 at an episode's start.
             state: what ``initial_state`` or the last step returned.
 
         Returns:
             Outputs (B, output_dim) and the next state.
         """
-        x = self.encoder(obs, self.one_hot(prev_action), prev_reward)
+        x = self.encoder(obs, self.actions.encode(prev_action), prev_reward)
         y, state = self.seq_model(x.unsqueeze(0), state)
         return y[0], state
-
-    def one_hot(self, action: Tensor) -> Tensor:
-        """Map (...) indices to (..., A) float32; -1 stands for no action and gives zeros."""
-        actions = torch.arange(self.n_action, device=action.device)
-        return (action.unsqueeze(-1) == actions).float()
 
     @property
     def has_dropout(self) -> bool:

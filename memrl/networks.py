@@ -54,6 +54,13 @@ class Head(nn.Sequential):
         return last(y.float()).unflatten(0, h.shape[:-1])  # type: ignore[no-any-return]
 
 
+@torch.no_grad()
+def orthogonal_(weight: Tensor, parts: int = 1) -> None:
+    """Make a matrix (outputs, inputs) orthogonal, in place; each of so many parts of its own."""
+    for part in weight.chunk(parts):
+        nn.init.orthogonal_(part)
+
+
 def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which matrix products and convolutions compute in this format."""
     if dtype == torch.float32:

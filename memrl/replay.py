@@ -17,6 +17,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from memrl.actions import actions_of
 from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes, TaskSpec
 
@@ -56,7 +57,8 @@ class Replay:
         self.capacity = capacity
         self.device = device
         self.obs = torch.zeros(capacity, *shape, dtype=obs_dtype, device=device)
-        self.action = torch.zeros(capacity, dtype=torch.int64, device=device)
+        actions = actions_of(spec.action_space)
+        self.action = torch.zeros(capacity, *actions.shape, dtype=actions.dtype, device=device)
         self.reward = torch.zeros(capacity, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(capacity, dtype=torch.bool, device=device)
         self.end = torch.zeros(capacity, dtype=torch.bool, device=device)
@@ -154,7 +156,9 @@ def slot_bytes(spec: TaskSpec) -> int:
     shape = spec.observation_space.shape
     assert shape is not None
     itemsize = 1 if spec.observation_space.dtype == np.uint8 else 4
-    return math.prod(shape) * itemsize + 8 + 4 + 1 + 1
+    actions = actions_of(spec.action_space)
+    action = math.prod(actions.shape) * actions.dtype.itemsize
+    return math.prod(shape) * itemsize + action + 4 + 1 + 1
 
 
 def free_memory(device: torch.device = CPU) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memrl.actions import Actions, actions_of, no_action
 from memrl.checks import require
 from memrl.envs.spaces import NUMBERS
 from memrl.interfaces import Actor, Episodes, State
@@ -19,8 +20,8 @@ PCG64s = (np.random.PCG64, np.random.PCG64DXSM)  # their states are plain number
 class UniformActor:
     """Uniformly random actions, drawn with torch's generator; for the episodes before learning."""
 
-    def __init__(self, n_action: int) -> None:
-        self.n_action = n_action
+    def __init__(self, actions: Actions) -> None:
+        self.actions = actions
 
     def initial_state(self, batch_size: int) -> State:
         return ()
@@ -28,14 +29,13 @@ class UniformActor:
     def act(
         self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool | int
     ) -> tuple[Tensor, State]:
-        action = torch.randint(self.n_action, prev_reward.shape, device=prev_reward.device)
-        return action, state
+        return self.actions.sample(len(prev_reward), prev_reward.device), state
 
 
 def check_env(env: Any, num_envs: int) -> None:
     """Raise ValueError unless episodes of a vector environment can be played, stored and resumed.
 
-    Its action space is checked by ``memory.action_width``.
+    Its action space is checked by ``actions_of``.
     """
     mode = getattr(env, "metadata", {}).get("autoreset_mode")
     ok = mode == gymnasium.vector.AutoresetMode.DISABLED
@@ -62,8 +62,8 @@ def check_first_step(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
     assert space.shape is not None
     obs, _ = env.reset(seed=0)
     _check_array("the observation of reset", obs, (B, *space.shape), _kinds(space))
-    action = np.zeros(B, dtype=np.int64)
-    obs, reward, terminated, truncated, _ = env.step(action)
+    zeros = no_action(actions_of(env.single_action_space), B, torch.device("cpu")) * 0
+    obs, reward, terminated, truncated, _ = env.step(zeros.numpy())
     _check_array("the observation of step", obs, (B, *space.shape), _kinds(space))
     _check_array("the reward", reward, (B,), NUMBERS)
     _check_array("terminated", terminated, (B,), "b")

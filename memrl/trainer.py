@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memrl.actions import actions_of
+from memrl.algos.graphs import Update
 from memrl.checks import require, require_at_least
-from memrl.graphs import Update
 from memrl.interfaces import Agent, Logger
 from memrl.networks import accumulate_
 from memrl.replay import Replay
@@ -37,6 +38,7 @@ class Counters:
     cycle_success: float = math.nan
     cycle_updates: int = 0
     cycle_metrics: dict[str, Tensor] = field(default_factory=dict)  # sums over its updates
+    cycle_diagnostics: dict[str, Tensor] = field(default_factory=dict)  # after the last of them
     eval_block: int | None = None  # multiples of eval_every reached at the last cycle
     last_return: float | None = None  # of the last evaluation
     last_success: float = math.nan  # of tasks that report it
@@ -46,7 +48,9 @@ class Counters:
 class Trainer:
     """Trains an agent in cycles: collect, update, log a row, evaluate if due.
 
-    The first cycle plays ``warmup_episodes`` uniformly random episodes. A ``state_dict`` may be
+    The first cycle plays uniformly random episodes: ``warmup_episodes`` of them, which owe updates
+    as all others do, or ``warmup_steps``, of which only the last round owes updates, as in the
+    paper's continuous tasks. A ``state_dict`` may be
     taken at every boundary: between any two updates, and before and after every collection.
 
     A run ends early once an evaluation reaches every threshold ``stop_at_...`` that is not None; a
@@ -62,23 +66,24 @@ class Trainer:
     num_envs: int  # episodes collected in lock-step; counts are at least 1
     batch_size: int  # windows per update
     updates_per_step: float  # gradient updates per environment step, above 0
-    warmup_episodes: int  # random episodes before the first update
+    warmup_episodes: int | None  # random episodes before the first update
     eval_every: int  # episodes' worth of steps between evaluations
     eval_episodes: int  # episodes of one evaluation, played as one batch
     stop_at_return: float | None  # least mean return of an evaluation
     stop_at_success: float | None  # least fraction of its episodes that succeed
     train_episodes: int | None = None  # budget, in episodes of ``horizon`` steps, warm-up aside
     train_steps: int | None = None  # or in environment steps, warm-up included; one of them is set
+    warmup_steps: int | None = None  # random steps before the first update; warmup_episodes is None
+    discounts: Sequence[float] | None = None  # evaluations have discounted returns too, by gamma
     agent_update: Update | None = None  # another form of the agent's, such as a CUDA graph
 
     def __post_init__(self) -> None:
-        steps, episodes = self.train_steps, self.train_episodes
-        allowed = "null where train_episodes is set, and an integer where it is null"
-        shown = "null" if steps is None else steps
-        require((steps is None) != (episodes is None), "train_steps", allowed, shown)
-        counts = "num_envs batch_size warmup_episodes eval_every eval_episodes".split()
-        counts += ["train_episodes"] if steps is None else ["train_steps"]
+        counts = ["num_envs", "batch_size", "eval_every", "eval_episodes"]
+        counts += [self._chosen("train_steps", "train_episodes")]
+        counts += [self._chosen("warmup_steps", "warmup_episodes")]
         require_at_least(1, **{name: getattr(self, name) for name in counts})
+        for discount in self.discounts or ():
+            require(0 <= discount <= 1, "discounts", "numbers in [0, 1]", self.discounts)
         per_step = self.updates_per_step
         require(0 < per_step < math.inf, "updates_per_step", "above 0", per_step)
         self.env = self.make_env(self.num_envs)
@@ -90,10 +95,19 @@ class Trainer:
         self.env.reset(seed=self.seed)
         self.eval_env.reset(seed=self.seed + EVAL_SEED_OFFSET)
         self.logger: Logger | None = None  # set before fit
-        self.total_steps = steps or (self.warmup_episodes + (episodes or 0)) * self.horizon
+        warmup = self.warmup_steps or (self.warmup_episodes or 0) * self.horizon
+        self.total_steps = self.train_steps or warmup + (self.train_episodes or 0) * self.horizon
         self.counters = Counters()
         self.elapsed = 0.0  # seconds in earlier processes
         self._since = time.perf_counter()
+
+    def _chosen(self, steps: str, episodes: str) -> str:
+        """Return which of two counts is set; the other one must be null."""
+        values = getattr(self, steps), getattr(self, episodes)
+        allowed = f"null where {episodes} is set, and an integer where it is null"
+        shown = "null" if values[0] is None else values[0]
+        require((values[0] is None) != (values[1] is None), steps, allowed, shown)
+        return steps if values[1] is None else episodes
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -149,27 +163,32 @@ class Trainer:
         """Return the time spent training, earlier processes included, in seconds."""
         return self.elapsed + time.perf_counter() - self._since
 
+    @property
+    def _is_warm(self) -> bool:
+        c, steps = self.counters, self.warmup_steps
+        enough = c.episodes >= (self.warmup_episodes or 0)
+        return enough if steps is None else c.env_steps >= steps
+
     def collect(self) -> None:
         """Play a round of episodes into the replay, and note the updates that they owe."""
         c = self.counters
         self._cycle_since = (time.perf_counter(), c.updates)
         before, returns, successes = c.env_steps, [], []
         warmup = c.env_steps == 0
+        actor = UniformActor(actions_of(self.env.single_action_space)) if warmup else self.agent
         while True:
-            space = self.env.single_action_space
-            assert isinstance(space, gymnasium.spaces.Discrete)
-            actor = UniformActor(int(space.n)) if warmup else self.agent
             episodes, success = rollout(self.env, actor, True, self.device, self.horizon)
             self.replay.add(episodes)
-            c.env_steps += int(episodes.mask.sum())
+            steps = int(episodes.mask.sum())
+            c.env_steps += steps
             c.episodes += episodes.mask.shape[1]
             returns.append(float((episodes.reward * episodes.mask).sum(0).mean()))
             if success is not None:
                 successes.append(float(success.mean()))
-            if not warmup or c.episodes >= self.warmup_episodes or c.env_steps >= self.total_steps:
+            if not warmup or self._is_warm or c.env_steps >= self.total_steps:
                 break
         c.cycle_steps = c.env_steps - before
-        owed = self.updates_per_step * c.cycle_steps
+        owed = self.updates_per_step * (c.cycle_steps if self.warmup_steps is None else steps)
         if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
             owed = round(owed)
         c.owed = math.floor(owed) if warmup else math.ceil(owed)
@@ -181,11 +200,14 @@ class Trainer:
         """Do one gradient step on a sampled batch."""
         c = self.counters
         update = self.agent_update or self.agent.update
-        metrics = update(self.replay.sample(self.batch_size))
+        batch = self.replay.sample(self.batch_size)
+        metrics = update(batch)
         c.owed -= 1
         c.updates += 1
         c.cycle_updates += 1
         accumulate_(c.cycle_metrics, metrics)
+        if not c.owed and hasattr(self.agent, "diagnostics"):
+            c.cycle_diagnostics = self.agent.diagnostics(batch)
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a metric of this cycle, or a weight, is not finite."""
@@ -207,6 +229,7 @@ class Trainer:
             row = {"train/return": c.cycle_return, "train/success": c.cycle_success}
             for key, value in c.cycle_metrics.items():
                 row[f"train/{key}"] = value.item() / c.cycle_updates
+            row |= {f"train/{key}": value.item() for key, value in c.cycle_diagnostics.items()}
             row["time/updates_per_s"] = (c.updates - updates) / (now - since)
             self._write("train", row)
         block = c.env_steps // self.horizon // self.eval_every
@@ -225,6 +248,10 @@ class Trainer:
             "eval/success": self.counters.last_success,
             "eval/length": float(episodes.mask.sum(0).double().mean()),
         }
+        for discount in self.discounts or ():
+            weights = discount ** torch.arange(len(episodes.reward)).double()  # (T,)
+            rewards = (episodes.reward * episodes.mask).sum(1) / episodes.mask.shape[1]
+            row[f"eval/return_{discount}"] = float((weights * rewards).sum())
         self._write("eval", row)
 
     def _write(self, table: str, row: dict[str, float]) -> None:
@@ -257,7 +284,8 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self.counters = Counters(**{f.name: state[f.name] for f in fields(Counters)})
+        names = [f.name for f in fields(Counters) if f.name in state]  # an older version had fewer
+        self.counters = Counters(**{name: state[name] for name in names})
         metrics = self.counters.cycle_metrics.items()
         self.counters.cycle_metrics = {name: value.to(self.device) for name, value in metrics}
         self.elapsed = state["elapsed"]

@@ -65,11 +65,35 @@ def test_paper_budget(env):
             "train_steps": None,
             "train_episodes": train_episodes,
             "warmup_episodes": 10,
+            "warmup_steps": None,
+            "discounts": None,
             "eval_every": 50 if env in IMAGE_TASKS else 10,
             "eval_episodes": 20 if env in IMAGE_TASKS else 10,
             "stop_at_return": None,
             "stop_at_success": None,
         }, length
+
+
+@pytest.mark.parametrize("env", ["pybullet_p", "mujoco_v"])
+def test_paper_budget_of_robots(env):
+    """1.5 million steps, 10,000 random ones among them, and evaluations every 5,000."""
+    c = resolve(compose_config([f"env={env}"]))
+    keys = ("context_len", "batch_size", "updates_per_step", "num_envs")
+    assert [c[key] for key in keys] == [64, 256, 1.0, 1]
+    assert c["budget"] == {
+        "train_steps": None,
+        "train_episodes": 1490,
+        "warmup_episodes": None,
+        "warmup_steps": 10_000,
+        "discounts": [0.99, 0.999],
+        "eval_every": 5,
+        "eval_episodes": 10,
+        "stop_at_return": None,
+        "stop_at_success": None,
+    }
+    trainer = build(c)
+    assert trainer.total_steps == 1_500_000
+    assert trainer.replay.capacity == 1_000_000
 
 
 def test_every_budget_can_be_in_steps_whatever_its_table_lacks():
@@ -182,10 +206,18 @@ def test_every_model_builds_and_one_for_every_task(env, seq_model):
     build(c)
 
 
-@pytest.mark.parametrize("env", ["tmaze_active", "key_to_door"])  # vectors and images
-@pytest.mark.parametrize("algo", options("algo"))
+CONTINUOUS = ("td3", "td3_separate", "sac", "sac_separate")
+KINDS = [  # vectors and images, of tasks with discrete actions
+    (env, algo)
+    for algo in options("algo")
+    for env in (["pendulum_v"] if algo in CONTINUOUS else ["tmaze_active", "key_to_door"])
+]
+
+
+@pytest.mark.parametrize(("env", "algo"), KINDS)
 def test_every_kind_of_task_takes_every_algorithm(env, algo):
-    tiny = ["env.length=2", "batch_size=2", "budget=smoke", "updates_per_step=1"]
+    length = "env.horizon=9" if algo in CONTINUOUS else "env.length=2"
+    tiny = [length, "batch_size=2", "budget=smoke", "updates_per_step=1"]
     tiny += ["budget.warmup_episodes=1"]
     trainer = build(config(f"env={env}", f"algo={algo}", *tiny))
     trainer.logger = type("Nowhere", (), {"write": lambda *_: None})()
@@ -459,10 +491,13 @@ def test_a_task_that_resets_itself_is_refused():
 
 
 BOX, DISCRETE = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+FORMS = "Discrete(n), actions 0 to n - 1, or Box(-1, 1, (A,), float32), "
 ATTRIBUTES = [  # what a task has, and what is said of it
-    ("single_action_space", DISCRETE(4, start=1), "Discrete(n), actions 0 to n - 1, got Discrete"),
-    ("single_action_space", gymnasium.spaces.MultiDiscrete([2, 2]), "Discrete(n), actions 0 to"),
-    ("single_action_space", BOX(-1, 1, (2,)), "Discrete(n), actions 0 to n - 1, got Box(-1.0"),
+    ("single_action_space", DISCRETE(4, start=1), FORMS + "got Discrete"),
+    ("single_action_space", gymnasium.spaces.MultiDiscrete([2, 2]), FORMS + "got Multi"),
+    ("single_action_space", BOX(-2, 2, (2,)), FORMS + "got Box(-2.0"),
+    ("single_action_space", BOX(-1, 1, (2, 1)), FORMS + "got Box(-1.0"),
+    ("single_action_space", BOX(-1, 1, (2,), np.float64), FORMS + "got Box"),
     ("single_observation_space", DISCRETE(3), "of arrays with at least one dimension, such as"),
     ("single_observation_space", BOX(-1, 1, ()), "of arrays with at least one dimension"),
     ("single_observation_space", BOX(-1, 1, (2, 0)), "of arrays with at least one dimension"),

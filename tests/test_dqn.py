@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 
+from memrl.actions import Discrete
 from memrl.algos.dqn import DQN
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import Episodes, TaskSpec
@@ -29,7 +30,7 @@ def seq_model(case, dropout=0.0, width=8):
 
 
 def agent(model, hidden_dims=(12, 10), **changes):
-    memory = Memory(MLPEncoder(SPEC, 4, obs_dim=4, action_dim=4, reward_dim=0), model, 4)
+    memory = Memory(MLPEncoder(SPEC, 4, obs_dim=4, action_dim=4, reward_dim=0), model, Discrete(4))
     settings = {
         "horizon": 6,
         "train_steps": 600,

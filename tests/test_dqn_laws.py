@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from memrl.actions import Discrete
 from memrl.algos.dqn import DQN
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import Episodes, TaskSpec
@@ -49,7 +50,9 @@ def seeded():
 
 def agent(model="lstm", **changes):
     """A DQN whose values differ clearly by action and history, and whose target lags behind."""
-    memory = Memory(MLPEncoder(SPEC, A, obs_dim=4, action_dim=3, reward_dim=1), MODELS[model](), A)
+    memory = Memory(
+        MLPEncoder(SPEC, A, obs_dim=4, action_dim=3, reward_dim=1), MODELS[model](), Discrete(A)
+    )
     dqn = DQN(memory, **(SETTINGS | changes))
     for network in (dqn.online, dqn.target):
         for parameter in network.parameters():

@@ -16,13 +16,14 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_locomotion import needs_pybullet
 from test_trainer import as_saved, loaded, real_trainer, same, whole_state
 
 from memrl import experiment
 from memrl.encoders import MLPEncoder, SpaceEncoder
 from memrl.envs.gym import GymVec
 from memrl.envs.popgym import PopgymVec
-from memrl.envs.spaces import Actions, Packer, Part
+from memrl.envs.spaces import Packer, Part, action_reader
 from memrl.interfaces import TaskSpec
 from memrl.rollout import check_env, check_first_step
 from memrl.run.outcome import ConfigError
@@ -112,6 +113,8 @@ TASKS = {
         "kwargs": {"map_name": "8x8"},
         "wrappers": [{"_target_": "gymnasium.wrappers.TimeAwareObservation", "flatten": False}],
     },
+    "Pendulum": {"id": "Pendulum-v1"},
+    "PopgymPendulum": POPGYM | {"id": "popgym-NoisyPositionOnlyPendulumHard-v0"},
     "start": {"id": "Clock-v0", "kwargs": {"actions": spaces.Discrete(3, start=-1)}},
 }
 
@@ -123,22 +126,22 @@ def test_rows_are_single_environments_that_are_not_stepped_past_their_ends(name)
     check_env(env, B)
     assert env.metadata["autoreset_mode"] == AutoresetMode.DISABLED
     singles = [GymVec(**task).envs[0] for _ in range(B)]
-    pack, act, rng = env._pack, env._actions, np.random.default_rng(1)
-    generator = np.random.default_rng(7)
+    pack, act, generator = env._pack, env._read_action, np.random.default_rng(7)
+    env.action_space.seed(1)
     for episode in range(2):
         obs, _ = env.reset(seed=7 if episode == 0 else None)
         seeds = generator.integers(2**31, size=B)
         last = [single.reset(seed=int(s))[0] for single, s in zip(singles, seeds, strict=True)]
         live, t = [True] * B, 0
         while any(live):
-            action = rng.integers(env.single_action_space.n, size=B)
+            action = env.action_space.sample()
             shown, before, (obs, *results, _) = obs, obs.copy(), env.step(action)
             np.testing.assert_array_equal(shown, before)  # a copy: steps leave it alone
             t += 1
             for b in range(B):
                 expected = (0, False, False)
                 if live[b]:
-                    last[b], *expected, _ = singles[b].step(act(int(action[b])))
+                    last[b], *expected, _ = singles[b].step(act(action[b]))
                     if t == env.horizon and not expected[1]:
                         expected[2] = True
                     live[b] = not (expected[1] or expected[2])
@@ -217,6 +220,9 @@ SMALL += ["budget.train_steps=100", "updates_per_step=0.03"]
         ["env=cartpole_v", "env.horizon=20"],
         ["env=popgym", "budget.train_steps=250"],
         ["env=gym", "env.id=MiniGrid-MemoryS7-v0", "env.module=minigrid", "env.horizon=20"],
+        ["env=pendulum_p", "env.horizon=20"],
+        ["env=mujoco_p", "budget.warmup_steps=null"],
+        pytest.param(["env=pybullet_p", "budget.warmup_steps=null"], marks=needs_pybullet),
     ],
     ids=lambda task: task[0],
 )
@@ -271,7 +277,7 @@ def test_environments_are_closed(clocks):
     with pytest.raises(ValueError, match=r"^wrappers must fit"):
         GymVec(id="Clock-v0", wrappers=[{"_target_": "gymnasium.wrappers.GrayscaleObservation"}])
     with pytest.raises(ValueError, match=r"^its action_space must"):
-        GymVec(id="Clock-v0", kwargs={"actions": spaces.Box(0, 1, (2,))})
+        GymVec(id="Clock-v0", kwargs={"actions": spaces.Box(0, math.inf, (2,))})
     assert len(clocks) == 8 and all(clock.is_closed for clock in clocks)
 
 
@@ -481,21 +487,99 @@ def test_observations_of_nested_spaces_stay_apart_and_are_encoded(space, seed):
     ],
 )
 def test_every_action_has_one_number(space):
-    actions = Actions(space)
-    every = [actions(number) for number in range(actions.n)]
+    read = action_reader(space)
+    n = read.space.n
+    every = [read(number) for number in np.arange(n)]
     assert all(space.contains(action) for action in every)
     sizes = getattr(space, "nvec", np.full(6, 2))
     expected = 4 if isinstance(space, spaces.Discrete) else math.prod(sizes.reshape(-1).tolist())
-    assert len({np.asarray(action).tobytes() for action in every}) == actions.n == expected
+    assert read.space == spaces.Discrete(expected)
+    assert len({np.asarray(action).tobytes() for action in every}) == n
 
 
-def test_other_actions_are_refused_in_one_line():
+FLOATS = st.sampled_from([np.float16, np.float32, np.float64])
+SHAPES = st.sampled_from([(), (1,), (3,), (2, 3), (1, 2, 1)])
+NUMBER = st.floats(-1e3, 1e3, width=16)
+
+
+@given(FLOATS, SHAPES, NUMBER, NUMBER)
+def test_a_box_is_spanned_by_actions_from_minus_one_to_one(dtype, shape, a, b):
+    low, high = sorted((a, b))
+    space = spaces.Box(low, high, shape, dtype)
+    read = action_reader(space)
+    A = math.prod(shape)
+    assert read.space == spaces.Box(-1.0, 1.0, (A,), np.float32)
+    for number, expected in [(-1, low), (0, (low + high) / 2), (1, high), (-1.5, low), (9, high)]:
+        action = read(np.full(A, number, np.float32))
+        assert space.contains(action) and action.dtype == dtype and action.shape == shape
+        assert (action == np.array(expected, dtype)).all()
+
+
+UNIT = st.floats(-1, 1, width=32)
+
+
+@given(FLOATS.filter(lambda dtype: dtype != np.float16), st.lists(UNIT, min_size=4, max_size=4))
+def test_where_the_bounds_are_minus_one_and_one_actions_arrive_bit_for_bit(dtype, numbers):
+    action = np.array(numbers, np.float32)
+    arrived = action_reader(spaces.Box(-1, 1, (2, 2), dtype))(action)
+    assert arrived.tobytes() == action.astype(dtype).tobytes()
+    assert arrived.base is None or not np.shares_memory(arrived, action)
+
+
+def test_each_number_of_an_action_has_bounds_of_its_own():
+    low, high = np.array([[0, -3], [5, -1]]), np.array([[8, -1], [5, 1]])
+    read = action_reader(spaces.Box(low, high, dtype=np.float64))
+    assert read(np.array([-0.5, 0.5, 0.7, -0.25], np.float32)).tolist() == [
+        [2, -1.5],
+        [5, -0.25],
+    ]
+    ends = np.array([-1e30, 1e17])  # rounding must not lead out of the bounds
+    read = action_reader(spaces.Box(ends[0], ends[1], (1,), np.float64))
+    for number in (-1, 1):
+        assert ends[0] <= read(np.array([number]))[0] <= ends[1]
+
+
+def test_a_pendulum_is_gymnasiums_own_and_gets_rescaled_torques():
+    B, env = 2, GymVec(num_envs=2, id="Pendulum-v1")
+    assert env.single_action_space == spaces.Box(-1.0, 1.0, (1,), np.float32)
+    env.action_space.seed(0)
+    obs, _ = env.reset(seed=5)
+    seeds = np.random.default_rng(5).integers(2**31, size=B)
+    own = [gymnasium.make("Pendulum-v1") for _ in range(B)]
+    for b in range(B):
+        np.testing.assert_array_equal(obs[b], own[b].reset(seed=int(seeds[b]))[0])
+    for t in range(200):
+        action = env.action_space.sample()
+        obs, reward, terminated, truncated, _ = env.step(action)
+        for b in range(B):
+            expected, paid, *_ = own[b].step(2 * action[b])
+            np.testing.assert_array_equal(obs[b], expected)
+            assert reward[b] == paid and not terminated[b] and truncated[b] == (t == 199)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-math.inf, math.inf, (2,)),
+        spaces.Box(np.array([0, 0]), np.array([1, math.inf]), dtype=np.float64),
+        spaces.Box(0, 9, (2,), np.int64),
+        spaces.Box(0, 255, (2,), np.uint8),
+        spaces.Box(-1, 1, (0,)),
+        spaces.Tuple([spaces.Discrete(2)]),
+    ],
+    ids=str,
+)
+def test_other_actions_are_refused_in_one_line(space):
+    allowed = "Discrete, MultiDiscrete, MultiBinary, or a Box of floats with finite bounds"
+    with pytest.raises(ValueError, match=f"^its action_space must be {allowed}, got") as caught:
+        action_reader(space)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_combinations_are_refused():
     with pytest.raises(ValueError, match=r"at most 1,000 combinations, got .* with 1,001"):
-        Actions(spaces.MultiDiscrete([7, 11, 13]))
-    assert Actions(spaces.Discrete(2000)).n == 2000
-    for space in (spaces.Box(-1, 1, (2,)), spaces.Tuple([spaces.Discrete(2)])):
-        with pytest.raises(ValueError, match="must be Discrete, MultiDiscrete or MultiBinary, got"):
-            Actions(space)
+        action_reader(spaces.MultiDiscrete([7, 11, 13]))
+    assert action_reader(spaces.Discrete(2000)).space.n == 2000
 
 
 # --- the config ----------------------------------------------------------------------------------
@@ -509,7 +593,6 @@ BAD = [
     (["env.id='nosuch:A-v0'"], rf"env\.id {MODULE} 'nosuch'"),
     (["env.id=phys2d/CartPole-v1"], r"env\.id must be usable here, got .*: No module named 'jax'"),
     (["env.id=Blackjack-v1"], r"env\.horizon must be given, as Blackjack-v1 does not say"),
-    (["env.id=Pendulum-v1"], r"env: its action_space must be Discrete, .*, got Box"),
     (["env.module=nosuch.envs"], rf"env\.module {MODULE} 'nosuch\.envs'"),
     (["env.module=xml.etree.cElementTree_"], rf"env\.module {MODULE}"),
     (["env.module=hypothesis.extra.redis"], r"env\.module must name a module that can be imported"),
@@ -544,12 +627,20 @@ def test_what_cannot_work_is_refused_in_one_line(overrides, text):
 
 MISSING = """
 import sys
-sys.modules["popgym"] = sys.modules["minigrid"] = None  # as if they were not installed
+for name in ("popgym", "minigrid", "pybullet_envs_gymnasium", "mujoco"):
+    sys.modules[name] = None  # as if they were not installed
 from memrl.envs.minigrid import MinigridMemoryVec
+from memrl.envs.mujoco import MujocoVec
 from memrl.envs.popgym import PopgymVec
-for make in (lambda: PopgymVec(task="RepeatFirst"), lambda: MinigridMemoryVec(size=7)):
+from memrl.envs.pybullet import PybulletVec
+for make, keys in (
+    (PopgymVec, {"task": "RepeatFirst"}),
+    (MinigridMemoryVec, {"size": 7}),
+    (PybulletVec, {"robot": "ant", "observed": "all"}),
+    (MujocoVec, {"robot": "ant", "observed": "all"}),
+):
     try:
-        make()
+        make(**keys)
     except ValueError as error:
         print(error)
 """
@@ -557,5 +648,9 @@ for make in (lambda: PopgymVec(task="RepeatFirst"), lambda: MinigridMemoryVec(si
 
 def test_a_package_that_is_not_installed_is_named():
     done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True)
-    lines = [f"{name} is not installed: pip install {name}" for name in ("popgym", "minigrid")]
-    assert done.stdout.splitlines() == lines, done.stderr
+    assert done.stdout.splitlines() == [
+        "popgym is not installed: pip install popgym",
+        "minigrid is not installed: pip install minigrid",
+        "pybullet_envs_gymnasium is not installed: pip install pybullet-envs-gymnasium",
+        "mujoco is not installed: pip install 'gymnasium[mujoco]'",
+    ], done.stderr

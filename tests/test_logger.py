@@ -304,7 +304,7 @@ def test_tensorboard_has_config_and_learning_curve_in_one_folder(tmp_path, scala
     expected = {
         "env.rule": '"null"\n',
         "init_from": '"null"\n',
-        "budget.train_steps": '"null"\n',
+        **{f"budget.{k}": '"null"\n' for k in ("train_steps", "warmup_steps", "discounts")},
         "env.sizes": '"[1,2]"\n',
         "seed": "3\n",
     }

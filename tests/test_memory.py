@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from memrl import experiment
+from memrl.actions import Discrete
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import TaskSpec
-from memrl.memory import Memory, action_width
+from memrl.memory import Memory
 from memrl.run import config
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.mlp import MLP
@@ -33,7 +34,7 @@ def seeded():
 @pytest.fixture(params=MODELS)
 def memory(request):
     encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
-    memory = Memory(encoder, MODELS[request.param](), A).eval()
+    memory = Memory(encoder, MODELS[request.param](), Discrete(A)).eval()
     for parameter in memory.parameters():  # no ReLU may be dead by accident
         nn.init.normal_(parameter, std=0.5)
     return memory
@@ -74,7 +75,7 @@ class Echo(nn.Module):
 
 def test_each_input_is_previous_action_previous_reward_and_this_observation():
     obs, action, reward = history()
-    x = Memory(Inputs(), Echo(), A)(obs, action, reward)
+    x = Memory(Inputs(), Echo(), Discrete(A))(obs, action, reward)
     assert x.shape == (T + 1, B, A + 1 + OBS)
     for t in range(T + 1):
         for b in range(B):
@@ -87,23 +88,16 @@ def test_each_input_is_previous_action_previous_reward_and_this_observation():
 
 def test_first_input_has_a_zero_action_vector_and_a_zero_reward():
     obs, action, reward = history()
-    memory = Memory(Inputs(), Echo(), A)
+    memory = Memory(Inputs(), Echo(), Discrete(A))
     stepped, _ = memory.step(obs[0], torch.full((B,), -1), torch.zeros(B), ())
     for first in (memory(obs, action, reward)[0], stepped):
         assert (first[:, : A + 1] == 0).all()
         assert torch.equal(first[:, A + 1 :], obs[0])
 
 
-def test_one_hot_of_no_action_is_zeros():
-    memory = Memory(Inputs(), Echo(), A)
-    one_hot = memory.one_hot(torch.tensor([[-1, 0], [3, 1]]))
-    assert one_hot.dtype == torch.float32
-    assert one_hot.tolist() == [[[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 0, 1], [0, 1, 0, 0]]]
-
-
 def test_a_window_of_one_observation_has_no_action_yet():
     obs, action, reward = history()
-    x = Memory(Inputs(), Echo(), A)(obs[:1], action[:0], reward[:0])
+    x = Memory(Inputs(), Echo(), Discrete(A))(obs[:1], action[:0], reward[:0])
     assert x.shape == (1, B, A + 1 + OBS)
 
 
@@ -158,16 +152,16 @@ def test_steps_equal_the_whole_window(memory):
 def test_memory_knows_whether_it_has_dropout():
     def has_dropout(dropout, attention_dropout):
         encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
-        return Memory(encoder, GPT(WIDTH, 1, 1, "sine", T, dropout, attention_dropout), A)
+        return Memory(encoder, GPT(WIDTH, 1, 1, "sine", T, dropout, attention_dropout), Discrete(A))
 
     assert has_dropout(0.1, 0.0).has_dropout
     assert has_dropout(0.0, 0.1).has_dropout
     assert not has_dropout(0.0, 0.0).has_dropout
     encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
-    assert not Memory(encoder, MODELS["lstm"](), A).has_dropout
+    assert not Memory(encoder, MODELS["lstm"](), Discrete(A)).has_dropout
     own = MODELS["lstm"]()
     own.attention = torch.nn.MultiheadAttention(4, 2, dropout=0.1)
-    assert Memory(encoder, own, A).has_dropout
+    assert Memory(encoder, own, Discrete(A)).has_dropout
 
 
 # --- the encoder ---------------------------------------------------------------------------------
@@ -250,12 +244,6 @@ def test_pixels_become_float_and_are_flattened():
 def test_encoder_refusals_name_the_argument(changes, message):
     with pytest.raises(ValueError, match="^" + message):
         MLPEncoder(SPEC, A, **({"obs_dim": 5, "action_dim": 3, "reward_dim": 2} | changes))
-
-
-def test_action_width_is_that_of_the_one_hot_and_refuses_other_spaces():
-    assert action_width(gymnasium.spaces.Discrete(3)) == 3
-    with pytest.raises(ValueError, match=r"single_action_space must be Discrete\(n\), .*, got Box"):
-        action_width(gymnasium.spaces.Box(-1, 1, (2,)))
 
 
 # --- the baseline without memory -----------------------------------------------------------------

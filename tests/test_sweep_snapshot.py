@@ -118,7 +118,7 @@ def test_the_same_code_has_one_copy(project: Path) -> None:
 EDITS = {
     "a file changed": lambda project: (project / "memrl/trainer.py").write_text("x = 1\n"),
     "a file added": lambda project: (project / "memrl/envs/mine.py").write_text(""),
-    "a file removed": lambda project: (project / "memrl/graphs.py").unlink(),
+    "a file removed": lambda project: (project / "memrl/algos/graphs.py").unlink(),
     "a file renamed": lambda project: (project / "conf/env/tmaze.yaml").rename(
         project / "conf/env/maze.yaml"
     ),

@@ -462,9 +462,48 @@ def test_an_update_in_another_form_takes_the_place_of_the_agents_own():
     assert {row["train/loss"] for row in tape.rows("train")} == {0.5}
 
 
+def test_random_steps_owe_updates_in_their_last_round_alone():
+    """As in the paper's continuous tasks; episodes here have 4 steps."""
+    tape, trainer = fitted(warmup_episodes=None, warmup_steps=21, updates_per_step=1.0)
+    assert updates_between_rows(tape) == [4] * 7  # the last random round, and six episodes
+    assert [row["env_steps"] for row in tape.rows("train")] == [24, 28, 32, 36, 40, 44, 48]
+    assert trainer.total_steps == 21 + 6 * 4
+    tape, trainer = fitted(
+        warmup_episodes=None, warmup_steps=100, train_steps=8, train_episodes=None
+    )
+    assert tape.rows("train")[-1]["env_steps"] == 8  # a budget may end before its warm-up
+
+
+@pytest.mark.parametrize("episodes", [None, 3])
+def test_the_warm_up_is_counted_in_steps_or_in_episodes(episodes):
+    steps = None if episodes is None else 12
+    with pytest.raises(ValueError, match=r"^warmup_steps must be null where warmup_episodes is"):
+        trainer_of(Tape(), warmup_episodes=episodes, warmup_steps=steps)
+
+
+def test_discounted_returns_are_logged_on_request():
+    tape, _ = fitted(discounts=[0.5, 1])
+    for row in tape.rows("eval"):  # it walks left: penalised by 1/3 a step, but for the last one
+        rewards = np.array([*[-1 / 3] * 3, 0])
+        assert row["eval/return"] == pytest.approx(rewards.sum())
+        assert row["eval/return_1"] == pytest.approx(rewards.sum())
+        assert row["eval/return_0.5"] == pytest.approx((rewards * 0.5 ** np.arange(4)).sum())
+    with pytest.raises(ValueError, match=r"^discounts must be numbers in \[0, 1\], got"):
+        trainer_of(Tape(), discounts=[0.9, 1.1])
+
+
+def test_diagnostics_are_those_of_the_last_batch_of_a_cycle():
+    tape = Tape()
+    tape.diagnostics = lambda batch: {"seen": torch.tensor(float(tape.updates))}
+    trainer_of(tape).fit(tape.boundary)
+    assert [row["train/seen"] for row in tape.rows("train")] == [
+        row["updates"] for row in tape.rows("train")
+    ]
+
+
 # --- interruption, with a real agent -------------------------------------------------------------
 
-SMALL = ["device=cpu", "env.length=3", "batch_size=3", "algo.hidden_dims=[8]", "budget=smoke"]
+SMALL = ["device=cpu", "batch_size=3", "algo.hidden_dims=[8]", "budget=smoke"]
 SMALL += ["budget.train_episodes=3", "budget.warmup_episodes=3", "budget.eval_every=2"]
 SMALL += ["budget.eval_episodes=2", "updates_per_step=0.5"]
 LSTM = ["seq_model=lstm", "seq_model.hidden_dim=8"]
@@ -476,6 +515,11 @@ SEPARATE = ["env=key_to_door", "env.frames=[2,3,3]", "algo=sacd_separate", "seq_
 SEPARATE += ["encoder.obs_dim=8", "dropout=0.3"]
 
 
+CONTINUOUS = ["env=gym", "env.id=Pendulum-v1", "env.horizon=8", "context_len=3", *LSTM]
+CONTINUOUS += ["budget.train_episodes=2", "num_envs=2", "encoder.obs_dim=4"]
+SEPARATE_TD3 = [*CONTINUOUS, "algo=td3_separate"]
+SAC = [*CONTINUOUS, "algo=sac", "+budget.warmup_steps=20", "budget.warmup_episodes=null"]
+SAC += ["+budget.discounts=[0.9]"]
 LINEAR = [[f"seq_model={m}", *LSTM[1:]] for m in ("lru", "min_gru", "mamba2", "deltanet")]
 EARLY = [*GPT, "env._target_=test_trainer.Early", "budget.train_steps=32"]
 EARLY += ["budget.train_episodes=null"]
@@ -516,7 +560,8 @@ def real_trainer(config):
 
 
 def config_of(overrides):
-    return experiment.resolve(config.compose_config([*SMALL, *overrides]))
+    length = [] if "env=gym" in overrides else ["env.length=3"]
+    return experiment.resolve(config.compose_config([*SMALL, *length, *overrides]))
 
 
 def as_saved(state):
@@ -543,8 +588,8 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("overrides", "every"),
     # 7: of any kind, as a cycle has 4 or 6
-    [(LSTM, 1), (EARLY, 7), (PIXELS, 7), (SEPARATE, 7), *((model, 7) for model in LINEAR)],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
+    [(LSTM, 1), *((each, 7) for each in (EARLY, PIXELS, SEPARATE, SEPARATE_TD3, SAC, *LINEAR))],
+    ids=lambda value: " ".join(value[:1] + value[-1:]) if isinstance(value, list) else "",
 )
 def test_a_run_cut_at_any_boundary_continues_identically(overrides, every):
     config = config_of(overrides)

@@ -11,25 +11,33 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memrl.actions import Continuous, Discrete, no_action
 from memrl.checks import require
 from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
 from memrl.networks import Head, set_training
 
+ALGORITHMS = {
+    Discrete: "dqn, sacd and sacd_separate",
+    Continuous: "td3, sac, td3_separate and sac_separate",
+}
 CPU_INPUTS = 8192  # of a micro-batch, T x B: with more, activations no longer fit the caches
 CPU_WINDOWS = 16  # of a micro-batch, at least: fewer rows starve recurrent matrix products
 
 
 class ActionNetwork(nn.Module):
-    """A memory and a head: one number for each action from a history."""
+    """A memory and a head: ``per_action`` numbers for each action from a history."""
 
-    def __init__(self, memory: Memory, hidden_dims: Sequence[int], last_init: float) -> None:
+    def __init__(
+        self, memory: Memory, hidden_dims: Sequence[int], last_init: float, per_action: int = 1
+    ) -> None:
         super().__init__()
         self.memory = memory
-        self.head = Head(memory.output_dim, hidden_dims, memory.n_action, last_init)
+        outputs = per_action * memory.actions.width
+        self.head = Head(memory.output_dim, hidden_dims, outputs, last_init)
 
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, A)."""
+        """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, per_action * A)."""
         return self.head(self.memory(obs, action, reward))  # type: ignore[no-any-return]
 
 
@@ -37,7 +45,7 @@ class ActingState(NamedTuple):
     """The recurrent state of an agent: what acting carries from one step to the next."""
 
     memory: State
-    prev_action: Tensor  # (B,) int64; -1 before the first
+    prev_action: Tensor  # (B, ...); ``no_action`` before the first
 
 
 class MemoryAgent:
@@ -54,6 +62,7 @@ class MemoryAgent:
         dropout_scope: "everywhere" or "gradient"; each algorithm says what that means.
     """
 
+    action_form: type[Discrete] | type[Continuous] = Discrete  # of the tasks that it can play
     networks: dict[str, nn.Module]
     targets_and_optimizers: dict[str, nn.Module | torch.optim.Optimizer]
 
@@ -66,6 +75,9 @@ class MemoryAgent:
         scopes = ("everywhere", "gradient")
         require(dropout_scope in scopes, "dropout_scope", " or ".join(scopes), dropout_scope)
         self.memory = actor.memory
+        actions, form = self.memory.actions, self.action_form
+        advice = f"{actions}; their algorithms are {ALGORITHMS[type(actions)]}"
+        require(isinstance(actions, form), "actions", form.__name__.lower(), advice)
         self.device = next(self.memory.parameters()).device
         self.actor = actor.to(self.device)
         self.gamma = gamma
@@ -73,12 +85,12 @@ class MemoryAgent:
         self.dropout_everywhere = dropout_scope == "everywhere"
 
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
-        """Choose actions (B,) int64 from the actor's outputs (B, A)."""
+        """Choose actions (B, ...) from the outputs of the actor's head."""
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> ActingState:
-        no_action = torch.full((batch_size,), -1, device=self.device)
-        return ActingState(self.memory.initial_state(batch_size), no_action)
+        before = no_action(self.memory.actions, batch_size, self.device)
+        return ActingState(self.memory.initial_state(batch_size), before)
 
     @torch.no_grad()
     def act(
@@ -88,6 +100,9 @@ class MemoryAgent:
         h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
         action = self.choose(self.actor.head(h), explore)
         return action, ActingState(memory, action)
+
+    def diagnostics(self, batch: Episodes) -> dict[str, Tensor]:
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         holders = self.networks | self.targets_and_optimizers

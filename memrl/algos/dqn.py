@@ -90,7 +90,7 @@ class DQN(MemoryAgent):
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         action = values.argmax(-1)
         if explore:
-            random = torch.randint_like(action, self.memory.n_action)
+            random = torch.randint_like(action, self.memory.actions.width)
             action = torch.where(torch.rand_like(values[:, 0]) < self.epsilon, random, action)
             self.explored_steps += len(action) if explore is True else explore
             self.epsilon_now.fill_(self.epsilon)

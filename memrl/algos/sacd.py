@@ -27,7 +27,7 @@ class Critic(nn.Module):
     def __init__(self, memory: Memory, hidden_dims: Sequence[int]) -> None:
         super().__init__()
         self.memory = memory
-        self.heads = TwinHeads(memory.output_dim, hidden_dims, memory.n_action)
+        self.heads = TwinHeads(memory.output_dim, hidden_dims, memory.actions.width)
 
     def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
         """Map whole windows, as ``Memory.forward`` takes them, to two estimates (T + 1, B, A)."""
@@ -70,7 +70,7 @@ class SACD(SoftActor):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(memory, gamma, tau, lr, hidden_dims, alpha, target_entropy, dropout_scope)
-        heads = TwinHeads(memory.output_dim, hidden_dims, memory.n_action)
+        heads = TwinHeads(memory.output_dim, hidden_dims, memory.actions.width)
         self.heads = heads.to(self.device)
         self.target_heads = frozen_copy(self.heads)
         self.freeze_critic = freeze_critic
@@ -114,7 +114,7 @@ class SACD(SoftActor):
         }
         self.optimizer.step()
         polyak_(self.target_heads, self.heads, self.tau)
-        self.learn_temperature(metrics["entropy"])
+        self.temperature.learn(metrics["entropy"])
         return metrics
 
 
@@ -205,5 +205,5 @@ class SeparateSACD(SoftActor):
         }
         self.policy_optimizer.step()
         polyak_(self.target_critic, self.critic, self.tau)
-        self.learn_temperature(metrics["entropy"])
+        self.temperature.learn(metrics["entropy"])
         return {"loss": metrics["critic_loss"] + metrics["policy_loss"]} | metrics

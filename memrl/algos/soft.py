@@ -32,6 +32,58 @@ class TwinHeads(nn.Module):
         return self.q1(h), self.q2(h)
 
 
+class Temperature:
+    """The weight of the entropy, alpha: fixed or learned (Haarnoja et al. 2018).
+
+    Args:
+        alpha: the temperature, at least 0; if it is learned, the one to begin with, above 0.
+        target_entropy: None for a fixed one; else what the policy's mean entropy tends to.
+        lr: Adam's learning rate.
+        device: where ``value``, a scalar, is.
+    """
+
+    def __init__(
+        self, alpha: float, target_entropy: float | None, lr: float, device: torch.device
+    ) -> None:
+        if target_entropy is None:
+            require(0 <= alpha < math.inf, "alpha", "at least 0", alpha)
+        else:
+            require(0 < alpha < math.inf, "alpha", "above 0", alpha)
+        self.value = torch.tensor(alpha, dtype=torch.float32, device=device)
+        self.target_entropy = target_entropy
+        if target_entropy is not None:
+            self.log_alpha = self.value.log().requires_grad_()
+            self._set_value()  # as in a restored run, to the last bit
+            self.optimizer = adam([self.log_alpha], lr)
+
+    def learn(self, entropy: Tensor) -> None:
+        """Move the temperature so that the policy's mean entropy, a scalar, tends to its target."""
+        if self.target_entropy is None:
+            return
+        loss = self.log_alpha.exp() * (entropy - self.target_entropy)
+        self.log_alpha.grad = torch.autograd.grad(loss, self.log_alpha)[0]
+        self.optimizer.step()
+        self._set_value()
+
+    def _set_value(self) -> None:
+        self.value.copy_(self.log_alpha.detach().exp())  # in place: a CUDA graph reads it there
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.target_entropy is None:
+            return {}
+        log_alpha = self.log_alpha.detach().clone()
+        return {"log_alpha": log_alpha, "alpha_optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned; other entries of ``state`` are ignored."""
+        if self.target_entropy is None:
+            return
+        self.optimizer.load_state_dict(state["alpha_optimizer"])
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        self._set_value()
+
+
 class SoftActor(MemoryAgent):
     """What both variants share: a policy that acts, its temperature, and the soft values."""
 
@@ -48,33 +100,18 @@ class SoftActor(MemoryAgent):
     ) -> None:
         network = ActionNetwork(memory, hidden_dims, last_init=1e-3)  # its head gives logits
         super().__init__(network, gamma, tau, lr, dropout_scope)
-        if target_entropy is None:
-            require(0 <= alpha < math.inf, "alpha", "at least 0", alpha)
-        else:
-            require(0 < alpha < math.inf, "alpha", "above 0", alpha)
+        if target_entropy is not None:
             allowed = "null or in [0, 1]"
             require(0 <= target_entropy <= 1, "target_entropy", allowed, target_entropy)
+            target_entropy *= math.log(memory.actions.width)
         self.policy = self.actor
-        self.alpha = torch.tensor(alpha, dtype=torch.float32, device=self.device)
-        self.target_entropy: float | None = None
-        if target_entropy is not None:
-            self.target_entropy = target_entropy * math.log(memory.n_action)
-            self.log_alpha = self.alpha.log().requires_grad_()
-            self.alpha_optimizer = adam([self.log_alpha], lr)
+        self.temperature = Temperature(alpha, target_entropy, lr, self.device)
+        self.alpha = self.temperature.value
 
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
             values = values.softmax(-1) / torch.empty_like(values).exponential_()
         return values.argmax(-1)
-
-    def learn_temperature(self, entropy: Tensor) -> None:
-        """Move the temperature so that the policy's mean entropy tends to its target."""
-        if self.target_entropy is None:
-            return
-        loss = self.log_alpha.exp() * (entropy - self.target_entropy)
-        self.log_alpha.grad = torch.autograd.grad(loss, self.log_alpha)[0]
-        self.alpha_optimizer.step()
-        self.alpha.copy_(self.log_alpha.detach().exp())  # in place: a CUDA graph reads it there
 
     def target(self, batch: Episodes, logits: Tensor, q: tuple[Tensor, Tensor]) -> Tensor:
         """Return r + gamma times the soft value of what follows, (T, B), without gradient.
@@ -102,19 +139,11 @@ class SoftActor(MemoryAgent):
         return loss, -masked_mean((p * log_p).sum(-1), mask, n).detach()
 
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        if self.target_entropy is not None:
-            state["log_alpha"] = self.log_alpha.detach().clone()
-            state["alpha_optimizer"] = self.alpha_optimizer.state_dict()
-        return state
+        return super().state_dict() | self.temperature.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        if self.target_entropy is not None:
-            self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
-            with torch.no_grad():
-                self.log_alpha.copy_(state["log_alpha"])
-            self.alpha.copy_(self.log_alpha.detach().exp())
+        self.temperature.load_state_dict(state)
 
 
 def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:

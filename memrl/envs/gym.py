@@ -1,6 +1,6 @@
 """Any Gymnasium environment as a task: a list of single environments, stepped together.
 
-Letters: B environments, N numbers of an observation.
+Letters: B environments, N numbers of an observation, A numbers of an action.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from memrl.checks import require
-from memrl.envs.lockstep import Bools, Ints, Rewards, check_integer
-from memrl.envs.spaces import Actions, Packer
+from memrl.envs.lockstep import Bools, Rewards, check_integer
+from memrl.envs.spaces import Packer, action_reader
 
 # Where environments say how long an episode may be, if their specification does not.
 HORIZONS = ("max_steps", "max_episode_length", "max_episode_steps", "episode_length")
@@ -28,7 +28,7 @@ MINIGRID = (11, 6, 4)  # objects, colours, and the states of a door or the playe
 PICTURES = ("RGB", "AddRender")  # prefixes of the names of wrappers that return pixels
 
 
-class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
+class GymVec(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     """B environments with a Gymnasium id, in lock-step, without autoreset.
 
     Every episode is seeded from this environment's own generator, so that its state is all that a
@@ -37,8 +37,8 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     An environment whose episode is over is not stepped any more: it repeats its last observation
     and is paid nothing. An episode of ``horizon`` steps is truncated.
 
-    Observations are arrays (B, N) as ``Packer`` makes them, actions integers (B,) as ``Actions``
-    reads them. Parts of an observation that are text are left out.
+    Observations are arrays (B, N) as ``Packer`` makes them. Actions are integers (B,) or floats
+    (B, A), as ``action_reader`` reads them. Parts of an observation that are text are left out.
     """
 
     def __init__(
@@ -86,14 +86,15 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
                 self.envs.append(_make(str(id), arguments, wrappers or ()))
             env = self.envs[0]
             self.horizon = horizon or _horizon(str(id), env)
-            self._pack, self._actions = Packer(_observation_space(env)), Actions(env.action_space)
+            self._pack = Packer(_observation_space(env))
+            self._read_action = action_reader(env.action_space)
         except BaseException:
             self.close()
             raise
         self.time_limit_is_end, self.num_envs = time_limit_is_end, num_envs
         self.metadata = env.metadata | {"autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = self._pack.space
-        self.single_action_space = spaces.Discrete(self._actions.n)
+        self.single_action_space = self._read_action.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         space = self._pack.space
@@ -118,7 +119,9 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         self._is_live[:], self._t = True, 0
         return self._obs.copy(), {}
 
-    def step(self, actions: Ints) -> tuple[NDArray[Any], Rewards, Bools, Bools, dict[str, Any]]:
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], Rewards, Bools, Bools, dict[str, Any]]:
         """Step the environments whose episodes go on.
 
         ``info["success"]`` is that of episodes that end now, of environments that report one.
@@ -131,8 +134,7 @@ class GymVec(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         reports_success = False
         self._t += 1
         for b in np.flatnonzero(self._is_live):
-            action = self._actions(int(actions[b]))
-            result = _call("step", self.envs[b].step, action)
+            result = _call("step", self.envs[b].step, self._read_action(actions[b]))
             form = "(observation, reward, terminated, truncated, info)"
             obs, reward[b], terminated[b], truncated[b], info = _of_form("step", form, result)
             self._pack(obs, self._obs[b])
@@ -264,12 +266,18 @@ def _supported(render_mode: str | None, id: str, arguments: dict[str, Any]) -> s
         return render_mode if render_mode in (env.metadata.get("render_modes") or ()) else None
 
 
-def require_package(name: str) -> None:
-    """Import a package that registers its environments, or raise ValueError with the remedy."""
+def require_package(module: str, distribution: str | None = None) -> Any:
+    """Import and return a module that a task needs, or raise ValueError with the remedy.
+
+    Args:
+        distribution: what to install, if it is not called what the missing module is.
+    """
     try:
-        import_module(name)
+        return import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install {error.name}") from None
+        package = str(error.name).partition(".")[0]
+        remedy = f"pip install {distribution or package}"
+        raise ValueError(f"{package} is not installed: {remedy}") from None
 
 
 def _import(key: str, module: str) -> Any:

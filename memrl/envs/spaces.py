@@ -1,7 +1,7 @@
-"""Spaces: observations as arrays of numbers that know their parts, actions as single numbers.
+"""Spaces: observations as arrays of numbers that know their parts; actions, discrete or in a box.
 
 A part is what an encoder treats as one thing: numbers, categories, or an image of either. Letters:
-N numbers of an observation; C channels, H height, W width of an image.
+N numbers of an observation; C channels, H height, W width of an image; A numbers of an action.
 """
 
 from __future__ import annotations
@@ -222,35 +222,71 @@ def _categories(path: tuple[Any, ...], sizes: NDArray[Any], start: NDArray[Any])
 # --- actions -------------------------------------------------------------------------------------
 
 
-class Actions:
-    """The actions of a space as numbers from 0 to n - 1.
+class NumberedActions:
+    """The actions of a space as numbers from 0 to n - 1, ``space``.
 
     Discrete, and every combination of a MultiDiscrete or MultiBinary, the last number fastest.
 
     Raises:
-        ValueError: another space, or too many combinations.
+        ValueError: too many combinations.
     """
 
-    def __init__(self, space: spaces.Space[Any]) -> None:
+    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> None:
         if isinstance(space, spaces.Discrete):
             sizes, start = np.array(space.n), np.array(space.start)
         elif isinstance(space, spaces.MultiDiscrete):
             sizes, start = space.nvec, space.start
-        elif isinstance(space, spaces.MultiBinary):
-            sizes, start = np.full(space.shape, 2), np.zeros(space.shape, np.int64)
         else:
-            allowed = "Discrete, MultiDiscrete or MultiBinary"
-            raise ValueError(f"its action_space must be {allowed}, got {_short(space)}")
-        self.n = math.prod(sizes.reshape(-1).tolist())
-        if sizes.ndim and self.n > MOST_ACTIONS:
-            text = f"at most {MOST_ACTIONS:,} combinations, got {_short(space)} with {self.n:,}"
+            sizes, start = np.full(space.shape, 2), np.zeros(space.shape, np.int64)
+        n = math.prod(sizes.reshape(-1).tolist())
+        if sizes.ndim and n > MOST_ACTIONS:
+            text = f"at most {MOST_ACTIONS:,} combinations, got {_short(space)} with {n:,}"
             raise ValueError(f"its action_space must have {text}")
+        self.space = spaces.Discrete(n)
         self.shape, self.sizes, self.dtype = sizes.shape, sizes, space.dtype
         self.start = start if sizes.ndim else int(start)  # arithmetic of integers is much faster
 
-    def __call__(self, number: int) -> Any:
+    def __call__(self, number: Any) -> Any:
         """Return the action with a number, as the environment takes it."""
         if not self.shape:
-            return number + self.start
-        index = np.unravel_index(number, self.sizes.reshape(-1))
+            return int(number) + self.start
+        index = np.unravel_index(int(number), self.sizes.reshape(-1))
         return (np.array(index).reshape(self.shape) + self.start).astype(self.dtype)
+
+
+class RescaledActions:
+    """The actions of a Box with finite bounds as float32 (A,) from -1 to 1, ``space``.
+
+    They are rescaled linearly: -1 is the lower bound, and 1 the upper one. Numbers outside are
+    clipped. Where the bounds are -1 and 1, numbers arrive bit for bit.
+    """
+
+    def __init__(self, space: spaces.Box) -> None:
+        self.space = spaces.Box(-1.0, 1.0, (math.prod(space.shape),), np.float32)
+        self.shape, self.dtype = space.shape, space.dtype
+        self.low = space.low.reshape(-1).astype(np.float64)
+        self.high = space.high.reshape(-1).astype(np.float64)
+        centre = self.low / 2 + self.high / 2
+        self.centre = np.where(centre == 0, -0.0, centre)  # x + -0.0 is x, also if x is -0.0
+        self.half = self.high / 2 - self.low / 2
+
+    def __call__(self, action: NDArray[Any]) -> NDArray[Any]:
+        """Return the action, (A,), as the environment takes it."""
+        scaled = self.centre + np.clip(action, -1, 1) * self.half
+        inside: NDArray[Any] = np.clip(scaled, self.low, self.high)  # despite rounding
+        return inside.reshape(self.shape).astype(self.dtype)
+
+
+def action_reader(space: spaces.Space[Any]) -> NumberedActions | RescaledActions:
+    """Return the actions of a space as the learning core gives them.
+
+    Raises:
+        ValueError: another space, or too many combinations.
+    """
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return NumberedActions(space)
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and 0 not in space.shape:
+        if np.isfinite([space.low, space.high]).all():
+            return RescaledActions(space)
+    allowed = "Discrete, MultiDiscrete, MultiBinary, or a Box of floats with finite bounds"
+    raise ValueError(f"its action_space must be {allowed}, got {_short(space)}")

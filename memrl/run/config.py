@@ -35,17 +35,21 @@ CONF, SWEEPS = (
 
 
 def lookup(table: Mapping[Any, Any], *keys: Any) -> Any:
-    """Resolve ``${lookup:{...},key,...}``: walk nested tables; ``other`` stands for any key.
+    """Resolve ``${lookup:{...},key,...}``: walk nested tables.
 
-    A list, as of lengths, counts as its largest number.
+    ``pybullet_*`` stands for any key that begins like it, ``other`` for any key. A list, as of
+    lengths, counts as its largest number.
     """
     keys = tuple(max(key) if isinstance(key, list | ListConfig) else key for key in keys)
     for depth, key in enumerate(keys):
-        if key not in table and "other" not in table:
+        if key not in table:
+            like = [k for k in table if str(k).endswith("*") and str(key).startswith(k[:-1])]
+            key = like[0] if like else "other"
+        if key not in table:
             known = ", ".join(map(str, table))
             raise ValueError(f"no entry for {' '.join(map(str, keys[: depth + 1]))}, only {known}")
-        table = table.get(key, table.get("other"))
-    return table
+        table = table[key]
+    return ListConfig(table) if isinstance(table, list) else table  # which can be printed
 
 
 def episodes(table: Any, *keys: Any, _parent_: DictConfig) -> Any:

@@ -26,7 +26,8 @@ class Absent:
 ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 # Keys of a run's identity that configs of older versions lack, with the values that they stand for.
-ADDED = {"init_from": None, "budget.train_steps": None}
+_BUDGET = {"train_steps": None, "warmup_steps": None, "discounts": None}
+ADDED = {"init_from": None} | {f"budget.{key}": value for key, value in _BUDGET.items()}
 _RATES = {"algo.memory_lr": None, "algo.recurrence_lr": None, "algo.weight_decay": 0.0}
 ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
     "memrl.algos.dqn.DQN": _RATES,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from memrl.actions import actions_of
 from memrl.run.status import EXACT
 
 STEPS = 500  # of an episode that are compared
@@ -31,14 +32,13 @@ def _play(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> list[tuple[NDArray[
 
     It ends with its first row, so that no row is stepped after its end.
     """
-    space = env.single_action_space
-    assert isinstance(space, gymnasium.spaces.Discrete)
-    rng = np.random.default_rng(0)
+    actions, generator = actions_of(env.single_action_space), torch.Generator().manual_seed(0)
     obs, _ = env.reset(seed=0)
     over = np.zeros(env.num_envs, np.bool_)
     steps: list[tuple[NDArray[Any], ...]] = [(np.array(obs), np.zeros(env.num_envs), over)]
     while len(steps) <= STEPS and not over.any():
-        obs, reward, terminated, truncated, _ = env.step(rng.integers(space.n, size=env.num_envs))
+        action = actions.sample(env.num_envs, torch.device("cpu"), generator)
+        obs, reward, terminated, truncated, _ = env.step(action.numpy())
         over = np.asarray(terminated) | np.asarray(truncated)
         steps.append((np.array(obs), np.array(reward), over))
     return steps
