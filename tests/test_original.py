@@ -276,6 +276,56 @@ def test_memories_tell_the_two_sacd_apart(
     assert (algo["name"], algo.get("freeze_critic")) == (name, frozen)
 
 
+PYBULLET = (
+    ("env_type: visual_match", "env_type: pomdp/bullet_v"),
+    ("env_name: 1", "env_name: cheetah"),
+    ("algo: sacd", "algo: td3"),
+    ("train_episodes=4000", "train_episodes=125"),
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "algo"),
+    [
+        ("--shared_encoder\n--freeze_critic\n--freeze_all", ("td3", "freeze_all")),
+        ("--shared_encoder\n--nofreeze_critic\n--freeze_all", ("td3", "freeze_all")),
+        ("--shared_encoder\n--freeze_critic\n--nofreeze_all", ("td3", "freeze_critic")),
+        ("--shared_encoder\n--nofreeze_critic\n--nofreeze_all", ("td3", "attached")),
+        ("--noshared_encoder\n--nofreeze_critic\n--freeze_all", ("td3_separate", None)),
+    ],
+)
+def test_runs_of_pybullet_have_our_names(
+    copy: Callable[..., Path], flags: str, algo: tuple[str, str | None]
+) -> None:
+    shared = ("--shared_encoder\n--freeze_critic", flags)
+    config = with_text(copy, *PYBULLET, shared, of=VISUAL).config
+    env = {"name": "pybullet_v", "robot": "halfcheetah", "task_keys": ["robot"]}
+    assert config["env"] == env and "robot" not in config["original"]
+    assert (config["algo"]["name"], config["algo"].get("policy_gradient")) == algo
+    assert "freeze_critic" not in config["algo"]
+    budget = {"train_episodes": 115, "warmup_steps": 10_000, "eval_every": 50, "eval_episodes": 20}
+    assert config["budget"] == budget  # 125 in all
+
+
+def test_runs_of_pybullet_are_scored_by_the_discounted_returns_too(
+    copy: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = copy(VISUAL)
+    for old, new in PYBULLET:
+        edit(folder / "flags.txt", old, new)
+    head = "env_steps,critic_loss,rank-1,length,return,return-0.99,return-0.999,FPS"
+    rows = ["120000,0.5,9,,,,,", "120000,,,1000.0,1500.0,99.5,700.0,80", "124999,0.25,8,,,,,"]
+    (folder / "progress.csv").write_text("\n".join([head, *rows, ""]))
+    (run,) = load(import_log(folder, tmp_path / "runs"))
+    assert (run.state, run.cause) == ("stopped", "at env step 124,999 of 125,000")
+    assert (run.task, run.total_env_steps) == ("pybullet_v halfcheetah", 125_000)
+    assert run.train["train/rank_1"].tolist() == [9, 8]
+    assert np.isnan(run.eval["episodes"]).all()  # which need not last 1,000 steps
+    for metric, value in (("return", 1500), ("return_0.99", 99.5), ("return_0.999", 700)):
+        (cell,) = score([run], PROTOCOLS["paper"], f"eval/{metric}")
+        assert cell.scores.tolist() == [value] and cell.label == "lstm (original program)"
+
+
 def test_learning_rates_that_differ_are_left_out(copy: Callable[..., Path]) -> None:
     log = with_text(copy, ("actor_lr: 0.0003", "actor_lr: 0.001"), of=VISUAL)
     assert "lr" not in log.config["algo"]

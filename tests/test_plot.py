@@ -27,6 +27,7 @@ from memrl.results import figures
 from memrl.results.comparison import aggregates
 from memrl.results.drawing import FORMATS, SCALES, SERIES, FigureOptions, in_style, series_styles
 from memrl.results.figures import FIGURES, arrange, draw, write
+from memrl.results.paper import PYBULLET
 from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, score
 from memrl.run.outcome import ConfigError
@@ -141,6 +142,83 @@ def test_a_task_with_other_returns_has_its_own_levels_and_range(
         assert sorted({y[0] for y in flat} & {20, 60, 80}) == levels
         assert axes.get_ylim()[0] > (0 if levels else 100)
         assert panel.cells[0].solved == (0 if levels else None)
+
+
+def pybullet_runs(algos: Sequence[dict[str, str]], scale: float = 1.0) -> list[Run]:
+    """Two seeds of each algorithm in each of the paper's tasks."""
+    runs = []
+    for task, algo, seed in product(PYBULLET, algos, range(2)):
+        name, robot = task.split()
+        env = {"name": name, "robot": robot, "task_keys": ["robot"]}
+        config = {"env": env, "algo": algo, "seq_model": {"name": "lstm"}, "seed": seed}
+        values = {"env_steps": np.linspace(5e3, 1.5e6, 4), "eval/return": scale * np.arange(4.0)}
+        status = {"env_steps": 1_500_000, "progress": 1.0}
+        runs.append(Run(config, Path("x"), state="done", status=status, eval=values))
+    return runs
+
+
+TD3 = {"name": "td3", "policy_gradient": "freeze_all"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_robot_has_a_panel_with_the_published_level(protocol: str) -> None:
+    found = score(pybullet_runs([TD3]), PROTOCOLS[protocol])
+    with in_style(FigureOptions()):
+        figure = arrange("curves", found, FigureOptions())
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
+    assert list(panels) == [task.replace("_", " ") for task in sorted(PYBULLET)]
+    for task, level in PYBULLET.items():
+        axes = panels[task.replace("_", " ")]
+        levels = [line for line in axes.lines if line.get_color() == "0.45"]
+        assert [line.get_ydata()[0] for line in levels] == [level]
+        bottom, top = axes.get_ylim()
+        assert bottom < 0 and top > level
+        assert max(x for line in axes.lines for x in line.get_xdata()) == 1_500_000
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["lstm (n = 2)", "Ni et al. 2022"]
+    assert "Continued" not in figure.get_supxlabel()
+
+
+def test_a_figure_says_how_many_curves_are_continued() -> None:
+    runs = pybullet_runs([TD3])
+    for run in runs[:3]:
+        run.eval = {name: column[:-1] for name, column in run.eval.items()}
+        run.eval["env_steps"] = np.array([5e3, 1e6, 1.4e6])
+    with in_style(FigureOptions()):
+        figure = arrange("curves", score(runs, PROTOCOLS["paper"]), FigureOptions())
+    said = figure.get_supxlabel().replace("\n", " ")
+    assert "Continued with the last value to the figure's end: 3." in said
+
+
+def test_ways_to_share_an_encoder_are_series_of_their_own() -> None:
+    gradients = ("attached", "freeze_critic", "freeze_all")
+    algos = [{"name": "td3", "policy_gradient": gradient} for gradient in gradients]
+    runs = pybullet_runs([*algos, {"name": "td3_separate"}])
+    names = {"lstm, td3_separate"} | {f"lstm, td3, policy_gradient={each}" for each in gradients}
+    found = score(runs, PROTOCOLS["last"])
+    for panel in figures.curve_panels(found):
+        assert {cell.label for cell in panel.cells} == names
+    with in_style(FigureOptions()):
+        figure = arrange("curves", found, FigureOptions())
+    (legend,) = figure.legends
+    colours = {
+        text.get_text(): handle.get_color()
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+    assert colours.keys() == {f"{name} (n = 2)" for name in names} | {"Ni et al. 2022"}
+    assert len({*colours.values()}) == 5
+
+
+@pytest.mark.parametrize("scale", [-1600 / 3, 1000])
+def test_returns_of_any_size_are_inside_their_axes(scale: float) -> None:
+    found = score(pybullet_runs([TD3], scale), PROTOCOLS["last"])
+    with in_style(FigureOptions()):
+        figure = arrange("curves", found, FigureOptions())
+        for axes in (axes for axes in figure.axes if axes.get_visible()):
+            shown = [y for line in axes.lines for y in line.get_ydata()]
+            bottom, top = axes.get_ylim()
+            assert bottom <= min(shown) and max(shown) <= top
+            assert top - bottom < 1.2 * (max(shown) - min(shown))
 
 
 def test_a_dollar_in_a_name_is_shown(tmp_path: Path, words: FigureOptions) -> None:

@@ -284,6 +284,18 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+def test_what_trains_a_shared_memory_is_in_the_label() -> None:
+    separate = make_config("env=pybullet_p", "algo=td3_separate")
+    shared = ("attached", "freeze_critic", "freeze_all")
+    runs = made(*(("env=pybullet_p", f"algo.policy_gradient={each}") for each in shared))
+    runs.append(Run(separate, Path("x")))
+    assert labels(runs) == [
+        *(f"lstm, td3, policy_gradient={each}" for each in shared),
+        "lstm, td3_separate",
+    ]
+    assert labels(runs[2:]) == ["lstm, td3", "lstm, td3_separate"]
+
+
 def test_a_list_of_lengths_is_in_the_label() -> None:
     runs = made(("env.length=[5,10]",), ("env.length=[10]",), ("env.length=10",))
     assert labels(runs) == ["lstm, length=[5,10]", "lstm, length=[10]", "lstm"]
@@ -462,6 +474,27 @@ def test_training_rows_are_exported_too(originals: Path) -> None:
     runs = load(originals / "tmaze_passive_L10_lstm_ep600_seed1")
     columns = frame(runs, "train")
     assert len(columns["train/q"]) == 601 == len(columns["seed"])
+
+
+def test_columns_that_only_some_tasks_have_are_empty_for_the_others(tmp_path: Path) -> None:
+    make_run(tmp_path, [0.5, 1.0], "sweep=s")
+    folder = make_run(tmp_path, [-1600.0, 3000.0], "env=pybullet_v", "env.robot=ant", "sweep=s")
+    head, *rows = (folder / "eval.csv").read_text().splitlines()
+    lines = [f"{head},eval/return_0.99", *(f"{row},{n}.5" for n, row in enumerate(rows))]
+    (folder / "eval.csv").write_text("\n".join(lines) + "\n")
+    (folder / "train.csv").write_text("env_steps,train/rank_1\n1000,7\n")
+    data = frame(load(tmp_path / "outputs")).set_index("env.name")
+    assert data.loc["pybullet_v", "eval/return_0.99"].tolist() == [0.5, 1.5]
+    assert data.loc["tmaze_passive", "eval/return_0.99"].isna().all()
+    assert data.loc["pybullet_v", "eval/return"].tolist() == [-1600.0, 3000.0]
+    trained = frame(load(tmp_path / "outputs"), "train").set_index("env.name")
+    assert trained.loc["pybullet_v", "train/rank_1"] == 7
+    cells = score(load(tmp_path / "outputs"), PROTOCOLS["last"], "eval/return_0.99")
+    found = {cell.task: (cell.scores.tolist(), cell.members[0].excluded) for cell in cells}
+    assert found == {
+        "pybullet_v ant": ([1.0], None),
+        "tmaze_passive": ([], "no eval/return_0.99"),
+    }
 
 
 def test_a_frame_has_a_type_for_each_column(tmp_path: Path) -> None:

@@ -35,12 +35,31 @@ def score_of(run: Run, protocol: str) -> float:
     return member.score
 
 
-def papers_score(steps: list[int], returns: list[float], end: int) -> float:
+PYBULLET_END = 1_500_000
+LEVELS = {  # of Ni et al. 2022
+    "pybullet_p": {"ant": 348, "halfcheetah": 2693, "hopper": 2133, "walker": 982},
+    "pybullet_v": {"ant": 1113, "halfcheetah": 1980, "hopper": 1495, "walker": 121},
+}
+
+
+def pybullet_run(steps: list[int], returns: list[float], task: str = "pybullet_p ant", **more):
+    """A run of 1.5 M steps, as far as it got."""
+    status = {"env_steps": steps[-1], "progress": min(steps[-1] / PYBULLET_END, 1.0)}
+    run = run_with(steps, returns, status=status, **more)
+    name, robot = task.split()
+    run.config["env"] = {"name": name, "robot": robot, "task_keys": ["robot"]}
+    return run
+
+
+def papers_score(
+    steps: list[int], returns: list[float], end: int, points: int = 300, filled: bool = False
+) -> float:
     """The paper's own procedure, in pandas."""
     smooth = pandas.Series(returns).rolling(10, min_periods=1).mean()
-    at = np.linspace(0, end, 300).astype(int)
-    aligned = pandas.Series(np.interp(at, steps, smooth, left=smooth.iloc[0], right=np.nan), at)
-    return float(aligned.dropna().tail(15).mean())
+    at = np.linspace(0, end, points).astype(int)
+    right = smooth.iloc[-1] if filled else np.nan
+    aligned = pandas.Series(np.interp(at, steps, smooth, left=smooth.iloc[0], right=right), at)
+    return float(aligned.dropna().tail(points // 20).mean())
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=40))
@@ -126,6 +145,57 @@ def test_the_papers_score_is_that_of_its_own_procedure(
     )
     run = run_with(steps, returns, status={"env_steps": end, "progress": 1.0})
     assert score_of(run, "paper") == pytest.approx(papers_score(steps, returns, end), abs=1e-9)
+
+
+@given(st.lists(st.floats(-1600, 3000), min_size=2, max_size=60), st.floats(0.9, 1.1))
+def test_a_run_of_pybullet_is_filled_up_to_the_end_of_its_figure(
+    returns: list[float], reached: float
+) -> None:
+    last = round(PYBULLET_END * reached)
+    steps = np.linspace(last / len(returns), last, len(returns)).astype(int).tolist()
+    expected = papers_score(steps, returns, PYBULLET_END, points=100, filled=True)
+    for state in ("done", "failed"):
+        run = pybullet_run(steps, returns, state=state)
+        (cell,) = score([run], PROTOCOLS["paper"])
+        assert cell.scores.tolist() == [pytest.approx(expected)]
+        assert cell.n_filled == (reached < 1 and steps[-1] < PYBULLET_END)
+
+
+def test_curves_of_pybullet_end_together() -> None:
+    ends = (PYBULLET_END, 1_400_000, 1_300_000)
+    runs = [
+        pybullet_run([5000, end], [0.0, level], state="failed")
+        for level, end in zip((100.0, 300.0, 999.0), ends, strict=True)
+    ]
+    (cell,) = score(runs, PROTOCOLS["paper"])
+    assert [member.excluded for member in cell.members] == [
+        None,
+        None,
+        "failed: 1,300,000 of 1,500,000 env steps, fewer than 90 %",
+    ]
+    at, band = cell.band
+    assert (at[0], at[-1], band.value[-1]) == (0, PYBULLET_END, 100.0)  # of 50 and 150
+    assert cell.n_filled == 1
+    steps, _ = PROTOCOLS["paper"].curve(runs[2], "eval/return")
+    assert steps[-1] == 1_300_000  # it is drawn as far as it got
+    (cell,) = score(runs, PROTOCOLS["last"])
+    assert not cell.counted and PROTOCOLS["last"].curve(runs[1], "eval/return")[0][-1] == 1_400_000
+
+
+def test_each_robot_has_the_level_of_its_own() -> None:
+    tasks = [f"{name} {robot}" for name, levels in LEVELS.items() for robot in levels]
+    runs = [pybullet_run([PYBULLET_END], [50.0], task) for task in [*tasks, "pybullet_f ant"]]
+    for run in runs:
+        run.eval["eval/return_0.99"] = run.eval["eval/return"]
+    cells = {cell.task: cell for cell in score(runs, PROTOCOLS["last"])}
+    for task in tasks:
+        name, robot = task.split()
+        assert cells[task].facts.reference == {"Ni et al. 2022": LEVELS[name][robot]}
+        assert cells[task].solved is None and not cells[task].in_unit_interval
+    assert cells["pybullet_f ant"].facts.reference == {}
+    discounted = score(runs, PROTOCOLS["last"], "eval/return_0.99")
+    assert all(cell.facts.reference == {} for cell in discounted)
+    assert "pybullet_v walker" in as_text(discounted) and "return_0.99" in as_text(discounted)
 
 
 @pytest.mark.parametrize("length, end", [(50, 1_000_000), (1500, 10_000_000), (10, 1_020_510)])

@@ -48,6 +48,16 @@ def names(task: str, lengths: list[int], algo: str, *layers: dict[str, str]) -> 
     }
 
 
+ROBOTS = ("env.robot=ant,", "env.robot=halfcheetah,", "", "env.robot=walker,")  # hopper: default
+GRADIENTS = ("algo.policy_gradient=attached,", "algo.policy_gradient=freeze_critic,", "")
+
+
+def pybullet_names(*agents: str) -> set[str]:
+    """The runs of both variants of all robots, for agents such as ``td3,lstm,``."""
+    variants = ("pybullet_p", "pybullet_v")
+    return {f"{v},{a}{r}seed={seed}" for v, a, r, seed in product(variants, agents, ROBOTS, SEEDS)}
+
+
 ACTIVE = [20, 50, 100, 250, 500]
 PAPER = {
     "tmaze_passive": (
@@ -64,6 +74,8 @@ PAPER = {
     ),
     "key_to_door": (80, names("key_to_door", [60, 120, 250, 500], "sacd", TWO)),
     "layers": (300, names("tmaze_active", ACTIVE, "dqn", PLAIN, TWO, FOUR)),
+    "pybullet": (160, pybullet_names("td3,lstm,", "td3,gpt,")),
+    "pybullet_encoders": (80, pybullet_names("td3_separate,lstm,")),
 }
 # And how many runs of one seed.
 OURS = {"far": 1, "fast": 8, "generalise": 7, "headline": 4, "memory_chain": 9, "popgym": 6}
@@ -155,6 +167,21 @@ def test_the_ablation_of_another_task_as_its_file_says(launch: Launch) -> None:
     expected = names("key_to_door", [60], "sacd", PLAIN, TWO, FOUR)
     assert set(planned(process)) == {name for name in expected if name.endswith("seed=0")}
     assert "outputs/layers_key: 6 runs" in process.out
+
+
+def test_the_shared_encoders_as_the_file_of_the_separate_ones_says(launch: Launch) -> None:
+    comment = (ROOT / "sweeps" / "pybullet_encoders.yaml").read_text().split("defaults:")[0]
+    separate, shared = re.findall(r"^# +python run\.py (.*)$", comment, re.M)
+    assert separate == "-cn pybullet_encoders"
+    for arguments, sweep, model in (
+        ((), "pybullet_encoders", "lstm"),
+        (re.findall(r"seq_model=\S+|sweep=\S+", comment), "pybullet_encoders_gpt", "gpt"),
+    ):
+        process = launch(*shared.split(), *arguments, "seed=0", DRY)
+        assert process.wait() == 0, process.output
+        expected = pybullet_names(*(f"td3,{model},{gradient}" for gradient in GRADIENTS))
+        assert set(planned(process)) == {name for name in expected if name.endswith("seed=0")}
+        assert f"outputs/{sweep}: 24 runs" in process.out
 
 
 # --- refused as a whole --------------------------------------------------------------------------

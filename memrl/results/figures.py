@@ -207,12 +207,14 @@ def _draw_curves(cells: Sequence[Cell], styles: Styles, notes: str, options: Fig
     panels = curve_panels(cells)
     if not panels:
         return None
+    drawn = [cell for panel in panels for cell in panel.cells]
+    if filled := sum(cell.n_filled for cell in drawn):
+        notes = f" Continued with the last value to the figure's end: {filled}.{notes}"
     caption = (
         f"{cells[0].protocol.curve_text} Thick lines: {_center(cells)}; the last value of a run "
         "that is done is carried forward, unless an unfinished run counts. Thin lines: "
         f"single runs, dotted if not counted. {how_many(cells)}{notes}"
     )
-    drawn = [cell for panel in panels for cell in panel.cells]
     points = sum(len(m.run.eval[c.metric]) for c in drawn for m in (*c.counted, *c.uncounted))
 
     def draw_series(axes: Any, panel: Panel) -> dict[str, Any]:

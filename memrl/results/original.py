@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ SOURCE = "imported_from"  # the key of status.json that tells an imported run fr
 
 EVAL = {"eval/return": "return", "eval/success": "success", "eval/length": "length"}
 EVAL |= {"time/env_steps_per_s": "FPS"}  # memrl's column; the original's
+DISCOUNTED = {"eval/return_0.99": "return-0.99", "eval/return_0.999": "return-0.999"}  # PyBullet
 MODEL = "config_seq.model.seq_model_config"
 HEADS = "config_rl.config_critic.hidden_dims config_rl.config_actor.hidden_dims"
 
@@ -35,12 +37,14 @@ KEYS: dict[str, tuple[str, type]] = {
     "env.name": ("config_env.env_type", str),
     "env.length": ("config_env.env_name", int),
     "env.distract_reward": ("config_env.distract_reward", float),
+    "env.robot": ("robot", str),
     "algo.name": ("config_rl.algo", str),
     "algo.gamma": ("config_rl.discount", float),
     "algo.tau": ("config_rl.tau", float),
     "algo.lr": ("config_rl.critic_lr config_rl.actor_lr", float),
     "algo.hidden_dims": (HEADS, list),
     "algo.freeze_critic": ("freeze_critic", bool),
+    "algo.policy_gradient": ("policy_gradient", str),
     "seq_model.name": (f"{MODEL}.name", str),
     "seq_model.n_layer": (f"{MODEL}.n_layer", int),
     "seq_model.n_head": (f"{MODEL}.n_head", int),
@@ -60,6 +64,14 @@ ONLY_FOR = {
     "algo.freeze_critic": ("sacd",),
     "seq_model.hidden_dim": ("rnn", "gru", "lstm", "mlp"),
 }
+# The original's names for PyBullet's tasks; memrl's. Other robots have the same names.
+PYBULLET = {
+    "mdp/bullet": "pybullet_f",
+    "pomdp/bullet_p": "pybullet_p",
+    "pomdp/bullet_v": "pybullet_v",
+}
+ROBOTS = {"cheetah": "halfcheetah"}
+PYBULLET_HORIZON = 1000  # steps of a full episode
 # Flags that change no result: of files, of the libraries that parse the others, and parts of groups
 # of flags, which hold them as well.
 NO_SETTING = re.compile(
@@ -144,18 +156,23 @@ def read_log(folder: Path) -> Log:
     env, budget = config.get("env", {}), config.get("budget", {})
     name = env.get("name", "")
     horizon = env.get("length", np.nan) + EXTRA_STEPS.get(name, np.nan)
-    planned = budget.get("train_episodes", np.nan) + budget.get("warmup_episodes", np.nan)
+    episodes = steps // horizon
+    if name in PYBULLET.values():
+        horizon, episodes = PYBULLET_HORIZON, unknown  # an episode may end early
+    warmup = budget.get("warmup_steps", horizon * budget.get("warmup_episodes", np.nan))
+    total = warmup + horizon * budget.get("train_episodes", np.nan)
     if name.startswith("tmaze"):
         table["success"] = unknown
-    counters = {"env_steps": steps, "episodes": steps // horizon, "updates": unknown}
-    scores = {ours: table.pop(original, unknown) for ours, original in EVAL.items()}
-    losses = {f"train/{key}": column for key, column in table.items()}
+    counters = {"env_steps": steps, "episodes": episodes, "updates": unknown}
+    columns = EVAL | {k: v for k, v in DISCOUNTED.items() if v in table}
+    scores = {ours: table.pop(original, unknown) for ours, original in columns.items()}
+    losses = {f"train/{key.replace('-', '_')}": column for key, column in table.items()}
     is_eval = ~np.isnan(scores["eval/return"])
     return Log(
         config,
         {key: column[is_eval] for key, column in (counters | scores).items()},
         {key: column[~is_eval] for key, column in (counters | losses).items()},
-        _status(int(max(steps, default=0)), horizon * planned, problem),
+        _status(int(max(steps, default=0)), total, problem),
     )
 
 
@@ -174,9 +191,7 @@ def _status(env_steps: int, total: float, problem: str | None) -> dict[str, Any]
 
 def _config(settings: dict[str, Any]) -> Config:
     """Return settings by memrl's keys, and under ``original`` those that have none."""
-    rest = dict(settings)
-    if rest.get("config_rl.algo") == "sacd" and not rest.pop("shared_encoder", True):
-        rest["config_rl.algo"] = "sacd_separate"
+    rest = _translate(settings)
     names = [rest.get(path) for path in ("config_rl.algo", f"{MODEL}.name")]
     config: Config = {}
     for key, (paths, kind) in KEYS.items():
@@ -187,7 +202,29 @@ def _config(settings: dict[str, Any]) -> Config:
             group, _, end = key.rpartition(".")
             (config.setdefault(group, {}) if group else config)[end] = values[0]
             rest = {path: value for path, value in rest.items() if path not in paths.split()}
+    if "robot" in config.get("env", {}):
+        config["env"]["task_keys"] = ["robot"]
+        budget = config.get("budget", {})
+        if {"train_episodes", "warmup_episodes"} <= budget.keys():  # the former include the latter
+            warmup = budget.pop("warmup_episodes")
+            budget["train_episodes"] -= warmup
+            budget["warmup_steps"] = PYBULLET_HORIZON * warmup
     return config | ({"original": rest} if rest else {})
+
+
+def _translate(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with memrl's names of algorithms and of PyBullet's tasks."""
+    rest = dict(settings)
+    algo = rest.get("config_rl.algo")
+    if algo in ("sacd", "td3", "sac") and not rest.pop("shared_encoder", True):
+        rest["config_rl.algo"] = f"{algo}_separate"
+    elif algo in ("td3", "sac"):
+        frozen = [flag for flag in ("freeze_all", "freeze_critic") if rest.pop(flag, False)]
+        rest["policy_gradient"] = frozen[0] if frozen else "attached"
+    if task := PYBULLET.get(str(rest.get("config_env.env_type"))):
+        robot = rest.pop("config_env.env_name", None)
+        rest |= {"config_env.env_type": task, "robot": ROBOTS.get(str(robot), robot)}
+    return rest
 
 
 def read_flags(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from memrl.results import stats
-from memrl.results.paper import CURVE_POINTS, FACTS, FIGURE_ENDS, SCORE_POINTS, Facts
+from memrl.results.paper import ALIGNMENTS, FACTS, FIGURE_ENDS, LEAST_SHARE, Alignment, Facts
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
 from memrl.run.identity import Config
@@ -131,10 +131,24 @@ def _paper_end(run: Run) -> float | None:
     return total and min(total, FIGURE_ENDS.get((run.task, run.length), total))
 
 
-def _last_of_aligned(run: Run, metric: str) -> float:
+def _alignment(run: Run) -> Alignment:
+    return ALIGNMENTS.get(run.task, Alignment())
+
+
+def _filled_curve(run: Run, metric: str) -> tuple[Column, Column]:
+    """Return ``curve``, continued to the figure's end where the paper's figures do so."""
     steps, values = curve(run, metric)
-    at = np.linspace(0, _paper_end(run) or steps[-1], CURVE_POINTS).astype(int)
-    return float(np.interp(at, steps, values)[at <= steps[-1]][-SCORE_POINTS:].mean())
+    end = _paper_end(run)
+    if _alignment(run).filled and end and LEAST_SHARE * end <= steps[-1] < end:
+        return np.append(steps, end), np.append(values, values[-1])
+    return steps, values
+
+
+def _last_of_aligned(run: Run, metric: str) -> float:
+    steps, values = _filled_curve(run, metric)
+    points, scored, _ = _alignment(run)
+    at = np.linspace(0, _paper_end(run) or steps[-1], points).astype(int)
+    return float(np.interp(at, steps, values)[at <= steps[-1]][-scored:].mean())
 
 
 def _too_short(run: Run, metric: str) -> str | None:
@@ -144,7 +158,7 @@ def _too_short(run: Run, metric: str) -> str | None:
     if thresholds := stops(run):  # a run that ends early would be scored by earlier policies
         return f"budget.stop_at_{next(iter(thresholds))[5:]}: the paper stops nothing early"
     last = max(evaluations(run, metric)[0][-1:], default=0.0)  # later rows may lack the metric
-    if last >= 0.9 * end:
+    if last >= LEAST_SHARE * end:
         return None
     return f"{run.state}: {last:,.0f} of {end:,.0f} env steps, fewer than 90 %"
 
@@ -167,7 +181,7 @@ PROTOCOLS = {
         stats.mean,
         "mean",
         f"trailing average of up to {LAST} evaluations, mean over the last 5 % of a run",
-        curve,
+        _filled_curve,
         f"Trailing averages of up to {LAST} evaluations.",
         True,
     ),
@@ -236,6 +250,15 @@ class Cell:
         known = [facts(member.run, self.metric) for member in self.members]
         stated = [each for each in known if each != Facts()]
         return stated[0] if stated and all(each == stated[0] for each in stated) else Facts()
+
+    @property
+    def n_filled(self) -> int:
+        """How many curves that count go on after their last evaluation, with its value."""
+        ends = [
+            [of(member.run, self.metric)[0][-1] for of in (evaluations, self.protocol.curve)]
+            for member in self.counted
+        ]
+        return sum(end > last for last, end in ends)
 
     @property
     def solved(self) -> int | None:
