@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 COMMANDS = (
     "updates.py",
     "updates.py --threads 2 --lengths 50,250,1000 --kinds shared,bf16",
+    "continuous.py",
     "acting.py",
     "tasks.py",
     "solve.py",
@@ -25,7 +26,9 @@ COMMANDS = (
     "seeds.py",
     "results.py",
     "gpu.py --expected",
+    "continuous.py --expected",
 )
+GPU_COMMANDS = ("gpu.py", "continuous.py --device cuda")
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         print(f"# Benchmarks, {time.strftime('%Y-%m-%d')}", file=file, flush=True)
-        for command in (*COMMANDS, *(["gpu.py"] if torch.cuda.is_available() else [])):
+        for command in (*COMMANDS, *(GPU_COMMANDS if torch.cuda.is_available() else ())):
             print(f"python benchmarks/{command}", flush=True)
             print(f"\n## `python benchmarks/{command}`\n", file=file, flush=True)
             name, *arguments = command.split()

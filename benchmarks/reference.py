@@ -1,9 +1,10 @@
-"""The reference for all benchmarks: the paper's DQN in plain PyTorch.
+"""The references for all benchmarks: the paper's DQN and TD3 in plain PyTorch.
 
-An update has three forward passes of the whole network (prediction, arg-max, target), all with
-dropout; attention that materialises its (T, T) matrices; loops over parameters in the optimiser and
-the target update; and metrics that are read immediately. It uses no code of memrl, so that it does
-not change with memrl.
+An update of DQN has three forward passes of the whole network (prediction, arg-max, target), all
+with dropout; attention that materialises its (T, T) matrices; loops over parameters in the
+optimiser and the target update; and metrics that are read immediately. TD3 has two critics, one
+after the other, and an Adam for each of encoder, policy and critics. They use no code of memrl, so
+that they do not change with memrl.
 Shape letters as in ``memrl/interfaces.py``.
 """
 
@@ -174,3 +175,83 @@ class Reference:
         norms = [p.grad.norm().item() for p in self.online.parameters() if p.grad is not None]
         norm = sum(norms) / len(norms)
         return {"loss": loss.item(), "q": (q * mask).sum().item() / n.item(), "grad_norm": norm}
+
+
+class ContinuousNetwork(nn.Module):
+    """Embeddings, a sequence model, a policy and two critics, with the paper's sizes for robots."""
+
+    def __init__(self, model: str, n_obs: int, n_action: int, length: int, dropout: float) -> None:
+        super().__init__()
+        obs_dim, action_dim = (64, 64) if model == "gpt" else (32, 16)
+        self.obs, self.action = nn.Linear(n_obs, obs_dim), nn.Linear(n_action, action_dim)
+        self.model: nn.Module
+        if model == "gpt":
+            self.model = GPT(128, 1, 1, length + 4, dropout)
+        else:
+            self.model = nn.LSTM(obs_dim + action_dim, 128)
+        self.policy = mlp(128, n_action)
+        self.critics = nn.ModuleList([mlp(128 + n_action, 1), mlp(128 + n_action, 1)])
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Map observations (T + 1, B, N) and actions (T, B, A) to summaries (T + 1, B, 128)."""
+        previous = torch.cat([torch.zeros_like(action[:1]), action])
+        x = torch.cat([F.relu(self.obs(obs)), F.relu(self.action(previous))], dim=-1)
+        h = self.model(x)
+        return h[0] if isinstance(h, tuple) else h
+
+    def values(self, h: Tensor, action: Tensor) -> list[Tensor]:
+        """Map summaries and actions (T, B, A) to two estimates (T, B)."""
+        x = torch.cat([h, action], dim=-1)
+        return [critic(x).squeeze(-1) for critic in self.critics]
+
+
+def mlp(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a head of the paper."""
+    layers = [nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(256, outputs))
+
+
+class ReferenceTD3:
+    """The update as in a textbook, with one encoder, which learns from the critics' loss alone."""
+
+    def __init__(
+        self, model: str, n_obs: int, n_action: int, length: int, device: str = "cpu"
+    ) -> None:
+        self.online = ContinuousNetwork(model, n_obs, n_action, length, 0.1).to(device)
+        self.target = copy.deepcopy(self.online)
+        policy = list(self.online.policy.parameters())
+        critics = list(self.online.critics.parameters())
+        heads = {*policy, *critics}
+        encoder = [p for p in self.online.parameters() if p not in heads]
+        self.optimizers = [torch.optim.Adam(part, lr=3e-4) for part in (encoder, policy, critics)]
+
+    def update(self, batch: Any) -> dict[str, float]:
+        """Do one gradient step on windows with ``obs, action, reward, terminated, mask``."""
+        obs, action, reward, mask = batch.obs, batch.action, batch.reward, batch.mask.float()
+        n = mask.sum().clamp(min=1)
+        with torch.no_grad():
+            h = self.target(obs, action)[1:]
+            noise = (0.2 * torch.randn_like(action)).clamp(-0.5, 0.5)
+            next_action = (self.target.policy(h).tanh() + noise).clamp(-1, 1)
+            value = torch.min(*self.target.values(h, next_action))
+            target = reward + 0.99 * (1 - batch.terminated.float()) * value
+        h = self.online(obs, action)[:-1]
+        q1, q2 = self.online.values(h, action)
+        critic_loss = (((q1 - target) ** 2 + (q2 - target) ** 2) * mask).sum() / n
+        for parameter in self.online.critics.parameters():
+            parameter.requires_grad_(False)
+        own = self.online.policy(h.detach()).tanh()
+        policy_loss = -(torch.min(*self.online.values(h.detach(), own)) * mask).sum() / n
+        for parameter in self.online.critics.parameters():
+            parameter.requires_grad_(True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        (critic_loss + policy_loss).backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.online.parameters(), strict=True):
+                slow.copy_(0.995 * slow + 0.005 * fast)
+        norms = [p.grad.norm().item() for p in self.online.parameters() if p.grad is not None]
+        losses = {"critic_loss": critic_loss.item(), "policy_loss": policy_loss.item()}
+        return losses | {"loss": sum(losses.values()), "grad_norm": sum(norms) / len(norms)}

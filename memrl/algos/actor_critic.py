@@ -37,6 +37,7 @@ from memrl.networks import (
     set_training,
 )
 
+ACTIVATIONS = 4  # of two critics in three passes and a policy, for each one of DQN's
 RANKS = {"rank_1": 1e-1, "rank_2": 1e-2, "rank_3": 1e-3}  # least singular values that count
 
 
@@ -75,12 +76,14 @@ class TwinCritic(nn.Module):
         """Map what ``read`` returned and actions (..., A) to two estimates, (2, ...) float32."""
         shape, dtype = action.shape[:-1], read.dtype
         with products_in(dtype, read.device):
-            y = torch.relu(read + self.action(action.to(dtype)))
-            y = y.view(-1, 2, y.shape[-1] // 2).transpose(0, 1)  # (2, N, W)
+            sums, action = read.flatten(0, -2), action.flatten(0, -2).to(dtype)  # (N, ...)
+            y = torch.addmm(sums, action, self.action.weight.t()).relu_()
+            y = y.view(len(y), 2, -1).transpose(0, 1)  # (2, N, W)
             for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
                 y = torch.baddbmm(bias, y, weight).relu_()
         # In float32, so that neither values nor the small differences between them are rounded.
-        q = torch.baddbmm(self.biases[-1], y.float(), self.weights[-1])  # (2, N, 1)
+        last = zip(y.float(), self.weights[-1], self.biases[-1], strict=True)
+        q = torch.stack([torch.mv(each, w[:, 0]) + bias[0] for each, w, bias in last])  # (2, N)
         return q.view(2, *shape)
 
 
@@ -227,7 +230,7 @@ class ActorCritic(ContinuousAgent):
         set_training(self.policy, True)
         set_training(self.target_network, self.dropout_everywhere)
         self.optimizer.zero_grad(set_to_none=True)
-        for rows in micro_batches(batch):
+        for rows in micro_batches(batch, ACTIVATIONS):
             h = self.memory(rows.obs, rows.action, rows.reward)  # (T + 1, B, D)
             target = self.target_of(rows, h[1:].detach())
             read = self.critic.read(h[:-1])
@@ -321,7 +324,7 @@ class SeparateActorCritic(ContinuousAgent):
         set_training(self.target_critic, self.dropout_everywhere)
         set_training(self.critic, True)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        for rows in micro_batches(batch):
+        for rows in micro_batches(batch, ACTIVATIONS):
             outputs = self.policy(rows.obs, rows.action, rows.reward)
             passes.append((rows, outputs))
             target = self.target_of(rows, outputs[1:].detach())

@@ -126,14 +126,17 @@ class MemoryAgent:
 # --- batches -------------------------------------------------------------------------------------
 
 
-def micro_batches(batch: Episodes) -> list[Episodes]:
+def micro_batches(batch: Episodes, activations: int = 1) -> list[Episodes]:
     """Split a batch of windows (T, B, ...) along B; the last micro-batch may be smaller.
 
     Gradients of windows add up, so that the activations of one micro-batch are held at a time. On
     a GPU the batch stays whole.
+
+    Args:
+        activations: how many times as many an input causes as one of DQN, roughly.
     """
     T, B = batch.mask.shape
-    size = max(CPU_WINDOWS, CPU_INPUTS // T)
+    size = max(CPU_WINDOWS, CPU_INPUTS // activations // T)
     if size >= B or batch.mask.device.type != "cpu":
         return [batch]
     columns = [torch.split(column, size, dim=1) for column in batch]
