@@ -27,12 +27,14 @@ from memrl.run.schema import check_types
 from memrl.trainer import Trainer
 
 TINY = ["budget=smoke", "budget.train_episodes=2", "budget.warmup_episodes=1", "batch_size=2"]
+BOX = ["budget.train_episodes=null", "budget.eval_episodes=2", "updates_per_step=0.1"]
 RUNS = {
     "sine": ["env.length=4", "seq_model=gpt"],
     "seed": ["env.length=4", "seq_model=gpt", "seed=1"],
     "learned": ["env.length=4", "seq_model=gpt", "seq_model.position=learned"],
     "fixed": ["env.length=4", "seq_model=gpt", "seq_model.position=learned", "context_len=3"],
     "rope": ["env.length=[2,4]", "seq_model=gpt", "seq_model.position=rope", "seq_model.scale=log"],
+    "box": ["env=mujoco_v", "context_len=5", "budget.train_steps=40", *BOX],
     "images": ["env=key_to_door", "env.frames=[3,4,5]", "env.length=4", "budget.eval_episodes=10"],
 }
 
@@ -114,6 +116,19 @@ def test_models_act_at_other_lengths_if_their_weights_can(runs, capsys):
     assert evaluate(runs["learned"], runs["images"], "env.frames=[3,4,5]") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {runs['learned']}: env.frames=[3,4,5]: no such key")
+
+
+def test_actions_may_be_numbers_in_a_box(runs, capsys):
+    assert evaluate(runs["box"], "--episodes", 3) == 0
+    assert "mujoco_v hopper: return" in capsys.readouterr().out
+    agent, env = memrl.load(runs["box"], num_envs=2)
+    action, _ = agent.act(env.reset(seed=0)[0])
+    assert action.shape == (2, 3) and action.dtype == np.float32 and abs(action).max() <= 1
+    assert evaluate(runs["box"], "env.robot=walker2d") == 2
+    line = (
+        "env.robot=walker2d: the agent was trained on (6,) float32, continuous actions of width 3"
+    )
+    assert line in capsys.readouterr().err
 
 
 def test_a_sweep_stands_for_its_runs_that_are_done(runs, tmp_path, capsys):

@@ -85,6 +85,7 @@ Examples:
   python run.py env=visual_match env.length=60 seq_model=gpt
   python run.py env=key_to_door env.length=120 seq_model.n_layer=2
   python run.py env=gym env.id=CartPole-v1 budget.train_steps=50000
+  python run.py env=pendulum_p budget=fast                continuous actions: TD3
   python run.py -m env.length=5,10 seq_model=lstm,gpt 'seed=range(3)'    a sweep
   python run.py -cn tmaze_passive hydra/launcher=slurm    a figure of the paper
 

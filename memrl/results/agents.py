@@ -44,8 +44,10 @@ class TrainedAgent:
 
     def act(
         self, obs: Any, prev_reward: Any = None, state: State = None
-    ) -> tuple[NDArray[np.int64], State]:
-        """Choose actions (B,) for B episodes in lock-step; return them and the next state.
+    ) -> tuple[NDArray[Any], State]:
+        """Choose actions for B episodes in lock-step; return them and the next state.
+
+        Actions are int64 (B,) if they are discrete, or else float32 (B, A) in [-1, 1].
 
         Args:
             obs: what the environment shows, (B, *obs_shape).
@@ -196,15 +198,17 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
     Raises:
         CannotAct: the agent cannot play that task.
     """
+    from memrl.actions import actions_of
+
     spaces, horizons = [], []
     for each in (saved, config):
         with enough_memory(each), closing(make_env(each, 1)) as env:
-            obs, actions = env.single_observation_space, env.single_action_space
-            spaces.append((obs.shape, obs.dtype, actions.n, parts_of(obs)))
+            obs, actions = env.single_observation_space, actions_of(env.single_action_space)
+            spaces.append((obs.shape, obs.dtype, str(actions), parts_of(obs)))
             horizons.append(env.horizon)
     changes = ", ".join(f"{k}={show(v)}" for k, v in changed_keys(saved, config).items())
     if spaces[0] != spaces[1]:
-        there, here = ("{} {}, {} actions".format(*space) for space in spaces)
+        there, here = ("{} {}, {}".format(*space) for space in spaces)
         if there == here:
             there, here = (", ".join(map(str, space[-1])) for space in spaces)
         raise CannotAct(f"{changes}: the agent was trained on {there}; this task has {here}")

@@ -70,7 +70,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 PLAIN_SECTIONS = {"budget": "memrl.trainer.Trainer"}  # without a ``_target_``: their readers
 WHERE = "in the current folder, beside the folder of -cd, or on PYTHONPATH"
-MODULES = ("minigrid", "popgym")  # of environments, which memrl's own tasks import too
+# Of environments, which memrl's own tasks import too.
+MODULES = ("minigrid", "popgym", "pybullet_envs_gymnasium")
 LABELS = ("name", "_target_")  # keys of a section that its constructor does not take
 # More such keys, of a task: the value of its metric at which it counts as solved; levels that
 # figures show, by their names; and the keys that tell tasks of one name apart.
