@@ -1,4 +1,4 @@
-"""The form of an action: what networks see of it, what the replay stores, and random ones.
+"""Actions as agents have them: what networks see, what the replay stores, and random ones.
 
 Discrete and continuous actions differ here and in the heads of the algorithms, nowhere else. B
 batch, A width of an action as networks see it.
@@ -16,12 +16,12 @@ from torch import Tensor
 from memrl.checks import require
 
 
-class Discrete:
+class DiscreteActions:
     """Integers from 0 to A - 1, which networks see as one-hot vectors."""
 
     shape: tuple[int, ...] = ()  # of a stored action
     dtype = torch.int64
-    none = -1  # stands for no action, as before an episode's first one
+    no_action = -1  # as before an episode's first one
 
     def __init__(self, n: int) -> None:
         self.width = n
@@ -38,14 +38,14 @@ class Discrete:
         return torch.randint(self.width, shape, device=device, generator=generator)
 
     def __str__(self) -> str:
-        return f"{self.width} discrete actions"
+        return f"discrete, {self.width} of them"
 
 
-class Continuous:
+class ContinuousActions:
     """Vectors (A,) of numbers in [-1, 1], which networks see as they are."""
 
     dtype = torch.float32
-    none = 0.0
+    no_action = 0.0
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -63,29 +63,29 @@ class Continuous:
         return torch.rand(shape, device=device, generator=generator) * 2 - 1
 
     def __str__(self) -> str:
-        return f"continuous actions of width {self.width}"
+        return f"continuous, of width {self.width}"
 
 
-Actions = Discrete | Continuous
+Actions = DiscreteActions | ContinuousActions
 
 
 def actions_of(space: gymnasium.Space[Any]) -> Actions:
-    """Return the form of a space's actions.
+    """Return how agents have a space's actions.
 
     Raises:
         ValueError: another space than Discrete(n) with actions from 0 on, or Box(-1, 1, (A,)).
     """
     if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
-        return Discrete(int(space.n))
+        return DiscreteActions(int(space.n))
     box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
     ok = box and space.dtype == np.float32 and 0 not in space.shape  # type: ignore[operator]
     ok = ok and bool((space.low == -1).all() and (space.high == 1).all())  # type: ignore[attr-defined]
     allowed = "Discrete(n), actions 0 to n - 1, or Box(-1, 1, (A,), float32)"
     require(ok, "its single_action_space", allowed, space)
-    return Continuous(space.shape[0])  # type: ignore[index]
+    return ContinuousActions(space.shape[0])  # type: ignore[index]
 
 
 def no_action(actions: Actions, batch_size: int, device: torch.device) -> Tensor:
     """Return what stands for the actions (B, ...) before the first ones."""
     shape = (batch_size, *actions.shape)
-    return torch.full(shape, actions.none, dtype=actions.dtype, device=device)
+    return torch.full(shape, actions.no_action, dtype=actions.dtype, device=device)

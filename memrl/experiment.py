@@ -364,7 +364,7 @@ _broken_laws: dict[str, Verdict | None] = {}
 def initialize(agent: Agent, config: Config) -> None:
     """Load the weights of the run that ``init_from`` names, if it names one.
 
-    They are what acting needs: of discrete SAC, the policy and its memory. Critics, optimizers and
+    They are what acting needs: except for DQN, the policy and its memory. Critics, optimizers and
     exploration start anew.
 
     Raises:

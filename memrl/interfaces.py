@@ -68,7 +68,7 @@ class Actor(Protocol):
     def act(
         self, obs: Tensor, prev_reward: Tensor, state: State, explore: bool | int
     ) -> tuple[Tensor, State]:
-        """Choose actions (B,) for observations (B, *obs_shape) and previous rewards (B,).
+        """Choose actions (B, ...) for observations (B, *obs_shape) and previous rewards (B,).
 
         Args:
             obs: what the environments show.

@@ -56,7 +56,7 @@ class Head(nn.Sequential):
 
 @torch.no_grad()
 def orthogonal_(weight: Tensor, parts: int = 1) -> None:
-    """Make a matrix (outputs, inputs) orthogonal, in place; each of so many parts of its own."""
+    """Make a matrix (outputs, inputs) orthogonal, in place; each of ``parts`` row blocks alone."""
     for part in weight.chunk(parts):
         nn.init.orthogonal_(part)
 

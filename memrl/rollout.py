@@ -62,8 +62,8 @@ def check_first_step(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
     assert space.shape is not None
     obs, _ = env.reset(seed=0)
     _check_array("the observation of reset", obs, (B, *space.shape), _kinds(space))
-    zeros = no_action(actions_of(env.single_action_space), B, torch.device("cpu")) * 0
-    obs, reward, terminated, truncated, _ = env.step(zeros.numpy())
+    action = no_action(actions_of(env.single_action_space), B, torch.device("cpu"))
+    obs, reward, terminated, truncated, _ = env.step(torch.zeros_like(action).numpy())
     _check_array("the observation of step", obs, (B, *space.shape), _kinds(space))
     _check_array("the reward", reward, (B,), NUMBERS)
     _check_array("terminated", terminated, (B,), "b")

@@ -50,8 +50,8 @@ class Trainer:
 
     The first cycle plays uniformly random episodes: ``warmup_episodes`` of them, which owe updates
     as all others do, or ``warmup_steps``, of which only the last round owes updates, as in the
-    paper's continuous tasks. A ``state_dict`` may be
-    taken at every boundary: between any two updates, and before and after every collection.
+    paper's continuous tasks. A ``state_dict`` may be taken at every boundary: between any two
+    updates, and before and after every collection.
 
     A run ends early once an evaluation reaches every threshold ``stop_at_...`` that is not None; a
     task that reports no success never reaches ``stop_at_success``.

@@ -6,12 +6,12 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from memrl.actions import Continuous, Discrete, actions_of, no_action
+from memrl.actions import ContinuousActions, DiscreteActions, actions_of, no_action
 from memrl.interfaces import Episodes, TaskSpec
 from memrl.replay import Replay, slot_bytes
 
 CPU = torch.device("cpu")
-FORMS = [Discrete(4), Continuous(3)]
+FORMS = [DiscreteActions(4), ContinuousActions(3)]
 
 
 @pytest.mark.parametrize("actions", FORMS, ids=str)
@@ -28,25 +28,25 @@ def test_encodings_have_the_width_and_no_action_gives_zeros(actions):
 
 
 def test_integers_become_one_hot_vectors():
-    one_hot = Discrete(4).encode(torch.tensor([[-1, 0], [3, 1]]))
+    one_hot = DiscreteActions(4).encode(torch.tensor([[-1, 0], [3, 1]]))
     assert one_hot.tolist() == [[[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 0, 1], [0, 1, 0, 0]]]
 
 
 def test_random_actions_are_uniform():
     torch.manual_seed(0)
-    x = Continuous(2).sample(20_000, CPU)
+    x = ContinuousActions(2).sample(20_000, CPU)
     assert -1 <= x.min() < -0.999 and 0.999 < x.max() <= 1
     for column in x.T:
         counts = torch.histc(column, 10, -1, 1)
         assert (counts / 2000 - 1).abs().max() < 0.15
     assert abs(float(torch.corrcoef(x.T)[0, 1])) < 0.05
-    counts = torch.bincount(Discrete(4).sample(20_000, CPU), minlength=4)
+    counts = torch.bincount(DiscreteActions(4).sample(20_000, CPU), minlength=4)
     assert (counts / 5000 - 1).abs().max() < 0.1
 
 
 def test_forms_are_those_of_spaces():
-    assert str(actions_of(gymnasium.spaces.Discrete(3))) == "3 discrete actions"
-    assert str(actions_of(Box(-1, 1, (2,)))) == "continuous actions of width 2"
+    assert str(actions_of(gymnasium.spaces.Discrete(3))) == "discrete, 3 of them"
+    assert str(actions_of(Box(-1, 1, (2,)))) == "continuous, of width 2"
 
 
 @pytest.mark.parametrize("actions", FORMS, ids=str)

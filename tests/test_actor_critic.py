@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from memrl.actions import Continuous
-from memrl.algos.actor_critic import TwinCritic
+from memrl.actions import ContinuousActions
+from memrl.algos.actor_critic import TwinCritic, frozen, orthogonal_memory_
 from memrl.algos.sac import SAC, SeparateSAC, squashed
 from memrl.algos.td3 import TD3, SeparateTD3
 from memrl.encoders import MLPEncoder
@@ -48,13 +48,13 @@ def seeded():
 
 def lstm():
     encoder = MLPEncoder(SPEC, A, obs_dim=4, action_dim=3, reward_dim=1)
-    return Memory(encoder, Recurrent(8, "lstm", 8, 1), Continuous(A))
+    return Memory(encoder, Recurrent(8, "lstm", 8, 1), ContinuousActions(A))
 
 
 def gpt(dropout=0.0):
     encoder = MLPEncoder(SPEC, A, obs_dim=4, action_dim=3, reward_dim=1)
     model = GPT(8, 1, 2, "sine", context_len=6, dropout=dropout, attention_dropout=dropout)
-    return Memory(encoder, model, Continuous(A))
+    return Memory(encoder, model, ContinuousActions(A))
 
 
 def agent_of(kind, new_memory=lstm, **changes):
@@ -106,7 +106,7 @@ def test_parameter_counts(sizes, counts):
             if width == 32
             else GPT(128, 1, 1, "sine", context_len=64, dropout=0.1, attention_dropout=0.1)
         )
-        memory = Memory(encoder, model, Continuous(n_action))
+        memory = Memory(encoder, model, ContinuousActions(n_action))
         for cls, more in ((TD3, OWN["td3"]), (SAC, OWN["sac"])):
             agent = cls(copy.deepcopy(memory), policy_gradient="freeze_all", **settings, **more)
             learned = sum(p.numel() for _, p in agent.named_parameters() if p.requires_grad)
@@ -141,16 +141,15 @@ def test_weights_are_orthogonal_and_biases_are_0(kind):
 
 
 def test_twin_critics_are_two_independent_mlps():
-    torch.manual_seed(0)
     critic = TwinCritic(5, A, (7, 6))
     h, action = torch.randn(4, 3, 5), torch.randn(4, 3, A)
-    q = critic(critic.read(h), action)
+    q = critic(critic.project(h), action)
     assert q.shape == (2, 4, 3)
     for i in (0, 1):
         first = torch.cat([critic.h.weight, critic.action.weight], dim=1).chunk(2)[i]
         y = torch.relu(F.linear(torch.cat([h, action], -1), first, critic.h.bias.chunk(2)[i]))
-        y = torch.relu(y @ critic.weights[0][i] + critic.biases[0][i])
-        expected = y @ critic.weights[1][i] + critic.biases[1][i]
+        y = torch.relu(y @ critic.weights[0][i] + critic.biases[0].chunk(2)[i])
+        expected = y @ critic.weights[1][i] + critic.biases[1].chunk(2)[i]
         torch.testing.assert_close(q[i], expected.squeeze(-1))
     gradient = torch.autograd.grad(q[0].sum(), [critic.weights[0]])[0]
     assert gradient[0].any() and not gradient[1].any()
@@ -194,28 +193,20 @@ def test_the_policys_loss_trains_what_policy_gradient_says(kind):
     torch.manual_seed(3)
     h = before.memory(batch.obs, batch.action, batch.reward)
     target = before.target_of(batch, h[1:].detach())
-    q = before.critic(before.critic.read(h[:-1]), batch.action)
+    q = before.critic(before.critic.project(h[:-1]), batch.action)
     loss = (q - target).square().sum(0)[batch.mask].mean()
     loss.backward(retain_graph=True)
     variant = before.policy_gradient
     state = h[:-1].detach() if variant == "freeze_all" else h[:-1]
     action, cost, _ = before.sample(before.policy.head(state))
-    read = before.critic.read(h[:-1])
+    projected = before.critic.project(h[:-1])
     critic = before.critic
     if variant != "attached":
-        read, critic = read.detach(), copy.deepcopy(critic).requires_grad_(False)
-    (cost - critic(read, action).amin(0))[batch.mask].mean().backward()
+        projected, critic = projected.detach(), copy.deepcopy(critic).requires_grad_(False)
+    (cost - critic(projected, action).amin(0))[batch.mask].mean().backward()
     expected = dict(before.named_parameters())
     for name, parameter in agent.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name].grad, msg=name)
-    alone = copy.deepcopy(before)
-    for _, parameter in alone.named_parameters():
-        parameter.grad = None
-    h = alone.memory(*(batch.obs[:-1], batch.action[:-1], batch.reward[:-1]))
-    read = alone.critic.read(h)
-    loss, _ = alone.policy_loss(alone.critic, read, alone.policy.head(h), batch.mask, 1)
-    loss.backward()
-    assert all(p.grad is not None for p in alone.critic.parameters())  # what must be held back
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -226,6 +217,106 @@ def test_a_terminated_step_is_worth_its_reward(kind):
     value = torch.minimum(*q) - cost
     expected = torch.where(batch.terminated, batch.reward, batch.reward + 0.99 * value)
     torch.testing.assert_close(target, expected)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_next_actions_and_their_values_come_from_the_networks_that_the_paper_names(kind):
+    """TD3: from target policy and target critics. SAC: from the policy, and the target critics."""
+    agent, batch = agent_of(kind), batch_of()
+    with torch.no_grad():
+        for _, parameter in agent.named_parameters():  # the targets stay behind
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    inputs = (batch.obs, batch.action, batch.reward)
+    actor = agent.target_policy if kind.startswith("td3") else agent.policy
+    outputs = actor(*inputs)[1:]
+    if kind.startswith("td3"):
+        action, log_p = outputs.tanh(), 0.0
+    else:
+        torch.manual_seed(5)
+        action, log_p = squashed(*outputs.chunk(2, -1))
+    if "separate" in kind:
+        heads = agent.target_critic.heads
+        h = agent.target_critic.memory(*inputs)[1:]
+        given = agent.policy(*inputs)[1:]
+    else:
+        heads, h = agent.target_critic, agent.target_policy.memory(*inputs)[1:]
+        given = agent.memory(*inputs)[1:]
+    value = torch.minimum(*heads(heads.project(h), action)) - 0.1 * log_p
+    expected = batch.reward + 0.99 * value * ~batch.terminated
+    torch.manual_seed(5)
+    torch.testing.assert_close(agent.target_of(batch, given), expected)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_frozen_critic_computes_no_gradient_of_its_weights(kind):
+    critic = getattr(agent_of(kind).critic, "heads", agent_of(kind).critic)
+    h, action = torch.randn(5, 8), torch.randn(5, A, requires_grad=True)
+    frozen(critic)(critic.project(h).detach(), action).sum().backward()
+    assert action.grad.any()
+    assert all(p.grad is None for p in critic.parameters())
+    nodes, seen = [frozen(critic)(critic.project(h).detach(), action).grad_fn], set()
+    for node in nodes:
+        new = [below for below, _ in node.next_functions if below is not None]
+        nodes += [below for below in new if id(below) not in seen]
+        seen |= set(map(id, new))
+    leaves = [node for node in nodes if type(node).__name__ == "AccumulateGrad"]
+    assert [leaf.variable for leaf in leaves] == [action]
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_weight_decay_reaches_no_bias(kind):
+    agent = agent_of(kind, weight_decay=0.1)
+    names = {id(p): name for name, p in agent.named_parameters()}
+    optimizers = [o for o in vars(agent).values() if isinstance(o, torch.optim.Optimizer)]
+    decayed = [
+        names[id(p)]
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        if group["weight_decay"]
+        for p in group["params"]
+    ]
+    assert len(decayed) > 8 and not [name for name in decayed if "bias" in name]
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_diagnostics_neither_switch_dropout_off_nor_fail_on_a_diverged_run(kind):
+    agent, batch = agent_of(kind, lambda: gpt(0.5)), batch_of()
+    agent.update(batch)
+    agent.diagnostics(batch)
+    agent.act(batch.obs[0], torch.zeros(3), agent.initial_state(3), explore=True)
+    assert all(module.training for module in agent.policy.modules())
+    agent.diagnostics(batch)
+    agent.update(batch)
+    assert all(module.training for module in agent.policy.modules())
+    with torch.no_grad():
+        agent.memory.encoder.obs.weight[0, 0] = math.nan
+    assert all(rank.isfinite() for rank in agent.diagnostics(batch).values())
+
+
+class Pretrained(torch.nn.Module):
+    """An encoder of somebody else."""
+
+    output_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.obs = torch.nn.Linear(OBS, 4, bias=False)
+
+    def forward(self, obs, prev_action, prev_reward):
+        return self.obs(obs)
+
+
+def test_only_our_own_encoders_and_recurrent_layers_are_initialised_anew():
+    model = torch.nn.Sequential()
+    model.output_dim, model.lstm = 8, torch.nn.LSTM(4, 8)
+    theirs = Memory(Pretrained(), model, ContinuousActions(A))
+    before = copy.deepcopy(theirs.state_dict())
+    orthogonal_memory_(theirs)
+    assert all(torch.equal(before[name], value) for name, value in theirs.state_dict().items())
+    assert all(parameter.requires_grad for parameter in theirs.parameters())
+    gru = Memory(lstm().encoder, Recurrent(8, "gru", 8, 1), ContinuousActions(A))
+    orthogonal_memory_(gru)  # whose biases do not add up to one
+    assert all(parameter.requires_grad for parameter in gru.parameters())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -261,9 +352,9 @@ def test_separate_memories_share_nothing_and_the_policy_is_judged_by_the_new_cri
         torch.manual_seed(4)
         before.target_of(batch, before.policy(batch.obs, batch.action, batch.reward)[1:])
         outputs = before.policy.head(before.memory(*early))
-        read = judge.read(*early)
+        projected = judge.project(*early)
         n = batch.mask.sum()
-        losses.append(before.policy_loss(judge.heads, read, outputs, batch.mask, n)[0].item())
+        losses.append(before.policy_loss(judge.heads, projected, outputs, batch.mask, n)[0].item())
     assert loss == pytest.approx(losses[1], abs=1e-5)
     assert abs(losses[0] - losses[1]) > 1e-3
 
@@ -307,7 +398,7 @@ def test_learns_the_action_that_pays(kind):
 def test_densities_of_squashed_actions_are_those_of_torch():
     torch.manual_seed(0)
     mean, std = torch.randn(500, A) * 3, torch.rand(500, A) * 2 + 0.1
-    action, log_p = squashed(mean.double(), std.double())
+    action, log_p = squashed(mean.double(), std.double().log())
     distribution = TransformedDistribution(
         Normal(mean.double(), std.double()), [TanhTransform(cache_size=1)]
     )
@@ -316,7 +407,7 @@ def test_densities_of_squashed_actions_are_those_of_torch():
     expected = distribution.log_prob(action.clamp(-1 + 1e-12, 1 - 1e-12)).sum(-1)
     torch.testing.assert_close(log_p[inside], expected[inside], rtol=1e-4, atol=1e-4)
     assert log_p.isfinite().all()
-    far, _ = squashed(torch.full((1, A), 50.0), torch.ones(1, A))
+    far, _ = squashed(torch.full((1, A), 50.0), torch.zeros(1, A))
     assert far.abs().max() == 1
 
 
@@ -336,8 +427,14 @@ def test_greedy_actions_are_the_means_and_exploring_ones_scatter_around_them(kin
         assert abs(noise[:, 0].std() - 0.1) < 0.005 and abs(noise[:, 0].mean()) < 0.005
         assert (action[:, 1] == 1).float().mean() > 0.3  # clipped
     else:
-        median = action.median(dim=0).values
-        assert torch.allclose(median, greedy[0], atol=0.05)
+        h, _ = agent.memory.step(
+            obs[:1], state.prev_action[:1] * 0, torch.zeros(1), agent.initial_state(1)[0]
+        )
+        mean, log_std = agent.policy.head(h)[0].chunk(2)
+        assert torch.allclose(greedy[0], mean.tanh())
+        u = action.double().atanh()
+        assert torch.allclose(u.mean(0), mean.double(), atol=0.05)
+        assert torch.allclose(u.std(0), log_std.exp().double(), rtol=0.05)
 
 
 def test_target_noise_is_clipped_and_so_are_target_actions():
@@ -353,9 +450,11 @@ def test_target_noise_is_clipped_and_so_are_target_actions():
 
 
 @pytest.mark.parametrize("kind", ["sac all", "sac separate"])
-@pytest.mark.parametrize(("target", "sign"), [(-20.0, -1), (5.0, 1)])
-def test_a_learned_temperature_moves_the_entropy_to_its_target(kind, target, sign):
+@pytest.mark.parametrize(("target", "sign"), [(-20.0, -1), (-1.0, 1)])
+def test_a_learned_temperature_grows_while_the_entropy_is_below_its_target(kind, target, sign):
     agent = agent_of(kind, target_entropy=target)
+    with torch.no_grad():
+        agent.policy.head[-1].bias[A:] = -3  # of log std: little entropy
     metrics = [agent.update(batch_of()) for _ in range(3)]
     alphas = [m["alpha"].item() for m in metrics]
     assert alphas[0] == pytest.approx(0.1)
@@ -385,9 +484,9 @@ def test_dropout_scope(kind, scope):
     agent = agent_of(kind, lambda: gpt(0.5), dropout_scope=scope)
     agent.update(batch_of())
     everywhere = scope == "everywhere"
-    assert agent.target_critic.training == everywhere
-    if hasattr(agent, "target_policy"):
-        assert agent.target_policy.training == everywhere
+    for target, _ in agent.moving:
+        layers = [m for m in target.modules() if isinstance(m, torch.nn.Dropout)]
+        assert all(layer.training == everywhere for layer in layers)
     agent.act(torch.zeros(1, OBS), torch.zeros(1), agent.initial_state(1), explore=True)
     assert agent.memory.training == everywhere
     agent.act(torch.zeros(1, OBS), torch.zeros(1), agent.initial_state(1), explore=False)
@@ -418,6 +517,7 @@ def test_weights_suffice_to_act_and_targets_follow_them(kind):
         ("td3 all", "noise_clip", -1),
         ("td3 all", "policy_gradient", "freeze"),
         ("sac all", "policy_gradient", "freeze"),
+        ("sac separate", "target_entropy", 0.7),
         ("sac separate", "alpha", 0.0),
         ("sac all", "alpha", math.inf),
     ],
@@ -432,13 +532,13 @@ def test_a_bad_setting_is_named(kind, setting, value):
     [
         (
             "env=pendulum_p algo=dqn",
-            "algo: actions must be discrete, got continuous actions of width 1; their algorithms "
-            "are td3, sac, td3_separate and sac_separate",
+            "algo: the task's actions are continuous, of width 1, which DQN cannot take: "
+            "use td3, sac, td3_separate or sac_separate",
         ),
         (
             "env=tmaze_passive algo=sac",
-            "algo: actions must be continuous, got 4 discrete actions; their algorithms are dqn, "
-            "sacd and sacd_separate",
+            "algo: the task's actions are discrete, 4 of them, which SAC cannot take: "
+            "use dqn, sacd or sacd_separate",
         ),
     ],
 )

@@ -96,6 +96,17 @@ def test_paper_budget_of_robots(env):
     assert trainer.replay.capacity == 1_000_000
 
 
+@pytest.mark.parametrize("budget", options("budget"))
+@pytest.mark.parametrize("env", ["pybullet_v", "tmaze_passive"])
+def test_every_warm_up_can_be_in_steps_or_in_episodes(env, budget):
+    if env == "pybullet_v" and budget == "fast":  # it has no entry for robots
+        return
+    for given, other in (("steps", "episodes"), ("episodes", "steps")):
+        c = resolve(compose_quickly([f"env={env}", f"budget={budget}", f"budget.warmup_{given}=7"]))
+        assert c["budget"][f"warmup_{given}"] == 7
+        assert c["budget"][f"warmup_{other}"] is None
+
+
 def test_every_budget_can_be_in_steps_whatever_its_table_lacks():
     for budget in options("budget"):
         length = 10 if budget == "fast" else 7  # of its replay there is a table, too
@@ -202,7 +213,7 @@ def test_every_model_builds_and_one_for_every_task(env, seq_model):
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", *more)
     if env not in ("tmaze", "gym"):  # general forms have more keys
         own = len(c["seq_model"])  # as many as the model has options
-        assert len(identity.flatten(c)) - own <= (53 if env in IMAGE_TASKS else 48)
+        assert len(identity.flatten(c)) - own <= (54 if env in IMAGE_TASKS else 49)
     build(c)
 
 
@@ -315,7 +326,7 @@ REFUSED = {
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
     "updates_per_step=0": "updates_per_step must be above 0, got 0",
     "context_len=12": "context_len must be at most the horizon, 11, got 12",
-    "context_len=1": "context_len must be null (the whole episode) or at least 2, got 1",
+    "context_len=0": "context_len must be null (the whole episode) or at least 1, got 0",
     "dropout=1": "dropout must be in [0, 1), got 1",
     "attention_dropout=-1": "attention_dropout must be in [0, 1), got -1",
     "checkpoint_minutes=0": "checkpoint_minutes must be above 0, got 0",
@@ -641,7 +652,7 @@ def test_help_names_every_group_option_and_only_commands_that_compose(monkeypatc
         for option in options(group):
             assert option in text
     commands = [x for x in text.splitlines() if x.startswith("  python run.py ") and "[" not in x]
-    assert len([x for x in commands if "--" not in x]) == 9
+    assert len([x for x in commands if "--" not in x]) == 10
     for line in commands:
         words = line.split("   ")[0].split()[2:]
         if not {"-m", "-cn"} & {*words} and not any(word.startswith("--") for word in words):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from memrl.actions import Discrete
+from memrl.actions import DiscreteActions
 from memrl.algos.dqn import DQN
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import Episodes, TaskSpec
@@ -30,7 +30,8 @@ def seq_model(case, dropout=0.0, width=8):
 
 
 def agent(model, hidden_dims=(12, 10), **changes):
-    memory = Memory(MLPEncoder(SPEC, 4, obs_dim=4, action_dim=4, reward_dim=0), model, Discrete(4))
+    encoder = MLPEncoder(SPEC, 4, obs_dim=4, action_dim=4, reward_dim=0)
+    memory = Memory(encoder, model, DiscreteActions(4))
     settings = {
         "horizon": 6,
         "train_steps": 600,

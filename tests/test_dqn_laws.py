@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from memrl.actions import Discrete
+from memrl.actions import DiscreteActions
 from memrl.algos.dqn import DQN
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import Episodes, TaskSpec
@@ -51,7 +51,9 @@ def seeded():
 def agent(model="lstm", **changes):
     """A DQN whose values differ clearly by action and history, and whose target lags behind."""
     memory = Memory(
-        MLPEncoder(SPEC, A, obs_dim=4, action_dim=3, reward_dim=1), MODELS[model](), Discrete(A)
+        MLPEncoder(SPEC, A, obs_dim=4, action_dim=3, reward_dim=1),
+        MODELS[model](),
+        DiscreteActions(A),
     )
     dqn = DQN(memory, **(SETTINGS | changes))
     for network in (dqn.online, dqn.target):

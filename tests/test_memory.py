@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from memrl import experiment
-from memrl.actions import Discrete
+from memrl.actions import DiscreteActions
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import TaskSpec
 from memrl.memory import Memory
@@ -34,7 +34,7 @@ def seeded():
 @pytest.fixture(params=MODELS)
 def memory(request):
     encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
-    memory = Memory(encoder, MODELS[request.param](), Discrete(A)).eval()
+    memory = Memory(encoder, MODELS[request.param](), DiscreteActions(A)).eval()
     for parameter in memory.parameters():  # no ReLU may be dead by accident
         nn.init.normal_(parameter, std=0.5)
     return memory
@@ -75,7 +75,7 @@ class Echo(nn.Module):
 
 def test_each_input_is_previous_action_previous_reward_and_this_observation():
     obs, action, reward = history()
-    x = Memory(Inputs(), Echo(), Discrete(A))(obs, action, reward)
+    x = Memory(Inputs(), Echo(), DiscreteActions(A))(obs, action, reward)
     assert x.shape == (T + 1, B, A + 1 + OBS)
     for t in range(T + 1):
         for b in range(B):
@@ -88,7 +88,7 @@ def test_each_input_is_previous_action_previous_reward_and_this_observation():
 
 def test_first_input_has_a_zero_action_vector_and_a_zero_reward():
     obs, action, reward = history()
-    memory = Memory(Inputs(), Echo(), Discrete(A))
+    memory = Memory(Inputs(), Echo(), DiscreteActions(A))
     stepped, _ = memory.step(obs[0], torch.full((B,), -1), torch.zeros(B), ())
     for first in (memory(obs, action, reward)[0], stepped):
         assert (first[:, : A + 1] == 0).all()
@@ -97,7 +97,7 @@ def test_first_input_has_a_zero_action_vector_and_a_zero_reward():
 
 def test_a_window_of_one_observation_has_no_action_yet():
     obs, action, reward = history()
-    x = Memory(Inputs(), Echo(), Discrete(A))(obs[:1], action[:0], reward[:0])
+    x = Memory(Inputs(), Echo(), DiscreteActions(A))(obs[:1], action[:0], reward[:0])
     assert x.shape == (1, B, A + 1 + OBS)
 
 
@@ -152,16 +152,17 @@ def test_steps_equal_the_whole_window(memory):
 def test_memory_knows_whether_it_has_dropout():
     def has_dropout(dropout, attention_dropout):
         encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
-        return Memory(encoder, GPT(WIDTH, 1, 1, "sine", T, dropout, attention_dropout), Discrete(A))
+        model = GPT(WIDTH, 1, 1, "sine", T, dropout, attention_dropout)
+        return Memory(encoder, model, DiscreteActions(A))
 
     assert has_dropout(0.1, 0.0).has_dropout
     assert has_dropout(0.0, 0.1).has_dropout
     assert not has_dropout(0.0, 0.0).has_dropout
     encoder = MLPEncoder(SPEC, A, obs_dim=8, action_dim=8, reward_dim=8)
-    assert not Memory(encoder, MODELS["lstm"](), Discrete(A)).has_dropout
+    assert not Memory(encoder, MODELS["lstm"](), DiscreteActions(A)).has_dropout
     own = MODELS["lstm"]()
     own.attention = torch.nn.MultiheadAttention(4, 2, dropout=0.1)
-    assert Memory(encoder, own, Discrete(A)).has_dropout
+    assert Memory(encoder, own, DiscreteActions(A)).has_dropout
 
 
 # --- the encoder ---------------------------------------------------------------------------------

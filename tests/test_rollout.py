@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from test_dqn_laws import agent as dqn_of
 
-from memrl.actions import Discrete
+from memrl.actions import DiscreteActions
 from memrl.envs.tmaze import TMazePassiveVec
 from memrl.interfaces import TaskSpec
 from memrl.replay import Replay
@@ -176,7 +176,7 @@ def test_only_truncated_rows_bootstrap_from_the_observation_at_their_own_end(win
 def test_success_is_none_if_the_task_reports_none():
     assert played(success=None)[3] is None
     maze = TMazePassiveVec(num_envs=2, length=2)
-    assert rollout(maze, UniformActor(Discrete(4)), False, CPU)[1] is None
+    assert rollout(maze, UniformActor(DiscreteActions(4)), False, CPU)[1] is None
 
 
 def test_every_rollout_begins_with_a_reset():
@@ -201,14 +201,14 @@ def test_no_gradient_and_no_graph_is_kept():
 def test_a_real_maze_is_played_to_its_horizon():
     env = TMazePassiveVec(num_envs=3, length=4)
     env.reset(seed=0)
-    episodes, _ = rollout(env, UniformActor(Discrete(4)), True, CPU)
+    episodes, _ = rollout(env, UniformActor(DiscreteActions(4)), True, CPU)
     assert episodes.obs.shape == (6, 3, 2)
     assert episodes.mask.all()
     assert episodes.terminated.tolist() == [[False] * 3] * 4 + [[True] * 3]
 
 
 def test_uniform_actor_draws_every_action_equally_often_with_torchs_generator():
-    n, actor = 40_000, UniformActor(Discrete(4))
+    n, actor = 40_000, UniformActor(DiscreteActions(4))
 
     def draw(seed):
         torch.manual_seed(seed)
@@ -226,7 +226,7 @@ def test_uniform_actor_draws_every_action_equally_often_with_torchs_generator():
 def test_an_episode_longer_than_the_horizon_is_an_error():
     env = TMazePassiveVec(num_envs=2, length=5)
     env.reset(seed=0)
-    actor = UniformActor(Discrete(4))
+    actor = UniformActor(DiscreteActions(4))
     assert len(rollout(env, actor, True, CPU, 6)[0].mask) == 6
     with pytest.raises(RuntimeError, match="longer than the task's horizon of 5 steps"):
         rollout(env, actor, True, CPU, 5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from memrl.actions import Discrete
+from memrl.actions import DiscreteActions
 from memrl.algos.sacd import SACD, SeparateSACD
 from memrl.algos.soft import twin_loss
 from memrl.encoders import CNNEncoder
@@ -45,7 +45,7 @@ NAMES = [  # the original program's name -> ours
 
 def memory():
     encoder = CNNEncoder(SPEC, 4, channels=[2, 3], obs_dim=8, action_dim=0, reward_dim=0)
-    return Memory(encoder, Recurrent(8, "lstm", 8, 1), Discrete(4))
+    return Memory(encoder, Recurrent(8, "lstm", 8, 1), DiscreteActions(4))
 
 
 def recorded(data, prefix):

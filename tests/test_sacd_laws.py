@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_sacd import IMAGES, SETTINGS, SPEC, memory
 
-from memrl.actions import Discrete
+from memrl.actions import DiscreteActions
 from memrl.algos.sacd import SACD, SeparateSACD
 from memrl.algos.soft import probabilities
 from memrl.encoders import CNNEncoder, MLPEncoder
@@ -230,7 +230,7 @@ def remembering(dropout=0.0):
     """A memory that is fed previous actions and rewards, with dropout."""
     encoder = CNNEncoder(SPEC, 4, channels=[2], obs_dim=4, action_dim=2, reward_dim=2)
     model = GPT(8, 1, 2, "sine", context_len=6, dropout=dropout, attention_dropout=dropout)
-    return Memory(encoder, model, Discrete(4))
+    return Memory(encoder, model, DiscreteActions(4))
 
 
 def logits_of(agent, act):
@@ -428,7 +428,7 @@ def test_the_cnn_wants_images():
 @pytest.mark.parametrize("model", [lambda: MLP(8, 8, 1), lambda: Recurrent(8, "gru", 8, 2)])
 def test_every_memory_fits(model):
     def new_memory():
-        return Memory(CNNEncoder(SPEC, 4, [2, 3], 8, 0, 0), model(), Discrete(4))
+        return Memory(CNNEncoder(SPEC, 4, [2, 3], 8, 0, 0), model(), DiscreteActions(4))
 
     for kind in KINDS:
         assert math.isfinite(agent_of(kind, new_memory).update(batch_of())["loss"])

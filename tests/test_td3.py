@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from memrl.actions import Continuous
+from memrl.actions import ContinuousActions
 from memrl.algos.td3 import TD3
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import Episodes, TaskSpec
@@ -24,7 +24,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 def agent(policy_gradient):
     encoder = MLPEncoder(SPEC, A, obs_dim=4, action_dim=4, reward_dim=0)
     return TD3(
-        Memory(encoder, Recurrent(8, "lstm", 8, 1), Continuous(A)),
+        Memory(encoder, Recurrent(8, "lstm", 8, 1), ContinuousActions(A)),
         **{"gamma": 0.99, "tau": 0.005, "lr": 3e-4, "hidden_dims": (10, 12)},
         **{"exploration_noise": 0.1, "target_noise": 0.0, "noise_clip": 0.5},
         policy_gradient=policy_gradient,
@@ -66,7 +66,7 @@ def recorded(data, prefix):
     critic["h.bias"] = get(f"{twins}0/bias").flatten()
     for i in (1, 2):
         critic[f"weights.{i - 1}"] = get(f"{twins}{i}/kernel")
-        critic[f"biases.{i - 1}"] = get(f"{twins}{i}/bias").unsqueeze(1)
+        critic[f"biases.{i - 1}"] = get(f"{twins}{i}/bias").flatten()
     return policy, critic
 
 

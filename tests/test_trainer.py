@@ -515,11 +515,14 @@ SEPARATE = ["env=key_to_door", "env.frames=[2,3,3]", "algo=sacd_separate", "seq_
 SEPARATE += ["encoder.obs_dim=8", "dropout=0.3"]
 
 
-CONTINUOUS = ["env=gym", "env.id=Pendulum-v1", "env.horizon=8", "context_len=3", *LSTM]
-CONTINUOUS += ["budget.train_episodes=2", "num_envs=2", "encoder.obs_dim=4"]
-SEPARATE_TD3 = [*CONTINUOUS, "algo=td3_separate"]
-SAC = [*CONTINUOUS, "algo=sac", "+budget.warmup_steps=20", "budget.warmup_episodes=null"]
-SAC += ["+budget.discounts=[0.9]"]
+BOX = ["env=gym", "env.id=Pendulum-v1", "env.horizon=8", "context_len=3", "num_envs=2"]
+BOX += ["budget.train_episodes=2", "encoder.obs_dim=4"]
+TD3 = [*BOX, "algo=td3", "seq_model=gpt", "dropout=0.3", "encoder.action_dim=4"]
+TD3 += ["encoder.reward_dim=4"]
+SEPARATE_TD3 = [*BOX, *LSTM, "algo=td3_separate"]
+SAC = [*BOX, *LSTM, "algo=sac", "budget.warmup_steps=20", "+budget.discounts=[0.9]"]
+SAC += ["budget.warmup_episodes=null"]
+BOXES = [TD3, SEPARATE_TD3, SAC]
 LINEAR = [[f"seq_model={m}", *LSTM[1:]] for m in ("lru", "min_gru", "mamba2", "deltanet")]
 EARLY = [*GPT, "env._target_=test_trainer.Early", "budget.train_steps=32"]
 EARLY += ["budget.train_episodes=null"]
@@ -588,7 +591,10 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("overrides", "every"),
     # 7: of any kind, as a cycle has 4 or 6
-    [(LSTM, 1), *((each, 7) for each in (EARLY, PIXELS, SEPARATE, SEPARATE_TD3, SAC, *LINEAR))],
+    [
+        (LSTM, 1),
+        *((each, 7) for each in (EARLY, PIXELS, SEPARATE, *LINEAR, TD3, SEPARATE_TD3, SAC)),
+    ],
     ids=lambda value: " ".join(value[:1] + value[-1:]) if isinstance(value, list) else "",
 )
 def test_a_run_cut_at_any_boundary_continues_identically(overrides, every):

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memrl.actions import Continuous, Discrete, no_action
+from memrl.actions import Actions, ContinuousActions, DiscreteActions, no_action
 from memrl.checks import require
 from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
 from memrl.networks import Head, set_training
 
-ALGORITHMS = {
-    Discrete: "dqn, sacd and sacd_separate",
-    Continuous: "td3, sac, td3_separate and sac_separate",
+ALGORITHMS = {  # for the other kind of actions
+    DiscreteActions: "td3, sac, td3_separate or sac_separate",
+    ContinuousActions: "dqn, sacd or sacd_separate",
 }
 CPU_INPUTS = 8192  # of a micro-batch, T x B: with more, activations no longer fit the caches
 CPU_WINDOWS = 16  # of a micro-batch, at least: fewer rows starve recurrent matrix products
@@ -62,7 +62,7 @@ class MemoryAgent:
         dropout_scope: "everywhere" or "gradient"; each algorithm says what that means.
     """
 
-    action_form: type[Discrete] | type[Continuous] = Discrete  # of the tasks that it can play
+    action_form: type[Actions] = DiscreteActions  # that it can take
     networks: dict[str, nn.Module]
     targets_and_optimizers: dict[str, nn.Module | torch.optim.Optimizer]
 
@@ -76,8 +76,9 @@ class MemoryAgent:
         require(dropout_scope in scopes, "dropout_scope", " or ".join(scopes), dropout_scope)
         self.memory = actor.memory
         actions, form = self.memory.actions, self.action_form
-        advice = f"{actions}; their algorithms are {ALGORITHMS[type(actions)]}"
-        require(isinstance(actions, form), "actions", form.__name__.lower(), advice)
+        if not isinstance(actions, form):
+            line = f"the task's actions are {actions}, which {type(self).__name__} cannot take"
+            raise ValueError(f"{line}: use {ALGORITHMS[form]}")
         self.device = next(self.memory.parameters()).device
         self.actor = actor.to(self.device)
         self.gamma = gamma

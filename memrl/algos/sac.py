@@ -1,4 +1,7 @@
-"""SAC over histories (Haarnoja et al. 2018; Ni et al. 2023). T transitions, B batch, A actions."""
+"""SAC over histories (Haarnoja et al. 2018; Ni et al. 2023).
+
+T transitions, B batch, A numbers of an action.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memrl.algos.actor_critic import ActorCritic, ContinuousAgent, SeparateActorCritic
-from memrl.algos.soft import Temperature
-from memrl.interfaces import Episodes
+from memrl.algos.temperature import Temperature
+from memrl.checks import require
 from memrl.memory import Memory
 
 LOG_STD = (-20.0, 2.0)  # least and largest
@@ -21,26 +24,33 @@ LOG_STD = (-20.0, 2.0)  # least and largest
 class GaussianAgent(ContinuousAgent):
     """Acts with tanh of a normal variable, whose mean and log std are the head's outputs."""
 
+    target_policy_acts = False
+
     def set_temperature(self, alpha: float, target_entropy: float | None, lr: float) -> None:
-        """Set the temperature, and the target of the entropy for each number of an action."""
-        total = None if target_entropy is None else target_entropy * self.memory.actions.width
-        self.temperature = Temperature(alpha, total, lr, self.device)
+        """Set the temperature, and the target of the entropy per dimension of an action."""
+        if target_entropy is not None:
+            allowed = "null or below 0.69, the entropy of a uniform action"
+            require(target_entropy < math.log(2), "target_entropy", allowed, target_entropy)
+            target_entropy *= self.memory.actions.width
+        self.temperature = Temperature(alpha, target_entropy, lr, self.device)
+        self.alpha = self.temperature.value
 
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
-        mean, std = mean_and_std(values)
-        return (mean + std * torch.randn_like(std) if explore else mean).tanh()
+        mean, log_std = mean_and_log_std(values)
+        return (mean + log_std.exp() * torch.randn_like(mean) if explore else mean).tanh()
 
     def sample(self, outputs: Tensor) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
-        mean, std = mean_and_std(outputs)
-        action, log_p = squashed(mean, std)
-        return action, self.temperature.value * log_p, {"entropy": -log_p, "std": std.mean(-1)}
+        mean, log_std = mean_and_log_std(outputs)
+        action, log_p = squashed(mean, log_std)
+        return action, self.alpha * log_p, {"entropy": -log_p, "std": log_std.exp().mean(-1)}
 
     def next_action(self, outputs: Tensor) -> tuple[Tensor, Tensor | float]:
-        action, log_p = squashed(*mean_and_std(outputs))
-        return action, self.temperature.value * log_p
+        action, log_p = squashed(*mean_and_log_std(outputs))
+        return action, self.alpha * log_p
 
     def end_update(self, metrics: dict[str, Tensor]) -> None:
-        metrics["alpha"] = self.temperature.value.clone()
+        super().end_update(metrics)
+        metrics["alpha"] = self.alpha.clone()
         self.temperature.learn(metrics["entropy"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,13 +64,13 @@ class GaussianAgent(ContinuousAgent):
 class SAC(GaussianAgent, ActorCritic):
     """SAC with one memory for policy and critics.
 
-    Next actions come from the policy itself, their values from the target network. Arguments as for
+    Next actions are the policy's own, their values the target network's. Arguments as for
     :class:`~memrl.algos.td3.TD3`, without noise, and
 
     Args:
         alpha: the temperature, at least 0; if it is learned, the one to begin with.
         target_entropy: None for a fixed temperature; else it is learned, at ``lr``, such that the
-            policy's entropy tends to this number times A.
+            policy's entropy tends to this number times A; below log 2.
     """
 
     def __init__(
@@ -86,9 +96,6 @@ class SAC(GaussianAgent, ActorCritic):
             weight_decay=weight_decay,
         )
         self.set_temperature(alpha, target_entropy, lr)
-
-    def next_outputs(self, h: Tensor, target_h: Tensor) -> Tensor:
-        return self.policy.head(h)  # type: ignore[no-any-return]
 
 
 class SeparateSAC(GaussianAgent, SeparateActorCritic):
@@ -125,22 +132,18 @@ class SeparateSAC(GaussianAgent, SeparateActorCritic):
         )
         self.set_temperature(alpha, target_entropy, lr)
 
-    def next_outputs(self, batch: Episodes, outputs: Tensor) -> Tensor:
-        return outputs
 
-
-def mean_and_std(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the head's outputs (..., 2 A) into means and standard deviations (..., A)."""
+def mean_and_log_std(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Split the head's outputs (..., 2 A) into means and log standard deviations (..., A)."""
     mean, log_std = outputs.chunk(2, dim=-1)
-    return mean, log_std.clamp(*LOG_STD).exp()
+    return mean, log_std.clamp(*LOG_STD)
 
 
-def squashed(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def squashed(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
     """Return actions tanh(u), u normal, (..., A), and the logarithms of their densities (...)."""
     noise = torch.randn_like(mean)
-    u = mean + std * noise
-    log_normal = -0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi)
-    log_slope = 2 * (
-        math.log(2) - u - F.softplus(-2 * u)
-    )  # log(1 - tanh(u)^2), where it is small too
+    u = mean + log_std.exp() * noise
+    log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    # log(1 - tanh(u)^2), also where it is small (Haarnoja et al. 2018, appendix C)
+    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
     return u.tanh(), (log_normal - log_slope).sum(-1)

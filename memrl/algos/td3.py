@@ -1,13 +1,13 @@
 """TD3 over histories (Fujimoto et al. 2018; Ni et al. 2023).
 
 As in the paper's experiments, the policy is updated as often as the critics, and its loss has the
-smaller of both estimates. T transitions, B batch, A actions.
+smaller of both estimates. T transitions, B batch, A numbers of an action.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -15,24 +15,21 @@ from torch import Tensor
 
 from memrl.algos.actor_critic import ActorCritic, ContinuousAgent, SeparateActorCritic
 from memrl.checks import require
-from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import frozen_copy, polyak_
 
 
 class DeterministicAgent(ContinuousAgent):
     """Acts with tanh of the head's outputs, and with noise while exploring and in targets."""
 
-    exploration_noise: float
-    target_noise: float
-    noise_clip: float
+    target_policy_acts = True
 
     def set_noise(self, exploration_noise: float, target_noise: float, noise_clip: float) -> None:
         """Set the standard deviations of the noises, and the largest size of that in targets."""
-        values = {"exploration_noise": exploration_noise, "target_noise": target_noise}
-        for name, value in (values | {"noise_clip": noise_clip}).items():
+        self.exploration_noise, self.target_noise = exploration_noise, target_noise
+        self.noise_clip = noise_clip
+        for name in ("exploration_noise", "target_noise", "noise_clip"):
+            value = getattr(self, name)
             require(0 <= value < math.inf, name, "at least 0", value)
-            setattr(self, name, value)
 
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         action = values.tanh()
@@ -91,9 +88,6 @@ class TD3(DeterministicAgent, ActorCritic):
         )
         self.set_noise(exploration_noise, target_noise, noise_clip)
 
-    def next_outputs(self, h: Tensor, target_h: Tensor) -> Tensor:
-        return self.target_policy.head(target_h)  # type: ignore[no-any-return]
-
 
 class SeparateTD3(DeterministicAgent, SeparateActorCritic):
     """TD3 with a memory for the policy and one for the critics; both have a target copy.
@@ -129,17 +123,3 @@ class SeparateTD3(DeterministicAgent, SeparateActorCritic):
             weight_decay=weight_decay,
         )
         self.set_noise(exploration_noise, target_noise, noise_clip)
-        self.target_policy = frozen_copy(self.policy)
-        self.targets_and_optimizers["target_policy"] = self.target_policy
-
-    def next_outputs(self, batch: Episodes, outputs: Tensor) -> Tensor:
-        self.target_policy.train(self.dropout_everywhere)
-        return self.target_policy(batch.obs, batch.action, batch.reward)[1:]  # type: ignore[no-any-return]
-
-    def update_targets(self) -> None:
-        super().update_targets()
-        polyak_(self.target_policy, self.policy, self.tau)
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        super().load_weights(weights)
-        self.target_policy.load_state_dict(self.policy.state_dict())

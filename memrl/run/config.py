@@ -57,8 +57,15 @@ def episodes(table: Any, *keys: Any, _parent_: DictConfig) -> Any:
     return None if _parent_.get("train_steps") is not None else lookup(table, *keys)
 
 
+def unless(key: str, value: Any, *, _parent_: DictConfig) -> Any:
+    """Resolve ``${unless:key,value}``, to null if this sibling was given a value of its own."""
+    given = not OmegaConf.is_interpolation(_parent_, key) and _parent_.get(key) is not None
+    return None if given else value
+
+
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 OmegaConf.register_new_resolver("episodes", episodes, replace=True)
+OmegaConf.register_new_resolver("unless", unless, replace=True)
 OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)  # ~ in a path
 
 

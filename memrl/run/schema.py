@@ -49,7 +49,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (lambda v: v >= 1, "at least 1"),
     "num_envs": (lambda v: v >= 1, "at least 1"),
     "updates_per_step": (lambda v: 0 < v < math.inf, "above 0"),
-    "context_len": (lambda v: v is None or v >= 2, "null (the whole episode) or at least 2"),
+    "context_len": (lambda v: v is None or v >= 1, "null (the whole episode) or at least 1"),
     "replay_capacity": (lambda v: v is None or v >= 1, "null or at least 1"),
     "init_from": (
         lambda v: v is None or v == os.path.normpath(v) != ".",
