@@ -102,9 +102,6 @@ class MemoryAgent:
         action = self.choose(self.actor.head(h), explore)
         return action, ActingState(memory, action)
 
-    def diagnostics(self, batch: Episodes) -> dict[str, Tensor]:
-        return {}
-
     def state_dict(self) -> dict[str, Any]:
         holders = self.networks | self.targets_and_optimizers
         return {name: holder.state_dict() for name, holder in holders.items()}
