@@ -48,3 +48,14 @@ def test_an_update_of_ours_and_one_of_the_reference_can_be_timed(monkeypatch):
         updates.ours("lstm", 2, 1, updates.KINDS["shared"]),
     ):
         assert update()["loss"] >= 0
+
+
+def test_an_update_of_continuous_actions_and_its_reference_can_be_timed(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    continuous = importlib.import_module("continuous")
+    monkeypatch.setattr(continuous, "BATCH", 3)
+    monkeypatch.setattr(continuous, "T", 4)
+    for model in ("lstm", "gpt"):
+        losses = continuous.reference(model, "cpu", 1)()
+        losses |= continuous.ours(model, "cpu", 1, continuous.KINDS["sac"])()
+        assert all(abs(float(loss)) < 1e3 for loss in losses.values())
