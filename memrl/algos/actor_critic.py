@@ -7,7 +7,7 @@ batch, A numbers of an action, D width of a summary, W width of a hidden layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from memrl.algos.agent import (
     micro_batches,
     without_last_obs,
 )
+from memrl.algos.separate import SeparateMemories
 from memrl.checks import require
 from memrl.encoders import Encoder
 from memrl.interfaces import Episodes
@@ -33,7 +34,6 @@ from memrl.networks import (
     frozen_copy,
     mean_grad_norm,
     orthogonal_,
-    polyak_,
     products_in,
     set_training,
 )
@@ -116,7 +116,6 @@ class ContinuousAgent(MemoryAgent):
 
     action_form = ContinuousActions
     target_policy_acts: bool  # next actions are the target policy's, not the policy's own
-    moving: list[tuple[nn.Module, nn.Module]]  # target networks, each with what it follows
 
     def __init__(
         self,
@@ -168,13 +167,7 @@ class ContinuousAgent(MemoryAgent):
         """
         action, log_p, metrics = self.sample(outputs)
         loss = masked_mean(log_p - critics(projected, action).amin(0), mask, n)
-        means = {name: masked_mean(x.detach(), mask, n) for name, x in metrics.items()}
-        return loss, {"policy_loss": loss.detach()} | means
-
-    def end_update(self, metrics: dict[str, Tensor]) -> None:
-        """Move the targets; a subclass updates its temperature too."""
-        for target, online in self.moving:
-            polyak_(target, online, self.tau)
+        return loss, {name: masked_mean(x.detach(), mask, n) for name, x in metrics.items()}
 
     @torch.no_grad()
     def diagnostics(self, batch: Episodes) -> dict[str, Tensor]:
@@ -184,11 +177,6 @@ class ContinuousAgent(MemoryAgent):
         h = h.nan_to_num(0.0, 0.0, 0.0)  # of a diverged run, which its losses show
         values = torch.linalg.svdvals(h.flatten(0, 1))
         return {name: (values > least).sum().float() for name, least in RANKS.items()}
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        super().load_weights(weights)
-        for target, online in self.moving:
-            target.load_state_dict(online.state_dict())
 
 
 class ActorCritic(ContinuousAgent):
@@ -261,7 +249,8 @@ class ActorCritic(ContinuousAgent):
             policy_loss, means = self.policy_loss(critics, projected, outputs, rows.mask, n)
             loss = critic_loss + policy_loss
             loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, {"loss": loss.detach()} | means)
+            means |= {"loss": loss.detach(), "policy_loss": policy_loss.detach()}
+            accumulate_(metrics, means)
         metrics |= {
             "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
             "critic_grad_norm": mean_grad_norm(self.critic.parameters()),
@@ -283,16 +272,15 @@ class ActorCritic(ContinuousAgent):
         return self.target(batch, q, log_p)
 
 
-class SeparateActorCritic(ContinuousAgent):
+class SeparateActorCritic(SeparateMemories, ContinuousAgent):
     """Policy and critics with a memory each, and a target copy of the critics.
-
-    The critics take their step first, then the policy, whose loss uses the new critics. Until then
-    the policy's activations of all micro-batches are held.
 
     Args:
         memory: the critics'.
         new_memory: builds the policy's, on the same device.
     """
+
+    activations = ACTIVATIONS
 
     def __init__(
         self,
@@ -308,68 +296,26 @@ class SeparateActorCritic(ContinuousAgent):
     ) -> None:
         super().__init__(new_memory(), gamma, tau, lr, hidden_dims, dropout_scope, per_action)
         orthogonal_memory_(memory)
-        self.critic = MemoryCritic(memory, self.new_critic(memory, hidden_dims))
-        self.critic_optimizer, self.policy_optimizer = (
-            adam(network.parameters(), lr, network.memory, **rates)
-            for network in (self.critic, self.policy)
-        )
-        self.networks = {"policy": self.policy, "critic": self.critic}
-        self.target_critic = frozen_copy(self.critic)
-        self.moving = [(self.target_critic, self.critic)]
-        self.targets_and_optimizers = {
-            "target_critic": self.target_critic,
-            "policy_optimizer": self.policy_optimizer,
-            "critic_optimizer": self.critic_optimizer,
-        }
+        critic = MemoryCritic(memory, self.new_critic(memory, hidden_dims))
+        self.set_critic(critic, lr, **rates)
         if self.target_policy_acts:
             self.target_policy = frozen_copy(self.policy)
             self.moving.append((self.target_policy, self.policy))
             self.targets_and_optimizers["target_policy"] = self.target_policy
 
-    def update(self, batch: Episodes) -> dict[str, Tensor]:
-        """Do one gradient step of the critics on the batch, and one of the policy.
+    def critic_loss(
+        self, batch: Episodes, outputs: Tensor, n: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        target = self.target_of(batch, outputs)
+        projected = self.critic.project(*without_last_obs(batch))
+        return twin_loss(self.critic.heads(projected, batch.action), batch, target, n)
 
-        Returns what :meth:`ActorCritic.update` returns, the gradient norms being those of the whole
-        critic, the whole policy and their sequence models.
-        """
-        metrics: dict[str, Tensor] = {}
-        n = batch.mask.sum().clamp(min=1)
-        passes = []  # micro-batches, and the outputs of the policy's head there, at h_0 .. h_T
-        set_training(self.policy, True)
-        set_training(self.critic, True)
-        for target, _ in self.moving:
-            set_training(target, self.dropout_everywhere)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        for rows in micro_batches(batch, ACTIVATIONS):
-            outputs = self.policy(rows.obs, rows.action, rows.reward)
-            passes.append((rows, outputs))
-            projected = self.critic.project(*without_last_obs(rows))
-            q = self.critic.heads(projected, rows.action)
-            loss, means = twin_loss(q, rows, self.target_of(rows, outputs[1:].detach()), n)
-            loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, means)
-        metrics |= {
-            "critic_grad_norm": mean_grad_norm(self.critic.parameters()),
-            "critic_seq_grad_norm": mean_grad_norm(self.critic.memory.seq_model.parameters()),
-        }
-        self.critic_optimizer.step()
-
-        set_training(self.critic, self.dropout_everywhere)
-        self.policy_optimizer.zero_grad(set_to_none=True)
-        critics = frozen(self.critic.heads)
-        for rows, outputs in passes:
-            with torch.no_grad():
-                projected = self.critic.project(*without_last_obs(rows))
-            loss, means = self.policy_loss(critics, projected, outputs[:-1], rows.mask, n)
-            loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, means)
-        metrics |= {
-            "policy_grad_norm": mean_grad_norm(self.policy.parameters()),
-            "policy_seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
-        }
-        self.policy_optimizer.step()
-        self.end_update(metrics)
-        return {"loss": metrics["critic_loss"] + metrics["policy_loss"]} | metrics
+    def actor_loss(
+        self, batch: Episodes, outputs: Tensor, n: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            projected = self.critic.project(*without_last_obs(batch))
+        return self.policy_loss(frozen(self.critic.heads), projected, outputs, batch.mask, n)
 
     @torch.no_grad()
     def target_of(self, batch: Episodes, outputs: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from memrl.actions import Actions, ContinuousActions, DiscreteActions, no_action
 from memrl.checks import require
 from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
-from memrl.networks import Head, set_training
+from memrl.networks import Head, polyak_, set_training
 
 ALGORITHMS = {  # for the other kind of actions
     DiscreteActions: "td3, sac, td3_separate or sac_separate",
@@ -52,7 +52,7 @@ class MemoryAgent:
     """An agent that acts with the memory and the head of one of its networks, ``actor``.
 
     An algorithm sets ``networks``, those that learn, and ``targets_and_optimizers``, by their names
-    in a checkpoint.
+    in a checkpoint, and ``moving``.
 
     Args:
         actor: the acting network, its memory already on its device.
@@ -65,6 +65,7 @@ class MemoryAgent:
     action_form: type[Actions] = DiscreteActions  # that it can take
     networks: dict[str, nn.Module]
     targets_and_optimizers: dict[str, nn.Module | torch.optim.Optimizer]
+    moving: list[tuple[nn.Module, nn.Module]]  # target networks, each with what it follows
 
     def __init__(
         self, actor: ActionNetwork, gamma: float, tau: float, lr: float, dropout_scope: str
@@ -102,6 +103,11 @@ class MemoryAgent:
         action = self.choose(self.actor.head(h), explore)
         return action, ActingState(memory, action)
 
+    def end_update(self, metrics: dict[str, Tensor]) -> None:
+        """Move the target networks; a subclass may learn a temperature from the metrics too."""
+        for target, online in self.moving:
+            polyak_(target, online, self.tau)
+
     def state_dict(self) -> dict[str, Any]:
         holders = self.networks | self.targets_and_optimizers
         return {name: holder.state_dict() for name, holder in holders.items()}
@@ -119,6 +125,8 @@ class MemoryAgent:
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.actor.load_state_dict(weights)
+        for target, online in self.moving:
+            target.load_state_dict(online.state_dict())
 
 
 # --- batches -------------------------------------------------------------------------------------

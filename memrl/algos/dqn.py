@@ -21,7 +21,7 @@ from memrl.algos.agent import (
 from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
+from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, set_training
 
 
 class DQN(MemoryAgent):
@@ -73,6 +73,7 @@ class DQN(MemoryAgent):
         )
         self.networks = {"online": self.online}
         self.targets_and_optimizers = {"target": self.target, "optimizer": self.optimizer}
+        self.moving = [(self.target, self.online)]
         self.shared_forward = shared_forward or not memory.has_dropout
         self.epsilon_end = 1 / horizon
         self.epsilon_steps = explore_fraction * train_steps
@@ -117,7 +118,7 @@ class DQN(MemoryAgent):
             "seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
         }
         self.optimizer.step()
-        polyak_(self.target, self.online, self.tau)
+        self.end_update(metrics)
         return metrics
 
     def predict(self, batch: Episodes) -> tuple[Tensor, Tensor]:
@@ -141,10 +142,6 @@ class DQN(MemoryAgent):
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"explored_steps": self.explored_steps}
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        super().load_weights(weights)
-        self.target.load_state_dict(self.online.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from memrl.algos.agent import micro_batches, without_last_obs
+from memrl.algos.separate import SeparateMemories
 from memrl.algos.soft import SoftActor, TwinHeads, twin_loss
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, polyak_, set_training
+from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, set_training
 
 
 class Critic(nn.Module):
@@ -77,6 +78,7 @@ class SACD(SoftActor):
         weights = chain(self.policy.parameters(), heads.parameters())
         self.optimizer = adam(weights, lr, memory, memory_lr, recurrence_lr, weight_decay)
         self.networks = {"policy": self.policy, "heads": self.heads}
+        self.moving = [(self.target_heads, self.heads)]
         self.targets_and_optimizers = {
             "target_heads": self.target_heads,
             "optimizer": self.optimizer,
@@ -113,17 +115,15 @@ class SACD(SoftActor):
             "policy_grad_norm": mean_grad_norm(self.policy.head.parameters()),
         }
         self.optimizer.step()
-        polyak_(self.target_heads, self.heads, self.tau)
-        self.temperature.learn(metrics["entropy"])
+        self.end_update(metrics)
         return metrics
 
 
-class SeparateSACD(SoftActor):
+class SeparateSACD(SeparateMemories, SoftActor):
     """Policy and critic with a memory each; the target network is a whole critic.
 
-    The critic takes its step first (the sum of both heads' losses, not halved); then the policy's
-    loss uses the new critic. Until then the policy's activations of all micro-batches are held.
-    Arguments as for :class:`SACD`, and
+    The critic's loss is the sum of both heads' losses, not halved. Arguments as for :class:`SACD`,
+    and
 
     Args:
         memory: the critic's.
@@ -151,59 +151,24 @@ class SeparateSACD(SoftActor):
         super().__init__(
             policy_memory, gamma, tau, lr, hidden_dims, alpha, target_entropy, dropout_scope
         )
-        self.critic = Critic(memory, hidden_dims).to(self.device)
-        self.target_critic = frozen_copy(self.critic)
-        self.critic_optimizer, self.policy_optimizer = (
-            adam(network.parameters(), lr, network.memory, memory_lr, recurrence_lr, weight_decay)
-            for network in (self.critic, self.policy)
-        )
-        self.networks = {"policy": self.policy, "critic": self.critic}
-        self.targets_and_optimizers = {
-            "target_critic": self.target_critic,
-            "policy_optimizer": self.policy_optimizer,
-            "critic_optimizer": self.critic_optimizer,
-        }
+        critic = Critic(memory, hidden_dims)
+        rates = {"memory_lr": memory_lr, "recurrence_lr": recurrence_lr}
+        self.set_critic(critic, lr, weight_decay=weight_decay, **rates)
 
-    def update(self, batch: Episodes) -> dict[str, Tensor]:
-        """Do one gradient step of the critic on the batch, and one of the policy.
+    def first_metrics(self) -> dict[str, Tensor]:
+        return {"alpha": self.alpha.clone()}
 
-        Returns what :meth:`SACD.update` returns, ``loss`` being the sum of both losses, the
-        gradient norms those of the whole critic, the whole policy and their sequence models.
-        """
-        metrics = {"alpha": self.alpha.clone()}
-        n = batch.mask.sum().clamp(min=1)
-        passes = []  # micro-batches, and the policy's logits there, (T + 1, B, A)
-        set_training(self.policy, True)
-        set_training(self.target_critic, self.dropout_everywhere)
-        set_training(self.critic, True)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        for rows in micro_batches(batch):
-            logits = self.policy(rows.obs, rows.action, rows.reward)
-            passes.append((rows, logits))
-            q1, q2 = self.target_critic(rows.obs, rows.action, rows.reward)
-            target = self.target(rows, logits[1:].detach(), (q1[1:], q2[1:]))
-            loss, means = twin_loss(self.critic(*without_last_obs(rows)), rows, target, n)
-            loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, means)
-        metrics |= {
-            "critic_grad_norm": mean_grad_norm(self.critic.parameters()),
-            "critic_seq_grad_norm": mean_grad_norm(self.critic.memory.seq_model.parameters()),
-        }
-        self.critic_optimizer.step()
+    def critic_loss(
+        self, batch: Episodes, outputs: Tensor, n: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        q1, q2 = self.target_critic(batch.obs, batch.action, batch.reward)
+        target = self.target(batch, outputs, (q1[1:], q2[1:]))
+        return twin_loss(self.critic(*without_last_obs(batch)), batch, target, n)
 
-        set_training(self.critic, self.dropout_everywhere)
-        self.policy_optimizer.zero_grad(set_to_none=True)
-        for rows, logits in passes:
-            with torch.no_grad():
-                q = torch.minimum(*self.critic(*without_last_obs(rows)))
-            loss, entropy = self.policy_loss(logits[:-1], q, rows.mask, n)
-            loss.backward()  # type: ignore[no-untyped-call]
-            accumulate_(metrics, {"policy_loss": loss.detach(), "entropy": entropy})
-        metrics |= {
-            "policy_grad_norm": mean_grad_norm(self.policy.parameters()),
-            "policy_seq_grad_norm": mean_grad_norm(self.memory.seq_model.parameters()),
-        }
-        self.policy_optimizer.step()
-        polyak_(self.target_critic, self.critic, self.tau)
-        self.temperature.learn(metrics["entropy"])
-        return {"loss": metrics["critic_loss"] + metrics["policy_loss"]} | metrics
+    def actor_loss(
+        self, batch: Episodes, outputs: Tensor, n: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            q = torch.minimum(*self.critic(*without_last_obs(batch)))
+        loss, entropy = self.policy_loss(outputs, q, batch.mask, n)
+        return loss, {"entropy": entropy}

@@ -87,6 +87,10 @@ class SoftActor(MemoryAgent):
         loss = masked_mean((p * (self.alpha * log_p - q)).sum(-1), mask, n)
         return loss, -masked_mean((p * log_p).sum(-1), mask, n).detach()
 
+    def end_update(self, metrics: dict[str, Tensor]) -> None:
+        super().end_update(metrics)
+        self.temperature.learn(metrics["entropy"])
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | self.temperature.state_dict()
 
