@@ -101,9 +101,9 @@ def test_paper_budget_of_robots(env):
 def test_every_warm_up_can_be_in_steps_or_in_episodes(env, budget):
     if env == "pybullet_v" and budget == "fast":  # it has no entry for robots
         return
-    for given, other in (("steps", "episodes"), ("episodes", "steps")):
-        c = resolve(compose_quickly([f"env={env}", f"budget={budget}", f"budget.warmup_{given}=7"]))
-        assert c["budget"][f"warmup_{given}"] == 7
+    for unit, other in (("steps", "episodes"), ("episodes", "steps")):
+        c = resolve(compose_quickly([f"env={env}", f"budget={budget}", f"budget.warmup_{unit}=7"]))
+        assert c["budget"][f"warmup_{unit}"] == 7
         assert c["budget"][f"warmup_{other}"] is None
 
 
