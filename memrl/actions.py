@@ -38,7 +38,7 @@ class DiscreteActions:
         return torch.randint(self.width, shape, device=device, generator=generator)
 
     def __str__(self) -> str:
-        return f"discrete, {self.width} of them"
+        return f"{self.width} discrete actions"
 
 
 class ContinuousActions:
@@ -63,7 +63,7 @@ class ContinuousActions:
         return torch.rand(shape, device=device, generator=generator) * 2 - 1
 
     def __str__(self) -> str:
-        return f"continuous, of width {self.width}"
+        return f"continuous actions of width {self.width}"
 
 
 Actions = DiscreteActions | ContinuousActions

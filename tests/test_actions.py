@@ -45,8 +45,8 @@ def test_random_actions_are_uniform():
 
 
 def test_forms_are_those_of_spaces():
-    assert str(actions_of(gymnasium.spaces.Discrete(3))) == "discrete, 3 of them"
-    assert str(actions_of(Box(-1, 1, (2,)))) == "continuous, of width 2"
+    assert str(actions_of(gymnasium.spaces.Discrete(3))) == "3 discrete actions"
+    assert str(actions_of(Box(-1, 1, (2,)))) == "continuous actions of width 2"
 
 
 @pytest.mark.parametrize("actions", FORMS, ids=str)

@@ -126,7 +126,7 @@ def test_actions_may_be_numbers_in_a_box(runs, capsys):
     assert action.shape == (2, 3) and action.dtype == np.float32 and abs(action).max() <= 1
     assert evaluate(runs["box"], "env.robot=walker2d") == 2
     line = (
-        "env.robot=walker2d: the agent was trained on (6,) float32 and actions continuous, of width"
+        "env.robot=walker2d: the agent was trained on (6,) float32 and continuous actions of width"
     )
     assert f"{line} 3; this task has (9,)" in capsys.readouterr().err
 

@@ -141,7 +141,7 @@ class ContinuousAgent(MemoryAgent):
     def sample(self, outputs: Tensor) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
         """Return the policy's actions (T, B, A), alpha log pi of them, and metrics, (T, B) each.
 
-        Of a policy without entropy the second is 0.
+        The second is 0 for a policy without entropy.
         """
         raise NotImplementedError
 
@@ -149,9 +149,9 @@ class ContinuousAgent(MemoryAgent):
         """Return actions for a target, (T, B, A), and alpha log pi of them, (T, B) or 0."""
         raise NotImplementedError
 
-    def target(self, batch: Episodes, q: Tensor, log_p: Tensor | float) -> Tensor:
+    def target(self, batch: Episodes, q: Tensor, alpha_log_p: Tensor | float) -> Tensor:
         """Return r + gamma (min Q - alpha log pi) of what follows, (T, B), for q (2, T, B)."""
-        value = q.amin(0) - log_p
+        value = q.amin(0) - alpha_log_p
         return batch.reward + self.gamma * value * ~batch.terminated
 
     def policy_loss(
@@ -165,8 +165,8 @@ class ContinuousAgent(MemoryAgent):
             mask: real transitions, (T, B).
             n: real transitions of the whole batch.
         """
-        action, log_p, metrics = self.sample(outputs)
-        loss = masked_mean(log_p - critics(projected, action).amin(0), mask, n)
+        action, alpha_log_p, metrics = self.sample(outputs)
+        loss = masked_mean(alpha_log_p - critics(projected, action).amin(0), mask, n)
         return loss, {name: masked_mean(x.detach(), mask, n) for name, x in metrics.items()}
 
     @torch.no_grad()
@@ -267,9 +267,9 @@ class ActorCritic(ContinuousAgent):
         head, states = self.policy.head, h
         if self.target_policy_acts:
             head, states = self.target_policy.head, target_h
-        action, log_p = self.next_action(head(states))
+        action, alpha_log_p = self.next_action(head(states))
         q = self.target_critic(self.target_critic.project(target_h), action)
-        return self.target(batch, q, log_p)
+        return self.target(batch, q, alpha_log_p)
 
 
 class SeparateActorCritic(SeparateMemories, ContinuousAgent):
@@ -322,9 +322,9 @@ class SeparateActorCritic(SeparateMemories, ContinuousAgent):
         """Return the critics' target (T, B), for outputs of the policy's head at h_1 .. h_T."""
         if self.target_policy_acts:
             outputs = self.target_policy(batch.obs, batch.action, batch.reward)[1:]
-        action, log_p = self.next_action(outputs)
+        action, alpha_log_p = self.next_action(outputs)
         projected = self.target_critic.project(batch.obs, batch.action, batch.reward)[1:]
-        return self.target(batch, self.target_critic.heads(projected, action), log_p)
+        return self.target(batch, self.target_critic.heads(projected, action), alpha_log_p)
 
 
 def frozen(critic: TwinCritic) -> Critics:

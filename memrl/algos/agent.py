@@ -17,7 +17,7 @@ from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
 from memrl.networks import Head, polyak_, set_training
 
-ALGORITHMS = {  # for the other kind of actions
+ALGORITHMS = {  # that take the other kind of actions
     DiscreteActions: "td3, sac, td3_separate or sac_separate",
     ContinuousActions: "dqn, sacd or sacd_separate",
 }
@@ -78,7 +78,7 @@ class MemoryAgent:
         self.memory = actor.memory
         actions, form = self.memory.actions, self.action_form
         if not isinstance(actions, form):
-            line = f"the task's actions are {actions}, which {type(self).__name__} cannot take"
+            line = f"the task has {actions}, which {type(self).__name__} cannot take"
             raise ValueError(f"{line}: use {ALGORITHMS[form]}")
         self.device = next(self.memory.parameters()).device
         self.actor = actor.to(self.device)
@@ -139,7 +139,7 @@ def micro_batches(batch: Episodes, activations: int = 1) -> list[Episodes]:
     a GPU the batch stays whole.
 
     Args:
-        activations: how many times as many an input causes as one of DQN, roughly.
+        activations: activation memory per input, relative to DQN's.
     """
     T, B = batch.mask.shape
     size = max(CPU_WINDOWS, CPU_INPUTS // activations // T)

@@ -208,7 +208,7 @@ def fit_to_env(agent: Agent, saved: Config, config: Config) -> Agent:
             horizons.append(env.horizon)
     changes = ", ".join(f"{k}={show(v)}" for k, v in changed_keys(saved, config).items())
     if spaces[0] != spaces[1]:
-        there, here = ("{} {} and actions {}".format(*space) for space in spaces)
+        there, here = ("{} {} and {}".format(*space) for space in spaces)
         if there == here:
             there, here = (", ".join(map(str, space[-1])) for space in spaces)
         raise CannotAct(f"{changes}: the agent was trained on {there}; this task has {here}")
