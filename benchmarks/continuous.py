@@ -30,6 +30,7 @@ KINDS = {
     "sac": ["algo=sac"],
     "separate": ["algo=td3_separate"],
     "sac, bf16": ["algo=sac", *BF16],
+    "compiled": ["update=compiled"],
 }
 GPU_KINDS = {
     "paper": [],
@@ -101,7 +102,7 @@ def ours(model: str, device: str, threads: int, overrides: list[str]) -> Callabl
     config = dict(leaves(compose_config([*given, *overrides]), ""))
     config["env"] = {"name": "walker", "_target_": "continuous.Walker"}
     update, batch = update_function(build_agent(config)[0], config["update"]), windows(device)
-    for _ in range(5 if device == "cuda" else 0):
+    for _ in range(5 if device == "cuda" or config["update"] != "eager" else 0):
         update(batch)
     return lambda: update(batch)
 

@@ -1,4 +1,4 @@
-"""Actions as agents have them: what networks see, what the replay stores, and random ones.
+"""An agent's view of actions: what networks see, what the replay stores, and random ones.
 
 Discrete and continuous actions differ here and in the heads of the algorithms, nowhere else. B
 batch, A width of an action as networks see it.
@@ -70,7 +70,7 @@ Actions = DiscreteActions | ContinuousActions
 
 
 def actions_of(space: gymnasium.Space[Any]) -> Actions:
-    """Return how agents have a space's actions.
+    """Return an agent's view of a space of actions.
 
     Raises:
         ValueError: another space than Discrete(n) with actions from 0 on, or Box(-1, 1, (A,)).

@@ -191,7 +191,8 @@ class Trainer:
         owed = self.updates_per_step * (c.cycle_steps if self.warmup_steps is None else steps)
         if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
             owed = round(owed)
-        c.owed = math.floor(owed) if warmup else math.ceil(owed)
+        by_episodes = warmup and self.warmup_steps is None
+        c.owed = math.floor(owed) if by_episodes else math.ceil(owed)
         c.cycle_return = float(np.mean(returns))
         c.cycle_success = float(np.mean(successes)) if successes else math.nan
         c.in_cycle = True

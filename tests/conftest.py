@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -32,6 +33,8 @@ torch.set_num_threads(1)  # a fork has none of the other threads
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+# There are no wheels of PyBullet for every version of Python.
+needs_pybullet = pytest.mark.skipif(find_spec("pybullet") is None, reason="without PyBullet")
 DEADLINE_S = 60.0  # of every wait; far more than needed
 
 

@@ -13,7 +13,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from memrl.actions import ContinuousActions
 from memrl.algos.actor_critic import TwinCritic, frozen, orthogonal_memory_
-from memrl.algos.sac import SAC, SeparateSAC, squashed
+from memrl.algos.sac import SAC, SeparateSAC, mean_and_log_std, squashed
 from memrl.algos.td3 import TD3, SeparateTD3
 from memrl.encoders import MLPEncoder
 from memrl.experiment import build_agent, resolve
@@ -109,7 +109,7 @@ def test_parameter_counts(sizes, counts):
         memory = Memory(encoder, model, ContinuousActions(n_action))
         for cls, more in ((TD3, OWN["td3"]), (SAC, OWN["sac"])):
             agent = cls(copy.deepcopy(memory), policy_gradient="freeze_all", **settings, **more)
-            learned = sum(p.numel() for _, p in agent.named_parameters() if p.requires_grad)
+            learned = sum(p.numel() for _, p in agent.named_parameters())
             # SAC's policy has a log std beside each mean.
             assert learned == count + (cls is SAC) * n_action * 257
 
@@ -314,9 +314,16 @@ def test_only_our_own_encoders_and_recurrent_layers_are_initialised_anew():
     orthogonal_memory_(theirs)
     assert all(torch.equal(before[name], value) for name, value in theirs.state_dict().items())
     assert all(parameter.requires_grad for parameter in theirs.parameters())
-    gru = Memory(lstm().encoder, Recurrent(8, "gru", 8, 1), ContinuousActions(A))
-    orthogonal_memory_(gru)  # whose biases do not add up to one
-    assert all(parameter.requires_grad for parameter in gru.parameters())
+
+
+@pytest.mark.parametrize(("cell", "biases"), [("lstm", 1), ("rnn", 1), ("gru", 2)])
+def test_recurrent_layers_have_one_bias_but_for_a_gru_whose_two_do_not_add_up(cell, biases):
+    memory = Memory(lstm().encoder, Recurrent(8, cell, 8, 1), ContinuousActions(A))
+    orthogonal_memory_(memory)
+    learned = [n for n, p in memory.seq_model.named_parameters() if p.requires_grad]
+    assert (
+        len([name for name in learned if "bias" in name]) == biases and len(learned) == 2 + biases
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -409,6 +416,8 @@ def test_densities_of_squashed_actions_are_those_of_torch():
     assert log_p.isfinite().all()
     far, _ = squashed(torch.full((1, A), 50.0), torch.zeros(1, A))
     assert far.abs().max() == 1
+    mean, log_std = mean_and_log_std(torch.tensor([-100.0, 0.5, 100.0, -100.0]))
+    assert mean.tolist() == [-100, 0.5] and log_std.tolist() == [2, -20]  # as published
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -454,8 +463,10 @@ def test_target_noise_is_clipped_and_so_are_target_actions():
 def test_a_learned_temperature_grows_while_the_entropy_is_below_its_target(kind, target, sign):
     agent = agent_of(kind, target_entropy=target)
     with torch.no_grad():
+        agent.policy.head[-1].weight[A:] = 0
         agent.policy.head[-1].bias[A:] = -3  # of log std: little entropy
     metrics = [agent.update(batch_of()) for _ in range(3)]
+    assert metrics[0]["std"].item() == pytest.approx(math.exp(-3))
     alphas = [m["alpha"].item() for m in metrics]
     assert alphas[0] == pytest.approx(0.1)
     assert all((b - a) * sign > 0 for a, b in itertools.pairwise(alphas))
@@ -482,11 +493,16 @@ def test_acting_step_by_step_is_the_policy_on_the_whole_window(kind):
 @pytest.mark.parametrize("scope", ["everywhere", "gradient"])
 def test_dropout_scope(kind, scope):
     agent = agent_of(kind, lambda: gpt(0.5), dropout_scope=scope)
-    agent.update(batch_of())
-    everywhere = scope == "everywhere"
-    for target, _ in agent.moving:
-        layers = [m for m in target.modules() if isinstance(m, torch.nn.Dropout)]
-        assert all(layer.training == everywhere for layer in layers)
+    everywhere, seen = scope == "everywhere", set()  # of a pass: it is differentiated, has dropout
+    networks = [*agent.networks.values(), *(target for target, _ in agent.moving)]
+    for layer in (layer for network in networks for layer in network.modules()):
+        if isinstance(layer, torch.nn.Dropout):
+            layer.register_forward_hook(
+                lambda layer, *_: seen.add((torch.is_grad_enabled(), layer.training))
+            )
+    for _ in range(2):
+        agent.update(batch_of())
+    assert seen == {(True, True), (False, everywhere)}
     agent.act(torch.zeros(1, OBS), torch.zeros(1), agent.initial_state(1), explore=True)
     assert agent.memory.training == everywhere
     agent.act(torch.zeros(1, OBS), torch.zeros(1), agent.initial_state(1), explore=False)

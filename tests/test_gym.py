@@ -11,12 +11,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import compose_quickly
+from conftest import compose_quickly, needs_pybullet
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_locomotion import needs_pybullet
 from test_trainer import as_saved, loaded, real_trainer, same, whole_state
 
 from memrl import experiment

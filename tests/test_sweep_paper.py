@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Process
+from conftest import ROOT, Process, needs_pybullet
 from hydra import initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -104,7 +104,12 @@ def composed(name: str) -> Iterator[DictConfig]:
     Singleton.set_state(before)
 
 
-@pytest.fixture(scope="module", params=PAPER)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=needs_pybullet if "pybullet" in name else ()) for name in PAPER
+    ],
+)
 def file(request: pytest.FixtureRequest) -> Iterator[tuple[str, DictConfig]]:
     """A file's name, and what it composes to."""
     with composed(request.param) as master:
@@ -169,6 +174,7 @@ def test_the_ablation_of_another_task_as_its_file_says(launch: Launch) -> None:
     assert "outputs/layers_key: 6 runs" in process.out
 
 
+@needs_pybullet
 def test_the_shared_encoders_as_the_file_of_the_separate_ones_says(launch: Launch) -> None:
     comment = (ROOT / "sweeps" / "pybullet_encoders.yaml").read_text().split("defaults:")[0]
     separate, shared = re.findall(r"^# +python run\.py (.*)$", comment, re.M)

@@ -468,6 +468,8 @@ def test_random_steps_owe_updates_in_their_last_round_alone():
     assert updates_between_rows(tape) == [4] * 7  # the last random round, and six episodes
     assert [row["env_steps"] for row in tape.rows("train")] == [24, 28, 32, 36, 40, 44, 48]
     assert trainer.total_steps == 21 + 6 * 4
+    tape, _ = fitted(warmup_episodes=None, warmup_steps=21, updates_per_step=0.3)
+    assert updates_between_rows(tape) == [2] * 7  # rounded up, in the last random round too
     tape, trainer = fitted(
         warmup_episodes=None, warmup_steps=100, train_steps=8, train_episodes=None
     )
@@ -520,7 +522,7 @@ BOX += ["budget.train_episodes=2", "encoder.obs_dim=4"]
 TD3 = [*BOX, "algo=td3", "seq_model=gpt", "dropout=0.3", "encoder.action_dim=4"]
 TD3 += ["encoder.reward_dim=4"]
 SEPARATE_TD3 = [*BOX, *LSTM, "algo=td3_separate"]
-SAC = [*BOX, *LSTM, "algo=sac", "budget.warmup_steps=20", "+budget.discounts=[0.9]"]
+SAC = [*BOX, *LSTM, "algo=sac", "budget.warmup_steps=20", "budget.discounts=[0.9]"]
 SAC += ["budget.warmup_episodes=null"]
 BOXES = [TD3, SEPARATE_TD3, SAC]
 LINEAR = [[f"seq_model={m}", *LSTM[1:]] for m in ("lru", "min_gru", "mamba2", "deltanet")]

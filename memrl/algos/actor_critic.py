@@ -106,15 +106,17 @@ class MemoryCritic(nn.Module):
 
 
 class ContinuousAgent(MemoryAgent):
-    """What both forms share. An algorithm adds the policy: ``sample`` and ``next_action``.
+    """A policy over histories. An algorithm says how it acts, and with which policy in targets.
+
+    That is ``choose``, ``sample`` and ``next_action``, and both attributes below.
 
     Args:
         memory: the policy's, already on its device.
-        per_action: outputs of the policy's head for each of the A numbers of an action.
         hidden_dims: widths of the hidden layers of the policy's head and of either critic.
     """
 
     action_form = ContinuousActions
+    per_action: int  # outputs of the policy's head for each of the A numbers of an action
     target_policy_acts: bool  # next actions are the target policy's, not the policy's own
 
     def __init__(
@@ -125,13 +127,12 @@ class ContinuousAgent(MemoryAgent):
         lr: float,
         hidden_dims: Sequence[int],
         dropout_scope: str,
-        per_action: int,
     ) -> None:
-        network = ActionNetwork(memory, hidden_dims, last_init=0.0, per_action=per_action)
+        network = ActionNetwork(memory, hidden_dims, 0.0, self.per_action)
         super().__init__(network, gamma, tau, lr, dropout_scope)
         self.policy = self.actor
         orthogonal_memory_(memory)
-        orthogonal_head_(self.policy.head, per_action)
+        orthogonal_head_(self.policy.head, self.per_action)
 
     def new_critic(self, memory: Memory, hidden_dims: Sequence[int]) -> TwinCritic:
         """Return twin critics on the summaries of a memory."""
@@ -173,7 +174,9 @@ class ContinuousAgent(MemoryAgent):
     def diagnostics(self, batch: Episodes) -> dict[str, Tensor]:
         """Return numerical ranks of the policy's summaries of a batch, for three tolerances."""
         set_training(self.policy, False)
-        h = self.memory(*without_last_obs(batch)).float() * batch.mask.unsqueeze(-1)
+        x = self.memory.embed(*without_last_obs(batch))
+        h = self.memory.seq_model(x)[0]  # in float32, whose rounding does not count as a rank
+        h = h * batch.mask.unsqueeze(-1)
         h = h.nan_to_num(0.0, 0.0, 0.0)  # of a diverged run, which its losses show
         values = torch.linalg.svdvals(h.flatten(0, 1))
         return {name: (values > least).sum().float() for name, least in RANKS.items()}
@@ -200,10 +203,9 @@ class ActorCritic(ContinuousAgent):
         hidden_dims: Sequence[int],
         dropout_scope: str,
         policy_gradient: Literal["attached", "freeze_critic", "freeze_all"],
-        per_action: int,
         **rates: Any,
     ) -> None:
-        super().__init__(memory, gamma, tau, lr, hidden_dims, dropout_scope, per_action)
+        super().__init__(memory, gamma, tau, lr, hidden_dims, dropout_scope)
         kinds = ("attached", "freeze_critic", "freeze_all")
         allowed = "attached, freeze_critic or freeze_all"
         require(policy_gradient in kinds, "policy_gradient", allowed, policy_gradient)
@@ -273,7 +275,7 @@ class ActorCritic(ContinuousAgent):
 
 
 class SeparateActorCritic(SeparateMemories, ContinuousAgent):
-    """Policy and critics with a memory each, and a target copy of the critics.
+    """Policy and critics with a memory each, and target copies: of the critics, for TD3 of both.
 
     Args:
         memory: the critics'.
@@ -291,10 +293,9 @@ class SeparateActorCritic(SeparateMemories, ContinuousAgent):
         lr: float,
         hidden_dims: Sequence[int],
         dropout_scope: str,
-        per_action: int,
         **rates: Any,
     ) -> None:
-        super().__init__(new_memory(), gamma, tau, lr, hidden_dims, dropout_scope, per_action)
+        super().__init__(new_memory(), gamma, tau, lr, hidden_dims, dropout_scope)
         orthogonal_memory_(memory)
         critic = MemoryCritic(memory, self.new_critic(memory, hidden_dims))
         self.set_critic(critic, lr, **rates)

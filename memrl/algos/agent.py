@@ -17,7 +17,7 @@ from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
 from memrl.networks import Head, polyak_, set_training
 
-ALGORITHMS = {  # that take the other kind of actions
+ALGORITHMS = {  # by the form that an algorithm takes: those to use for the other one
     DiscreteActions: "td3, sac, td3_separate or sac_separate",
     ContinuousActions: "dqn, sacd or sacd_separate",
 }
@@ -51,8 +51,7 @@ class ActingState(NamedTuple):
 class MemoryAgent:
     """An agent that acts with the memory and the head of one of its networks, ``actor``.
 
-    An algorithm sets ``networks``, those that learn, and ``targets_and_optimizers``, by their names
-    in a checkpoint, and ``moving``.
+    An algorithm sets the attributes below. Names are those in a checkpoint.
 
     Args:
         actor: the acting network, its memory already on its device.
@@ -63,7 +62,7 @@ class MemoryAgent:
     """
 
     action_form: type[Actions] = DiscreteActions  # that it can take
-    networks: dict[str, nn.Module]
+    networks: dict[str, nn.Module]  # that learn
     targets_and_optimizers: dict[str, nn.Module | torch.optim.Optimizer]
     moving: list[tuple[nn.Module, nn.Module]]  # target networks, each with what it follows
 
@@ -118,7 +117,9 @@ class MemoryAgent:
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         for name, network in self.networks.items():
-            yield from network.named_parameters(prefix=name)
+            for key, weight in network.named_parameters(prefix=name):
+                if weight.requires_grad:
+                    yield key, weight
 
     def weights(self) -> dict[str, Tensor]:
         return self.actor.state_dict()

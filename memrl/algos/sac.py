@@ -6,24 +6,25 @@ T transitions, B batch, A numbers of an action.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from memrl.algos.actor_critic import ActorCritic, ContinuousAgent, SeparateActorCritic
-from memrl.algos.temperature import Temperature
+from memrl.algos.temperature import TemperatureAgent
 from memrl.checks import require
 from memrl.memory import Memory
 
 LOG_STD = (-20.0, 2.0)  # least and largest
 
 
-class GaussianAgent(ContinuousAgent):
+class GaussianAgent(TemperatureAgent, ContinuousAgent):
     """Acts with tanh of a normal variable, whose mean and log std are the head's outputs."""
 
+    per_action = 2
     target_policy_acts = False
 
     def set_temperature(self, alpha: float, target_entropy: float | None, lr: float) -> None:
@@ -32,8 +33,7 @@ class GaussianAgent(ContinuousAgent):
             allowed = "null or below 0.69, the entropy of a uniform action"
             require(target_entropy < math.log(2), "target_entropy", allowed, target_entropy)
             target_entropy *= self.memory.actions.width
-        self.temperature = Temperature(alpha, target_entropy, lr, self.device)
-        self.alpha = self.temperature.value
+        super().set_temperature(alpha, target_entropy, lr)
 
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         mean, log_std = mean_and_log_std(values)
@@ -49,16 +49,8 @@ class GaussianAgent(ContinuousAgent):
         return action, self.alpha * log_p
 
     def end_update(self, metrics: dict[str, Tensor]) -> None:
+        metrics["alpha"] = self.alpha.clone()  # the one that the update had
         super().end_update(metrics)
-        metrics["alpha"] = self.alpha.clone()
-        self.temperature.learn(metrics["entropy"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | self.temperature.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.temperature.load_state_dict(state)
 
 
 class SAC(GaussianAgent, ActorCritic):
@@ -90,7 +82,6 @@ class SAC(GaussianAgent, ActorCritic):
     ) -> None:
         super().__init__(
             *(memory, gamma, tau, lr, hidden_dims, dropout_scope, policy_gradient),
-            per_action=2,
             memory_lr=memory_lr,
             recurrence_lr=recurrence_lr,
             weight_decay=weight_decay,
@@ -125,7 +116,6 @@ class SeparateSAC(GaussianAgent, SeparateActorCritic):
     ) -> None:
         super().__init__(
             *(memory, new_memory, gamma, tau, lr, hidden_dims, dropout_scope),
-            per_action=2,
             memory_lr=memory_lr,
             recurrence_lr=recurrence_lr,
             weight_decay=weight_decay,

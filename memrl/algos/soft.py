@@ -6,14 +6,13 @@ T transitions, B batch, A actions, D width of a summary.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from memrl.algos.agent import ActionNetwork, MemoryAgent, masked_mean
-from memrl.algos.temperature import Temperature
+from memrl.algos.agent import ActionNetwork, masked_mean
+from memrl.algos.temperature import TemperatureAgent
 from memrl.checks import require
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
@@ -33,7 +32,7 @@ class TwinHeads(nn.Module):
         return self.q1(h), self.q2(h)
 
 
-class SoftActor(MemoryAgent):
+class SoftActor(TemperatureAgent):
     """What both variants share: a policy that acts, its temperature, and the soft values."""
 
     def __init__(
@@ -54,8 +53,7 @@ class SoftActor(MemoryAgent):
             require(0 <= target_entropy <= 1, "target_entropy", allowed, target_entropy)
             target_entropy *= math.log(memory.actions.width)
         self.policy = self.actor
-        self.temperature = Temperature(alpha, target_entropy, lr, self.device)
-        self.alpha = self.temperature.value
+        self.set_temperature(alpha, target_entropy, lr)
 
     def choose(self, values: Tensor, explore: bool | int) -> Tensor:
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
@@ -86,17 +84,6 @@ class SoftActor(MemoryAgent):
         p, log_p = probabilities(logits)
         loss = masked_mean((p * (self.alpha * log_p - q)).sum(-1), mask, n)
         return loss, -masked_mean((p * log_p).sum(-1), mask, n).detach()
-
-    def end_update(self, metrics: dict[str, Tensor]) -> None:
-        super().end_update(metrics)
-        self.temperature.learn(metrics["entropy"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | self.temperature.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.temperature.load_state_dict(state)
 
 
 def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:

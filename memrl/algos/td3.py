@@ -21,6 +21,7 @@ from memrl.memory import Memory
 class DeterministicAgent(ContinuousAgent):
     """Acts with tanh of the head's outputs, and with noise while exploring and in targets."""
 
+    per_action = 1
     target_policy_acts = True
 
     def set_noise(self, exploration_noise: float, target_noise: float, noise_clip: float) -> None:
@@ -81,7 +82,6 @@ class TD3(DeterministicAgent, ActorCritic):
     ) -> None:
         super().__init__(
             *(memory, gamma, tau, lr, hidden_dims, dropout_scope, policy_gradient),
-            per_action=1,
             memory_lr=memory_lr,
             recurrence_lr=recurrence_lr,
             weight_decay=weight_decay,
@@ -117,7 +117,6 @@ class SeparateTD3(DeterministicAgent, SeparateActorCritic):
     ) -> None:
         super().__init__(
             *(memory, new_memory, gamma, tau, lr, hidden_dims, dropout_scope),
-            per_action=1,
             memory_lr=memory_lr,
             recurrence_lr=recurrence_lr,
             weight_decay=weight_decay,

@@ -1,4 +1,4 @@
-"""The temperature of SAC: the weight of the policy's entropy (Haarnoja et al. 2018)."""
+"""The temperature of discrete and continuous SAC (Haarnoja et al. 2018)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memrl.algos.agent import MemoryAgent
 from memrl.checks import require
 from memrl.networks import adam
 
@@ -63,3 +64,23 @@ class Temperature:
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         self._set_value()
+
+
+class TemperatureAgent(MemoryAgent):
+    """An agent with a temperature. Its updates report the policy's ``entropy``."""
+
+    def set_temperature(self, alpha: float, target_entropy: float | None, lr: float) -> None:
+        """Set the temperature; arguments as for :class:`Temperature`."""
+        self.temperature = Temperature(alpha, target_entropy, lr, self.device)
+        self.alpha = self.temperature.value
+
+    def end_update(self, metrics: dict[str, Tensor]) -> None:
+        super().end_update(metrics)
+        self.temperature.learn(metrics["entropy"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | self.temperature.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.temperature.load_state_dict(state)

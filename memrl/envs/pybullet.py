@@ -91,7 +91,7 @@ class PybulletVec(GymVec):
 
 @contextlib.contextmanager
 def _silent(fd: int) -> Iterator[None]:
-    """Discard what C code writes to a file descriptor: PyBullet greets on every occasion."""
+    """Discard what C code writes to a file descriptor, such as PyBullet's banners."""
     try:
         kept = os.dup(fd)
     except OSError:  # it is closed
