@@ -7,8 +7,9 @@ import torch
 from conftest import GOLDEN
 
 from memrl.actions import DiscreteActions
+from memrl.algos.agent import twin_loss
 from memrl.algos.sacd import SACD, SeparateSACD
-from memrl.algos.soft import twin_loss
+from memrl.algos.soft import taken
 from memrl.encoders import CNNEncoder
 from memrl.interfaces import Episodes, TaskSpec
 from memrl.memory import Memory
@@ -190,7 +191,8 @@ def test_golden_gradients_of_a_separate_critic():
     target = agent.target(batch, logits[1:].detach(), (q1[1:], q2[1:]))
     early = (batch.obs[:-1], batch.action[:-1], batch.reward[:-1])
     n = batch.mask.sum()
-    twin_loss(agent.critic(*early), batch, target, n)[0].backward()
+    q = taken(agent.critic(*early), batch.action)
+    twin_loss(q, batch, target, n)[0].backward()
     agent.critic_optimizer.step()
     q = torch.minimum(*agent.critic(*early))
     agent.policy_loss(logits[:-1], q, batch.mask, n)[0].backward()

@@ -21,6 +21,7 @@ from memrl.algos.agent import (
     MemoryAgent,
     masked_mean,
     micro_batches,
+    twin_loss,
     without_last_obs,
 )
 from memrl.algos.separate import SeparateMemories
@@ -362,19 +363,3 @@ def orthogonal_head_(head: nn.Sequential, last_parts: int) -> None:
     for layer in (*hidden, last):
         orthogonal_(layer.weight, last_parts if layer is last else 1)
         nn.init.zeros_(layer.bias)
-
-
-def twin_loss(
-    q: Tensor, batch: Episodes, target: Tensor, n: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the squared errors of both critics, summed, and metrics: masked means.
-
-    Args:
-        q: two estimates (2, T, B) for the actions of the batch.
-        batch: a micro-batch of B windows.
-        target: (T, B).
-        n: real transitions of the whole batch.
-    """
-    loss = masked_mean((q - target).square().sum(0), batch.mask, n)
-    q1, q2 = (masked_mean(each, batch.mask, n) for each in q.detach())
-    return loss, {"critic_loss": loss.detach(), "q1": q1, "q2": q2}

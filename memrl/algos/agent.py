@@ -155,6 +155,22 @@ def masked_mean(x: Tensor, mask: Tensor, n: Tensor) -> Tensor:
     return (x * mask).sum() / n
 
 
+def twin_loss(
+    q: Tensor, batch: Episodes, target: Tensor, n: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the squared errors of both critics, summed, and metrics: masked means.
+
+    Args:
+        q: two estimates (2, T, B) for the actions of the batch.
+        batch: a micro-batch of B windows.
+        target: (T, B).
+        n: real transitions of the whole batch.
+    """
+    loss = masked_mean((q - target).square().sum(0), batch.mask, n)
+    q1, q2 = (masked_mean(each, batch.mask, n) for each in q.detach())
+    return loss, {"critic_loss": loss.detach(), "q1": q1, "q2": q2}
+
+
 def without_last_obs(batch: Episodes) -> tuple[Tensor, Tensor, Tensor]:
     """Return the arguments of ``Memory.forward`` for windows that end one observation earlier."""
     return batch.obs[:-1], batch.action[:-1], batch.reward[:-1]

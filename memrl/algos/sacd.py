@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from memrl.algos.agent import micro_batches, without_last_obs
+from memrl.algos.agent import micro_batches, twin_loss, without_last_obs
 from memrl.algos.separate import SeparateMemories
-from memrl.algos.soft import SoftActor, TwinHeads, twin_loss
+from memrl.algos.soft import SoftActor, TwinHeads, taken
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
 from memrl.networks import accumulate_, adam, frozen_copy, mean_grad_norm, set_training
@@ -101,7 +101,7 @@ class SACD(SoftActor):
             logits = self.policy.head(h)  # (T + 1, B, A)
             target = self.target(rows, logits[1:].detach(), self.target_heads(h[1:].detach()))
             estimates = self.heads(h[:-1])  # (T, B, A) each
-            critic_loss, means = twin_loss(estimates, rows, target, n)
+            critic_loss, means = twin_loss(taken(estimates, rows.action), rows, target, n)
             q = torch.minimum(*estimates)
             q = q.detach() if self.freeze_critic else q
             policy_loss, entropy = self.policy_loss(logits[:-1], q, rows.mask, n)
@@ -163,7 +163,8 @@ class SeparateSACD(SeparateMemories, SoftActor):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q1, q2 = self.target_critic(batch.obs, batch.action, batch.reward)
         target = self.target(batch, outputs, (q1[1:], q2[1:]))
-        return twin_loss(self.critic(*without_last_obs(batch)), batch, target, n)
+        estimates = self.critic(*without_last_obs(batch))
+        return twin_loss(taken(estimates, batch.action), batch, target, n)
 
     def actor_loss(
         self, batch: Episodes, outputs: Tensor, n: Tensor

@@ -92,20 +92,6 @@ def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     return p, p.clamp(min=1e-8).log()
 
 
-def twin_loss(
-    estimates: tuple[Tensor, Tensor], batch: Episodes, target: Tensor, n: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the squared errors of both heads, summed, and metrics: masked means.
-
-    Args:
-        estimates: of either head, (T, B, A) each.
-        batch: a micro-batch of B windows.
-        target: of the action taken, (T, B).
-        n: real transitions of the whole batch.
-    """
-    action = batch.action.unsqueeze(-1)
-    q1, q2 = (values.gather(-1, action).squeeze(-1) for values in estimates)  # (T, B)
-    loss = sum(masked_mean((q - target).square(), batch.mask, n) for q in (q1, q2))
-    assert isinstance(loss, Tensor)
-    means = {name: masked_mean(q.detach(), batch.mask, n) for name, q in (("q1", q1), ("q2", q2))}
-    return loss, {"critic_loss": loss.detach()} | means
+def taken(estimates: tuple[Tensor, Tensor], action: Tensor) -> Tensor:
+    """Return two estimates (2, T, B) for actions (T, B), of those for all, (T, B, A) each."""
+    return torch.stack([q.gather(-1, action.unsqueeze(-1)).squeeze(-1) for q in estimates])
