@@ -6,8 +6,9 @@
 
 256 windows of 64 steps of Walker-P, dropout 0.1. Each kind of update runs in its own process.
 Measurements are interleaved; ratios are medians of paired ratios. ``paper`` is the default config;
-``bf16`` has ``precision=bf16``, ``separate`` and ``sac`` another algo. On a CPU it also prints the
-time for the counted operations at the rate of a large matrix product.
+``bf16`` has ``precision=bf16``, ``separate`` and ``sac`` another algo; of ``compiled``, time and
+memory are those after compilation. On a CPU it also prints the time for the counted operations at
+the rate of a large matrix product.
 """
 
 from __future__ import annotations
