@@ -9,7 +9,7 @@ from functools import partial
 import gymnasium
 import pytest
 import torch
-from conftest import ROOT, compose_quickly
+from conftest import ROOT, compose_quickly, needs_pybullet
 from gymnasium.utils.env_checker import check_env
 from omegaconf import OmegaConf
 
@@ -32,7 +32,14 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not re.search("-cd|-cn|ema|recall", c)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=needs_pybullet if "pybullet" in command else ())
+        for command in COMMANDS
+        if not re.search("-cd|-cn|ema|recall", command)
+    ],
+)
 def test_every_command_composes(command, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")  # nobody is logged in
     words = shlex.split(command)

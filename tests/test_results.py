@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, needs_pybullet
 from made import make_config, make_run, make_sweep
 
 from memrl import results
@@ -284,6 +284,7 @@ def test_any_key_that_varies_is_in_the_label() -> None:
     ]
 
 
+@needs_pybullet
 def test_what_trains_a_shared_memory_is_in_the_label() -> None:
     separate = make_config("env=pybullet_p", "algo=td3_separate")
     shared = ("attached", "freeze_critic", "freeze_all")
@@ -476,6 +477,7 @@ def test_training_rows_are_exported_too(originals: Path) -> None:
     assert len(columns["train/q"]) == 601 == len(columns["seed"])
 
 
+@needs_pybullet
 def test_columns_that_only_some_tasks_have_are_empty_for_the_others(tmp_path: Path) -> None:
     make_run(tmp_path, [0.5, 1.0], "sweep=s")
     folder = make_run(tmp_path, [-1600.0, 3000.0], "env=pybullet_v", "env.robot=ant", "sweep=s")
