@@ -321,9 +321,7 @@ def test_recurrent_layers_have_one_bias_but_for_a_gru_whose_two_do_not_add_up(ce
     memory = Memory(lstm().encoder, Recurrent(8, cell, 8, 1), ContinuousActions(A))
     orthogonal_memory_(memory)
     learned = [n for n, p in memory.seq_model.named_parameters() if p.requires_grad]
-    assert (
-        len([name for name in learned if "bias" in name]) == biases and len(learned) == 2 + biases
-    )
+    assert sum("bias" in name for name in learned) == biases and len(learned) == 2 + biases
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -133,8 +133,8 @@ def test_golden_physics(name, observed):
     later.envs[0] = RecordedNoise(later.envs[0])
     for env in (first, later):
         (obs,), _ = env.reset(seed=0)
-        # Recorded was a simulation's first episode, where two numbers are like in no other one:
-        # the target's angle in the first observation, and the first reward.
+        # The records are of a simulation's first episode, where two numbers differ from those of
+        # any later one: the target's angle in the first observation, and the first reward.
         if env is first:
             np.testing.assert_array_equal(obs, GOLDEN[f"{name}/obs"][0][seen])
         np.testing.assert_allclose(obs, GOLDEN[f"{name}/obs"][0][seen], atol=1e-6)

@@ -107,9 +107,10 @@ class MemoryCritic(nn.Module):
 
 
 class ContinuousAgent(MemoryAgent):
-    """A policy over histories. An algorithm says how it acts, and with which policy in targets.
+    """A policy over histories.
 
-    That is ``choose``, ``sample`` and ``next_action``, and both attributes below.
+    An algorithm defines how it acts, in training and in targets: ``choose``, ``sample``,
+    ``next_action`` and the attributes below.
 
     Args:
         memory: the policy's, already on its device.

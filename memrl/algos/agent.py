@@ -17,7 +17,7 @@ from memrl.interfaces import Episodes, State
 from memrl.memory import Memory
 from memrl.networks import Head, polyak_, set_training
 
-ALGORITHMS = {  # by the form that an algorithm takes: those to use for the other one
+ALGORITHMS = {  # to use instead, by the form of actions that the chosen one takes
     DiscreteActions: "td3, sac, td3_separate or sac_separate",
     ContinuousActions: "dqn, sacd or sacd_separate",
 }

@@ -49,7 +49,7 @@ class GaussianAgent(TemperatureAgent, ContinuousAgent):
         return action, self.alpha * log_p
 
     def end_update(self, metrics: dict[str, Tensor]) -> None:
-        metrics["alpha"] = self.alpha.clone()  # the one that the update had
+        metrics["alpha"] = self.alpha.clone()  # as this update used it
         super().end_update(metrics)
 
 
