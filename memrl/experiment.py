@@ -198,10 +198,16 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
         made = target(**arguments(path, section, available))
     except ValueError as error:
         first = str(error).split(" ")[0]
-        prefix = f"{path}." if first in section else "" if first in schema.RANGES else f"{path}: "
+        prefix = "" if first in schema.RANGES else f"{option(path, section)}: "
+        prefix = f"{path}." if first in section else prefix
         raise ConfigError(prefix + str(error)) from error
     schema.check_kind(path, section["_target_"], type(made))  # what a function returned
     return made
+
+
+def option(path: str, section: Mapping[str, Any]) -> str:
+    """Return a group with its option, as it is chosen: algo=dqn."""
+    return f"{path}={section['name']}" if "name" in section else path
 
 
 @contextlib.contextmanager
@@ -261,7 +267,7 @@ def make_env(config: Config, num_envs: int, render_mode: str | None = None) -> A
     from memrl.rollout import check_env
 
     env = make("env", config["env"], num_envs=num_envs, render_mode=render_mode)
-    with refusals("env: "):
+    with refusals(f"{option('env', config['env'])}: "):
         check_env(env, num_envs)
         actions_of(env.single_action_space)
     return env
@@ -282,7 +288,7 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
     torch.manual_seed(config["seed"])
     with closing(make_env(config, 1)) as env:
         spec = TaskSpec(env.single_observation_space, env.single_action_space, env.horizon)
-        with refusals("env: "):
+        with refusals(f"{option('env', config['env'])}: "):
             check_first_step(env)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:

@@ -82,6 +82,19 @@ def _check_array(name: str, value: Any, shape: tuple[int, ...], kinds: str) -> N
     names = {"b": "bool", "u": "uint8", NUMBERS: "numbers"}
     ok = array.shape == shape and array.dtype.kind in kinds
     require(ok, name, f"{names[kinds]} of shape {shape}", f"{array.dtype} of shape {array.shape}")
+    if (bad := _not_finite(array)) is not None:
+        require(False, name, "finite", bad)
+
+
+def _not_finite(array: np.ndarray) -> Any:
+    """Return the first number that is not finite, or None."""
+    finite = np.isfinite(array)
+    return None if finite.all() else array[~finite][0]
+
+
+def _require_finite(name: str, array: np.ndarray, t: int) -> None:
+    if (bad := _not_finite(array)) is not None:
+        raise FloatingPointError(f"the environment's {name} at step {t} of an episode is {bad}")
 
 
 def rollout(
@@ -102,8 +115,10 @@ def rollout(
 
     Raises:
         RuntimeError: an episode is longer than ``horizon``.
+        FloatingPointError: an observation or a reward is not finite.
     """
     obs, _ = env.reset()
+    _require_finite("observation", obs, 0)
     B = env.num_envs
     alive = np.ones(B, dtype=bool)
     success: np.ndarray | None = None
@@ -118,6 +133,8 @@ def rollout(
         action, state = actor.act(now, torch.from_numpy(reward).to(device), state, live)
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
         rewards = np.asarray(rewards)
+        _require_finite("observation", obs, len(steps) + 1)
+        _require_finite("reward", rewards, len(steps) + 1)
         rewards = rewards.astype(np.result_type(rewards, np.float32))  # they may be integers
         reward = np.array(rewards, dtype=np.float32)
         ended = alive & (terminated | truncated)

@@ -159,6 +159,11 @@ class Trainer:
         total = max(self.total_steps, c.env_steps)  # a round of episodes may go past the budget
         return 1.0 if self.finished else min(max(done / total, 0.0), 1.0)
 
+    @property
+    def random_share(self) -> float:
+        """Fraction of the budget that owes no updates, random steps: they take hardly any time."""
+        return min((self.warmup_steps or 0) / self.total_steps, 1.0)
+
     def seconds(self) -> float:
         """Return the time spent training, earlier processes included, in seconds."""
         return self.elapsed + time.perf_counter() - self._since

@@ -546,13 +546,13 @@ def test_a_bad_setting_is_named(kind, setting, value):
     [
         (
             "env=pendulum_p algo=dqn",
-            "algo: the task has continuous actions of width 1, which DQN cannot take: "
-            "use td3, sac, td3_separate or sac_separate",
+            "algo=dqn: the task has continuous actions of width 1, which DQN cannot take: "
+            "use algo=td3, sac, td3_separate or sac_separate",
         ),
         (
             "env=tmaze_passive algo=sac",
-            "algo: the task has 4 discrete actions, which SAC cannot take: "
-            "use dqn, sacd or sacd_separate",
+            "algo=sac: the task has 4 discrete actions, which SAC cannot take: "
+            "use algo=dqn, sacd or sacd_separate",
         ),
     ],
 )

@@ -389,7 +389,7 @@ REFUSED = {
     "env=key_to_door encoder.channels=[8,8,8,8,8]": "encoder.channels must be at most 4 numbers",
     "encoder=cnn": "encoder: observations must be images (C, H, W), got shape (2,)",
     "algo=sacd algo.alpha=-1": "algo.alpha must be at least 0, got -1",
-    "algo=sacd algo.alpha=0 algo.target_entropy=0.5": "algo.alpha must be above 0, got 0",
+    "algo=sacd algo.alpha=0 algo.target_entropy=0.5": "algo.alpha must be above 0, or ",
     "algo=sacd algo.target_entropy=2": "algo.target_entropy must be null or in [0, 1], got 2",
     "algo=sacd algo.freeze_critic=0": "algo.freeze_critic=0: must be true or false",
     "algo=sacd_separate algo.dropout_scope=x": "algo.dropout_scope=x: must be one of everywhere, ",
@@ -586,7 +586,7 @@ def test_a_task_that_cannot_work_is_refused_before_anything_is_created(kind):
         section["result"], (_, _, expected) = kind, RESULTS[kind]
     with pytest.raises(ConfigError) as caught:
         build(GPT_SMOKE | {"env": section})
-    assert str(caught.value).startswith(f"env: {expected}")
+    assert str(caught.value).startswith(f"env=unfit: {expected}")
     assert "\n" not in str(caught.value)
 
 
@@ -612,6 +612,10 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "sweep=\udcc3": "sweep=\\udcc3: not text in utf-8",
     "sweep=größe": "sweep=größe: Hydra reads such a value only in quotes: ",
     "logger=[wandb,tensorboard]": "logger=[wandb,tensorboard]: choose one option of none, ",
+    "algo.hidden_dims={a:1}": "algo.hidden_dims={a:1}: must be a list\n",
+    "hydra.job.env_set=[1]": "hydra.job.env_set=[1]: must be a mapping, {key: value}\n",
+    "env=pendulum_p env.kwargs={g:9}": "env.kwargs={g:9}: a key that is not in its file needs a + "
+    "in front, +env.kwargs=VALUE\n",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
     "-cn typo": "-cn typo: no such config in conf/, sweeps/ or the folder of -cd; there are ",
     "-sc query=bash": "-sc query: a shell calls this; to install it: -sc install=bash\n",

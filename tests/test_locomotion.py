@@ -16,8 +16,8 @@ from gymnasium import spaces
 
 from memrl.envs import mujoco, pybullet
 from memrl.envs.gym import GymVec
-from memrl.envs.mujoco import MujocoVec
-from memrl.envs.pybullet import PybulletVec
+from memrl.envs.mujoco import MujocoPositions, MujocoVec, MujocoVelocities
+from memrl.envs.pybullet import PybulletPositions, PybulletVec, PybulletVelocities
 
 ROBOTS = [
     *(pytest.param(PybulletVec, robot, marks=needs_pybullet) for robot in pybullet.ROBOTS),
@@ -49,12 +49,12 @@ def assert_same(played: list[Any], expected: list[Any]) -> None:
 
 @pytest.mark.parametrize(("make", "robot"), ROBOTS)
 def test_an_episode_is_the_same_whatever_was_played_before(make, robot):
-    env = make(num_envs=2, robot=robot, observed="all")
+    env = make(num_envs=2, robot=robot)
     first = episode(env, 3, 60)  # the very first one
     for seed, most in [(4, 250), (5, 0), (6, 1)]:  # falls, and episodes that are broken off
         episode(env, seed, most)
         assert_same(episode(env, 3, 60), first)
-    other = make(num_envs=2, robot=robot, observed="all")
+    other = make(num_envs=2, robot=robot)
     episode(other, 7, 30)
     assert_same(episode(other, 3, 60), first)
     env.close()
@@ -63,11 +63,11 @@ def test_an_episode_is_the_same_whatever_was_played_before(make, robot):
 
 @pytest.mark.parametrize(("make", "robot"), ROBOTS)
 def test_robots_do_not_influence_each_other(make, robot):
-    together = make(num_envs=3, robot=robot, observed="all")
+    together = make(num_envs=3, robot=robot)
     together.action_space.seed(0)
     obs, _ = together.reset(seed=9)
     seeds = np.random.default_rng(9).integers(2**31, size=3)
-    alone = [make(robot=robot, observed="all").envs[0] for _ in range(3)]
+    alone = [make(robot=robot).envs[0] for _ in range(3)]
     for b, env in enumerate(alone):
         np.testing.assert_array_equal(obs[b], env.reset(seed=int(seeds[b]))[0].astype(np.float32))
     for _ in range(30):
@@ -83,7 +83,7 @@ def test_robots_do_not_influence_each_other(make, robot):
 
 OTHER_PROCESS = """
 from test_locomotion import *
-env = PybulletVec(robot="walker", observed="all")
+env = PybulletVec(robot="walker")
 print(digest(episode(env, 1)))
 """
 
@@ -94,7 +94,7 @@ def digest(steps: list[tuple[np.ndarray, ...]]) -> str:
 
 @needs_pybullet
 def test_an_episode_is_the_same_in_another_process_which_prints_nothing_else():
-    env = PybulletVec(num_envs=1, robot="walker", observed="all")
+    env = PybulletVec(num_envs=1, robot="walker")
     episode(env, 2)
     command = [sys.executable, "-c", OTHER_PROCESS]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
@@ -118,10 +118,10 @@ class RecordedNoise(gymnasium.Wrapper):
 
 
 @needs_pybullet
-@pytest.mark.parametrize("observed", ["all", "positions", "velocities"])
+@pytest.mark.parametrize("make", [PybulletVec, PybulletPositions, PybulletVelocities])
 @pytest.mark.parametrize("name", sorted({key.split("/")[0] for key in GOLDEN}))
-def test_golden_physics(name, observed):
-    seen = pybullet.entries(name.lower(), observed)
+def test_golden_physics(name, make):
+    seen = pybullet.entries(name.lower(), make.observed)
     wrappers = [
         {"_target_": "test_locomotion.RecordedNoise"},
         {"_target_": "memrl.envs.gym.Entries", "entries": seen},
@@ -129,7 +129,7 @@ def test_golden_physics(name, observed):
     first = GymVec(
         id=pybullet.ROBOTS[name.lower()][0], module="pybullet_envs_gymnasium", wrappers=wrappers
     )
-    later = PybulletVec(robot=name.lower(), observed=observed)
+    later = make(robot=name.lower())
     later.envs[0] = RecordedNoise(later.envs[0])
     for env in (first, later):
         (obs,), _ = env.reset(seed=0)
@@ -183,8 +183,8 @@ def test_what_is_seen_of_pybullets_robots(robot):
 @pytest.mark.parametrize("robot", TABLE)
 def test_episodes_are_those_of_pybullet_and_what_is_not_seen_is_hidden(robot):
     (width, n_action), *seen = TABLE[robot]
-    kinds = ["positions", "velocities"]
-    full, *parts = (PybulletVec(num_envs=2, robot=robot, observed=o) for o in ["all", *kinds])
+    kinds = [PybulletVec, PybulletPositions, PybulletVelocities]
+    full, *parts = (make(num_envs=2, robot=robot) for make in kinds)
     assert full.single_observation_space.shape == (width,) and full.horizon == 1000
     assert full.single_action_space == spaces.Box(-1.0, 1.0, (n_action,), np.float32)
     expected = episode(full, 8, 40)
@@ -206,12 +206,12 @@ def test_the_first_episode_is_like_later_ones():
     differ = [[a.tobytes() != b.tobytes() for a, b in zip(x, y, strict=True)]
               for x, y in zip(first, second, strict=True)]  # fmt: skip
     assert differ[:2] == [[True], [False, True, False, False]] and not any(map(any, differ[2:]))
-    assert_same(episode(PybulletVec(robot="ant", observed="all"), 3, 10), second)
+    assert_same(episode(PybulletVec(robot="ant"), 3, 10), second)
 
 
 @needs_pybullet
 def test_a_fall_is_an_end_except_at_the_time_limit():
-    env = PybulletVec(num_envs=4, robot="hopper", observed="all")
+    env = PybulletVec(num_envs=4, robot="hopper")
     before = episode(env, 0)[1:]
     fall = np.argmax([terminated for *_, terminated, _ in before], axis=0)  # (B,), the last step
     assert len({*fall}) > 1 and not any(truncated.any() for *_, truncated in before)
@@ -226,14 +226,14 @@ def test_a_fall_is_an_end_except_at_the_time_limit():
 
 @needs_pybullet
 def test_an_episode_that_does_not_fall_is_truncated_after_a_thousand_steps():
-    steps = episode(PybulletVec(robot="halfcheetah", observed="positions"), 0)
+    steps = episode(PybulletPositions(robot="halfcheetah"), 0)
     assert len(steps) == 1001
     assert [tuple(map(bool, step[2:])) for step in steps[-2:]] == [(False, False), (False, True)]
 
 
 @needs_pybullet
 def test_pictures_need_no_screen_and_change_nothing():
-    env = PybulletVec(num_envs=2, robot="hopper", observed="all", render_mode="rgb_array")
+    env = PybulletVec(num_envs=2, robot="hopper", render_mode="rgb_array")
     expected = episode(env, 0, 2)
     played = [(env.reset(seed=0)[0],)]
     pictures = [env.render()]
@@ -257,18 +257,18 @@ def test_pictures_need_no_screen_and_change_nothing():
 )
 def test_positions_and_velocities_are_those_of_mujoco(robot, positions, velocities):
     parts = {}
-    for observed, n in (("positions", positions), ("velocities", velocities)):
-        env = MujocoVec(num_envs=2, robot=robot, observed=observed)
+    for make, n in ((MujocoPositions, positions), (MujocoVelocities, velocities)):
+        env = make(num_envs=2, robot=robot)
         assert env.single_observation_space.shape == (n,) and env.horizon == 1000
-        parts[observed] = episode(env, 1, 10)
+        parts[env.observed] = episode(env, 1, 10)
         data = [single.unwrapped.data for single in env.envs]
         limit = 10 if robot in ("hopper", "walker2d") else np.inf  # of what is seen of a velocity
         seen = {
             "positions": [d.qpos[-n:] for d in data],  # without those that grow as it runs
             "velocities": [d.qvel.clip(-limit, limit) for d in data],
         }
-        np.testing.assert_array_equal(parts[observed][-1][0], np.float32(seen[observed]))
-    whole = episode(MujocoVec(num_envs=2, robot=robot, observed="all"), 1, 10)
+        np.testing.assert_array_equal(parts[env.observed][-1][0], np.float32(seen[env.observed]))
+    whole = episode(MujocoVec(num_envs=2, robot=robot), 1, 10)
     for x, y, z in zip(whole, *parts.values(), strict=True):
         np.testing.assert_array_equal(x[0], np.concatenate([y[0], z[0]], axis=1))
         assert [a.tobytes() for a in x[1:]] == [a.tobytes() for a in y[1:]]
@@ -276,7 +276,7 @@ def test_positions_and_velocities_are_those_of_mujoco(robot, positions, velociti
 
 def test_mujoco_leaves_no_log_and_prints_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    env = MujocoVec(robot="halfcheetah", observed="all")  # whose model has a deprecated attribute
+    env = MujocoVec(robot="halfcheetah")  # whose model has a deprecated attribute
     assert len(episode(env, 0)) == 1001
     assert capfd.readouterr() == ("", "") and not [*tmp_path.iterdir()]
 
@@ -288,12 +288,9 @@ def test_mujoco_leaves_no_log_and_prints_nothing(tmp_path, monkeypatch, capfd):
     ("make", "walker"),
     [pytest.param(PybulletVec, "walker", marks=needs_pybullet), (MujocoVec, "walker2d")],
 )
-def test_other_robots_and_views_are_refused(make, walker):
+def test_other_robots_are_refused(make, walker):
     robots = f"robot must be one of ant, halfcheetah, hopper, {walker}, got Ant"
     with pytest.raises(ValueError, match=f"^{robots}$"):
-        make(robot="Ant", observed="all")
-    views = "observed must be all or positions or velocities, got contacts"
-    with pytest.raises(ValueError, match=f"^{views}$"):
-        make(robot="ant", observed="contacts")
+        make(robot="Ant")
     with pytest.raises(ValueError, match=r"^num_envs must be at least 1, got 0$"):
-        make(num_envs=0, robot="ant", observed="all")
+        make(num_envs=0, robot="ant")

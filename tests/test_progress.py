@@ -16,13 +16,15 @@ TINY = ["device=cpu", "env.length=5", "batch_size=4", "seq_model.hidden_dim=8"]
 TINY += ["algo.hidden_dims=[8]", "budget=smoke"]
 
 
-def line_of(counters, seconds, fraction, loss=None, width=79):
+def line_of(counters, seconds, fraction, loss=None, width=79, random_share=0.0):
     """The line of a run that has been at work for some seconds, and its fields."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("memrl.run.progress.time", SimpleNamespace(perf_counter=lambda: 0.0))
-        progress = Progress(SimpleNamespace(counters=Counters(), progress=0.0))
+        progress = Progress(
+            SimpleNamespace(counters=Counters(), progress=0.0, random_share=random_share)
+        )
         progress.trainer = SimpleNamespace(
-            counters=counters, progress=fraction, seconds=lambda: 0.0
+            counters=counters, progress=fraction, seconds=lambda: 0.0, random_share=random_share
         )
         progress.start -= seconds
         progress.loss = None if loss is None else (torch.tensor(loss), 1)
@@ -53,6 +55,14 @@ def test_a_line_fits_an_ordinary_terminal_and_has_the_remaining_time(
     eta = "-" if fields["eta_s"] is None else clock(fields["eta_s"])
     assert re.fullmatch(rf" *\d+% \| ETA {eta}( \| .*)?", line)
     assert line_of(counters, seconds, fraction, loss, 1000)[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "eta_s"), [(0.05, None), (0.1, None), (0.2, 800), (0.55, 100), (1.0, 0)]
+)
+def test_random_steps_say_nothing_about_the_remaining_time(fraction, eta_s):
+    _, fields = line_of(Counters(), 100, fraction, random_share=0.1)
+    assert (fields["progress"], fields["eta_s"]) == (fraction, eta_s)
 
 
 @pytest.mark.parametrize(

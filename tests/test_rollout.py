@@ -1,5 +1,7 @@
 """Rollout: what is recorded of rows that end at different steps, and what actors are given."""
 
+import math
+
 import gymnasium
 import numpy as np
 import pytest
@@ -90,6 +92,23 @@ def played(explore=False, **kwargs):
     env, actor = Staggered(**kwargs), Scripted()
     episodes, success = rollout(env, actor, explore, CPU)
     return env, actor, episodes, success
+
+
+@pytest.mark.parametrize("name", ["observation", "reward"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_named_before_it_is_acted_on(name, bad):
+    class Broken(Staggered):
+        def step(self, actions):
+            obs, rewards, *rest = super().step(actions)
+            if self.t == 2:
+                (obs if name == "observation" else rewards)[1] = bad
+            return obs, rewards, *rest
+
+    actor = Scripted()
+    with pytest.raises(FloatingPointError) as error:
+        rollout(Broken(), actor, False, CPU)
+    assert str(error.value) == f"the environment's {name} at step 2 of an episode is {bad}"
+    assert len(actor.seen) == 2
 
 
 def test_shapes_and_types():

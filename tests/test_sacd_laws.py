@@ -332,7 +332,7 @@ def test_a_bad_setting_is_named(kind, setting, value):
 
 def test_a_learned_temperature_cannot_begin_at_0():
     agent_of("shared", alpha=0.0)
-    with pytest.raises(ValueError, match=r"^alpha must be above 0, got 0"):
+    with pytest.raises(ValueError, match=r"^alpha must be above 0, or target_entropy null, got 0"):
         agent_of("shared", alpha=0.0, target_entropy=0.5)
 
 

@@ -493,13 +493,18 @@ def test_gpus_are_those_of_the_variable_or_of_the_driver(
 
 
 def test_the_end_of_a_sweep_is_estimated_from_what_its_runs_have_trained() -> None:
-    def run(state: State, progress: float | None = None, seconds: float | None = None) -> Run:
-        status = {"progress": progress, "seconds": seconds}
+    def run(
+        state: State,
+        progress: float | None = None,
+        seconds: float | None = None,
+        eta: float | None = None,
+    ) -> Run:
+        status = {"progress": progress, "seconds": seconds, "eta_s": eta}
         return Run({}, SWEEP / str(next(number)), state=state, status=status)
 
     number = itertools.count()
-    done = [run(State.DONE, 1.0, 100.0), run(State.DONE, 1.0, 300.0), run(State.DONE, 1.0)]
-    running, new = run(State.RUNNING, 0.5, 300.0), run(State.RUNNING)  # 300 s left, and about 300
+    done = [run(State.DONE, 1.0, 100.0, 0), run(State.DONE, 1.0, 300.0, 0), run(State.DONE, 1.0)]
+    running, new = run(State.RUNNING, 0.5, 300.0, 300.0), run(State.RUNNING)
     queued, failed = run(State.QUEUED), run(State.FAILED, 0.5, 1.0)
 
     def eta(*runs: Run) -> float | None:
@@ -511,6 +516,8 @@ def test_the_end_of_a_sweep_is_estimated_from_what_its_runs_have_trained() -> No
     assert eta(*done, running, queued, queued) == pytest.approx(300 + mean)
     assert eta(*done, running, new, queued) == pytest.approx((300 + 2 * mean) / 2)
     assert eta(running, new) == 600  # the longest
+    resumed = run(State.RUNNING, 0.75, 900.0)  # its new process has not measured anything yet
+    assert eta(resumed, *done) == pytest.approx(200 / 4)
     assert eta(queued, *done) is None and eta(new, queued) is None and eta(*done, failed) is None
 
 

@@ -78,7 +78,7 @@ class MemoryAgent:
         actions, form = self.memory.actions, self.action_form
         if not isinstance(actions, form):
             line = f"the task has {actions}, which {type(self).__name__} cannot take"
-            raise ValueError(f"{line}: use {ALGORITHMS[form]}")
+            raise ValueError(f"{line}: use algo={ALGORITHMS[form]}")
         self.device = next(self.memory.parameters()).device
         self.actor = actor.to(self.device)
         self.gamma = gamma

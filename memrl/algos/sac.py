@@ -30,7 +30,7 @@ class GaussianAgent(TemperatureAgent, ContinuousAgent):
     def set_temperature(self, alpha: float, target_entropy: float | None, lr: float) -> None:
         """Set the temperature, and the target of the entropy per dimension of an action."""
         if target_entropy is not None:
-            allowed = "null or below 0.69, the entropy of a uniform action"
+            allowed = "null or below log(2), the entropy of a uniform action"
             require(target_entropy < math.log(2), "target_entropy", allowed, target_entropy)
             target_entropy *= self.memory.actions.width
         super().set_temperature(alpha, target_entropy, lr)

@@ -30,7 +30,8 @@ class Temperature:
         if target_entropy is None:
             require(0 <= alpha < math.inf, "alpha", "at least 0", alpha)
         else:
-            require(0 < alpha < math.inf, "alpha", "above 0", alpha)
+            allowed = "above 0, or target_entropy null"
+            require(0 < alpha < math.inf, "alpha", allowed, alpha)
         self.value = torch.tensor(alpha, dtype=torch.float32, device=device)
         self.target_entropy = target_entropy
         if target_entropy is not None:

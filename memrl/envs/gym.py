@@ -141,8 +141,6 @@ class GymVec(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
             for name in SUCCESS:
                 if name in info:
                     reports_success, success[b] = True, float(info[name])
-        ok = bool(np.isfinite(reward).all())  # None became nan
-        require(ok, "the reward", "a finite number", reward)
         truncated |= self._is_live & (self._t >= self.horizon) & ~terminated
         if self.time_limit_is_end:
             terminated, truncated = terminated | truncated, np.zeros(B, np.bool_)
@@ -189,11 +187,20 @@ class Entries(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 def _call(name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call an environment's method; say of a ValueError where it comes from."""
+    """Call an environment's method; say of an error where it comes from.
+
+    Raises:
+        ValueError: it raised one.
+        RuntimeError: it raised something else.
+    """
     try:
         return method(*args, **kwargs)
-    except ValueError as error:
-        raise ValueError(f"its {name} raised ValueError: {_text(error)}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else RuntimeError
+        text = " ".join(str(error).split())
+        raise kind(f"the environment's {name} raised {type(error).__name__}: {text}") from error
 
 
 def _of_form(name: str, form: str, result: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memrl.checks import require
 from memrl.envs.gym import GymVec, require_package
@@ -22,8 +22,11 @@ KWARGS: Mapping[str, Mapping[str, Any]] = {"ant": {"include_cfrc_ext_in_observat
 def entries(robot: str, observed: str) -> list[int]:
     """Return the indices of a full observation, positions before velocities, that are seen.
 
+    Args:
+        observed: "all", "positions" or "velocities".
+
     Raises:
-        ValueError: there is no such robot or choice.
+        ValueError: there is no such robot.
     """
     require(robot in ROBOTS, "robot", f"one of {', '.join(ROBOTS)}", robot)
     _, n, n_velocity = ROBOTS[robot]
@@ -32,7 +35,6 @@ def entries(robot: str, observed: str) -> list[int]:
         "positions": range(n),
         "velocities": range(n, n + n_velocity),
     }
-    require(observed in seen, "observed", " or ".join(seen), observed)
     return [*seen[observed]]
 
 
@@ -42,18 +44,19 @@ class MujocoVec(GymVec):
     Ant's contact forces are left out. Returns cannot be compared with PyBullet's.
 
     Raises:
-        ValueError: a package is missing, or there is no such robot or choice.
+        ValueError: a package is missing, or there is no such robot.
     """
+
+    observed: ClassVar[str] = "all"
 
     def __init__(
         self,
         *,
         num_envs: int = 1,
         robot: Literal["ant", "halfcheetah", "hopper", "walker2d"],
-        observed: Literal["all", "positions", "velocities"],
         render_mode: str | None = None,
     ) -> None:
-        wrapper = {"_target_": "memrl.envs.gym.Entries", "entries": entries(robot, observed)}
+        wrapper = {"_target_": "memrl.envs.gym.Entries", "entries": entries(robot, self.observed)}
         mujoco = require_package("mujoco", "'gymnasium[mujoco]'")
         require_package("imageio", "'gymnasium[mujoco]'")
         if render_mode is not None and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
@@ -67,7 +70,19 @@ class MujocoVec(GymVec):
                 wrappers=[wrapper],
                 render_mode=render_mode,
             )
-        self.robot, self.observed = robot, observed
+        self.robot = robot
+
+
+class MujocoPositions(MujocoVec):
+    """The same with positions and angles only."""
+
+    observed = "positions"
+
+
+class MujocoVelocities(MujocoVec):
+    """The same with velocities only."""
+
+    observed = "velocities"
 
 
 @contextlib.contextmanager

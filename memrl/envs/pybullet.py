@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +30,21 @@ def entries(robot: str, observed: str) -> list[int]:
     x, y, z, roll and pitch; then position and velocity of each joint; then the contacts of feet,
     which count as positions.
 
+    Args:
+        observed: "all", "positions" or "velocities".
+
     Raises:
-        ValueError: there is no such robot or choice.
+        ValueError: there is no such robot.
     """
     require(robot in ROBOTS, "robot", f"one of {', '.join(ROBOTS)}", robot)
     _, joints, feet = ROBOTS[robot]
     everything = range(8 + 2 * joints + feet)
     velocities = [3, 4, 5, *range(9, 8 + 2 * joints, 2)]
-    seen = {
+    return {
         "all": [*everything],
         "positions": [i for i in everything if i not in velocities],
         "velocities": velocities,
-    }
-    require(observed in seen, "observed", " or ".join(seen), observed)
-    return seen[observed]
+    }[observed]
 
 
 class PybulletVec(GymVec):
@@ -57,25 +58,26 @@ class PybulletVec(GymVec):
     simulation is reset once here.
 
     Raises:
-        ValueError: the package is missing, or there is no such robot or choice.
+        ValueError: the package is missing, or there is no such robot.
     """
+
+    observed: ClassVar[str] = "all"
 
     def __init__(
         self,
         *,
         num_envs: int = 1,
         robot: Literal["ant", "halfcheetah", "hopper", "walker"],
-        observed: Literal["all", "positions", "velocities"],
         render_mode: str | None = None,
     ) -> None:
-        wrapper = {"_target_": "memrl.envs.gym.Entries", "entries": entries(robot, observed)}
+        wrapper = {"_target_": "memrl.envs.gym.Entries", "entries": entries(robot, self.observed)}
         with _silent(1), _silent(2):
             require_package(
                 "pybullet_envs_gymnasium.gym_locomotion_envs", "pybullet-envs-gymnasium"
             )
         id, *_ = ROBOTS[robot]
         super().__init__(num_envs=num_envs, id=id, wrappers=[wrapper], render_mode=render_mode)
-        self.robot, self.observed = robot, observed
+        self.robot = robot
         with _silent(1):
             for env in self.envs:
                 env.reset(seed=0)
@@ -87,6 +89,18 @@ class PybulletVec(GymVec):
         if self._t == self.horizon:
             terminated, truncated = np.zeros_like(terminated), terminated | truncated
         return obs, reward, terminated, truncated, info
+
+
+class PybulletPositions(PybulletVec):
+    """The same with height, angles, positions of joints and contacts, and without velocities."""
+
+    observed = "positions"
+
+
+class PybulletVelocities(PybulletVec):
+    """The same with the velocities of body and joints only."""
+
+    observed = "velocities"
 
 
 @contextlib.contextmanager

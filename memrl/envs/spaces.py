@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 NUMBERS = "biuf"  # numpy's kinds of dtype: bool, integers, floats
 MOST_ACTIONS = 1000  # combinations of a MultiDiscrete, each an action of its own
 MOST_CATEGORIES = 10_000  # of one part: networks see one-hot vectors
+LARGEST_BOUND = 1e30  # of an action: the largest float32, 3.4e38, means that there is none
 LONGEST_TEXT = 100  # characters of a space in a message
 
 
@@ -286,7 +287,8 @@ def action_reader(space: spaces.Space[Any]) -> NumberedActions | RescaledActions
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return NumberedActions(space)
     if isinstance(space, spaces.Box) and space.dtype.kind == "f" and 0 not in space.shape:
-        if np.isfinite([space.low, space.high]).all():
+        if float(np.abs([space.low, space.high]).max()) <= LARGEST_BOUND:
             return RescaledActions(space)
-    allowed = "Discrete, MultiDiscrete, MultiBinary, or a Box of floats with finite bounds"
+    box = f"a Box of floats with finite bounds (at most {LARGEST_BOUND:.0e})"
+    allowed = f"Discrete, MultiDiscrete, MultiBinary, or {box}"
     raise ValueError(f"its action_space must be {allowed}, got {_short(space)}")

@@ -52,7 +52,6 @@ class Facts(NamedTuple):
     reference: Mapping[str, float] = {}  # levels that figures show, by what they are
 
 
-OBSERVED = {"pybullet_p": "positions", "pybullet_v": "velocities"}  # by a task's name
 # By task and metric. Where nothing is cited, a level is the best without the ability that the task
 # asks for. Other tasks state theirs in their YAML: ``solved_at`` and ``reference``.
 FACTS = {

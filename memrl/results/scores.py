@@ -22,7 +22,6 @@ from memrl.results.paper import (
     FACTS,
     FIGURE_ENDS,
     LEAST_SHARE,
-    OBSERVED,
     Alignment,
     Facts,
 )
@@ -84,13 +83,11 @@ def facts(run: Run, metric: str) -> Facts:
     """Return what is known of a metric of a run's task.
 
     A task states it of its own metric in its YAML. The paper's tasks need not: what holds for them
-    is known, but nothing of the return of a T-Maze with other rewards, or of a robot of which
-    other things are seen.
+    is known, but nothing of the return of a T-Maze with other rewards.
     """
     env = run.config.get("env", {})
     in_memrl = str(env.get("_target_", "memrl.envs.")).startswith("memrl.envs.")  # none: imported
     as_published = (env.get("goal_reward", 1), env.get("distract_reward", 0)) == (1, 0)
-    as_published &= env.get("observed") in (None, OBSERVED.get(str(env.get("name"))))
     known = Facts()
     if in_memrl and (as_published or metric != "eval/return"):
         known = FACTS.get((run.task, metric), known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
@@ -24,7 +25,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from memrl.run.identity import flatten
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
-from memrl.run.schema import LABELS
+from memrl.run.schema import BUILT, LABELS, parameters_of
 
 PACKAGE = Path(__file__).parents[1]
 # A wheel has them in the package, a checkout beside it.
@@ -164,12 +165,18 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
             return f"{typed}: a group that is new needs a + in front"
         if config is not None and match[1] != "override" and _has(config, key):
             return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
+        if _is_accepted(key, config):
+            return f"{typed}: a key that is not in its file needs a + in front, +{key}=VALUE"
         return f"{typed}: no such key; {_known(key, config)}"
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
     if match := re.match(r"provider=(.*), path=(.*) is not available", text):
         return f"{match[1]}: there is no folder or package {match[2]}"
-    lines = [text, str(error.__cause__)] if error.__cause__ else [text]
+    cause = str(error.__cause__)
+    if text.startswith("Error merging override ") and cause.startswith("Cannot merge "):
+        kind = "a list" if "object_type=list" in cause else "a mapping, {key: value}"
+        return f"{text.removeprefix('Error merging override ')}: must be {kind}"
+    lines = [text, cause] if error.__cause__ else [text]
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         return " ".join(" ".join(lines).split())
     return in_one_line(error)
@@ -216,6 +223,15 @@ def _has(config: DictConfig, key: str) -> bool:
     section, _, name = key.rpartition(".")
     node = OmegaConf.select(config, section) if section else config
     return OmegaConf.is_dict(node) and name in node
+
+
+def _is_accepted(key: str, config: DictConfig | None) -> bool:
+    """Return whether a group's class takes a key that its file leaves out."""
+    group, _, name = key.partition(".")
+    target = config is not None and group in BUILT and OmegaConf.select(config, f"{group}._target_")
+    with contextlib.suppress(LookupError):
+        return bool(target) and name in (parameters_of(target) or {}) and name not in BUILT[group]
+    return False
 
 
 def _known(key: str, config: DictConfig | None) -> str:

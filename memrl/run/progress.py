@@ -67,7 +67,8 @@ class Progress:
         """Return the fields of ``status.json`` that change as training goes on."""
         c, progress = self.trainer.counters, self.trainer.progress
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        gained = progress - self.start_progress
+        random = self.trainer.random_share
+        gained = max(progress, random) - max(self.start_progress, random)
         return {
             "progress": round(progress, 4),
             "env_steps": c.env_steps,

@@ -162,20 +162,24 @@ class Sweep:
     def eta_s(self) -> float | None:
         """Estimate the seconds until no run is queued or running; None if nothing tells.
 
-        What is left of these runs is divided among those that are running now. A run that has not
-        begun counts as the mean of the sweep's runs so far.
+        What is left of these runs is divided among those that are running now. What a run does not
+        say of itself is estimated from the mean of the sweep's runs so far.
         """
         running = [run for run in self.runs if run.state == State.RUNNING]
-        left = [run for run in self.runs if run.state in ONGOING]
-        whole = {
-            run.name: seconds / progress
+        etas = {run.name: eta for run in self.runs if (eta := run.number("eta_s")) is not None}
+        whole = [
+            seconds + etas[run.name]
             for run in self.runs
-            if (seconds := run.number("seconds")) and (progress := run.number("progress"))
-        }
+            if run.name in etas and (seconds := run.number("seconds"))
+        ]
         if not running or not whole:
             return None
-        mean = sum(whole.values()) / len(whole)
-        work = {r.name: whole.get(r.name, mean) * (1 - (r.number("progress") or 0)) for r in left}
+        mean = sum(whole) / len(whole)
+        work = {
+            run.name: etas.get(run.name, mean * (1 - (run.number("progress") or 0)))
+            for run in self.runs
+            if run.state in ONGOING
+        }
         eta = max(sum(work.values()) / len(running), *(work[run.name] for run in running))
         return eta if math.isfinite(eta) else None
 
