@@ -65,7 +65,7 @@ class Trainer:
     seed: int  # of the environments
     num_envs: int  # episodes collected in lock-step; counts are at least 1
     batch_size: int  # windows per update
-    updates_per_step: float  # gradient updates per environment step, above 0
+    updates_per_step: float  # above 0; what a round of episodes owes is rounded up
     warmup_episodes: int | None  # random episodes before the first update
     eval_every: int  # episodes' worth of steps between evaluations
     eval_episodes: int  # episodes of one evaluation, played as one batch

@@ -504,6 +504,18 @@ def test_a_sweep_in_which_nothing_was_evaluated_yet_has_no_figure(
     assert not list(folder.parent.glob("*.png"))
 
 
+def test_a_figure_that_has_nothing_to_draw_is_not_blamed_on_missing_evaluations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = {"state": "running", "progress": 0.5}  # and a task without lengths
+    folder = make_run(tmp_path, [0.5], "env=pendulum_p", status=running)
+    with pytest.raises(SystemExit) as ended:
+        main(["plot", str(folder), "--figures", "lengths,profiles"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "no figure: there is nothing to draw in lengths,profiles; lengths are of tasks" in text
+
+
 @pytest.mark.parametrize(
     "arguments, code, line",
     [

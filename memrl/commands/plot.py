@@ -54,6 +54,9 @@ def run(args: argparse.Namespace) -> None:
     _print_scores(runs, cells)
     if written:
         print(*map(below_cwd, written), sep="\n")
+    elif any(cell.has_score for cell in cells):
+        needs = "lengths are of tasks that have one, profiles of runs that count"
+        print(f"no figure: there is nothing to draw in {','.join(args.figures)}; {needs}")
     else:
         print("no figure: no run has been evaluated yet")
 

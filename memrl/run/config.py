@@ -132,7 +132,7 @@ def explain_budget(error: NoEntry, config: Mapping[str, Any]) -> str:
         if error.text.startswith(f"no entry for {entry}, only "):
             what = error.text.removeprefix("no ").replace(", only ", ", only for ")
             if budget:
-                return f"{where}budget={budget} has no {what}: use budget=quick"
+                return f"{where}budget={budget} has no {what}: use budget=quick or smoke"
             if error.key == "budget.train_episodes":
                 what = what.replace("entry", "published budget", 1)
                 advice = f"use budget=quick, {error.key}=N or budget.train_steps=N"
