@@ -181,7 +181,7 @@ def arguments(
     try:
         signature.bind(**result)
     except TypeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{option(path, section)}: {error}") from None
     return result
 
 
@@ -207,7 +207,7 @@ def make(path: str, section: Mapping[str, Any], **available: Any) -> Any:
 
 def option(path: str, section: Mapping[str, Any]) -> str:
     """Return a group with its option, as it is chosen: algo=dqn."""
-    return f"{path}={section['name']}" if "name" in section else path
+    return f"{path}={section['name']}" if isinstance(section.get("name"), str) else path
 
 
 @contextlib.contextmanager

@@ -86,14 +86,17 @@ def _check_array(name: str, value: Any, shape: tuple[int, ...], kinds: str) -> N
         require(False, name, "finite", bad)
 
 
-def _not_finite(array: np.ndarray) -> Any:
+def _not_finite(array: Any) -> Any:
     """Return the first number that is not finite, or None."""
     finite = np.isfinite(array)
-    return None if finite.all() else array[~finite][0]
+    return None if finite.all() else np.asarray(array)[~finite][0]
 
 
-def _require_finite(name: str, array: np.ndarray, t: int) -> None:
-    if (bad := _not_finite(array)) is not None:
+def _require_finite(name: str, array: Any, rows: np.ndarray, t: int) -> None:
+    """Raise FloatingPointError if an array (B, ...) is not finite in the rows, a mask (B,)."""
+    if _not_finite(array) is None:
+        return
+    if (bad := _not_finite(np.asarray(array)[rows])) is not None:
         raise FloatingPointError(f"the environment's {name} at step {t} of an episode is {bad}")
 
 
@@ -115,12 +118,12 @@ def rollout(
 
     Raises:
         RuntimeError: an episode is longer than ``horizon``.
-        FloatingPointError: an observation or a reward is not finite.
+        FloatingPointError: a reward, or an observation of a row that goes on, is not finite.
     """
     obs, _ = env.reset()
-    _require_finite("observation", obs, 0)
     B = env.num_envs
-    alive = np.ones(B, dtype=bool)
+    every = alive = np.ones(B, dtype=bool)
+    _require_finite("observation", obs, every, 0)
     success: np.ndarray | None = None
     reward = np.zeros(B, dtype=np.float32)
     state = actor.initial_state(B)
@@ -133,10 +136,10 @@ def rollout(
         action, state = actor.act(now, torch.from_numpy(reward).to(device), state, live)
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
         rewards = np.asarray(rewards)
-        _require_finite("observation", obs, len(steps) + 1)
-        _require_finite("reward", rewards, len(steps) + 1)
         rewards = rewards.astype(np.result_type(rewards, np.float32))  # they may be integers
         reward = np.array(rewards, dtype=np.float32)
+        _require_finite("observation", obs, alive, len(steps) + 1)
+        _require_finite("reward", reward, every, len(steps) + 1)
         ended = alive & (terminated | truncated)
         if "success" in info:
             success = np.zeros(B) if success is None else success

@@ -65,7 +65,7 @@ class Trainer:
     seed: int  # of the environments
     num_envs: int  # episodes collected in lock-step; counts are at least 1
     batch_size: int  # windows per update
-    updates_per_step: float  # above 0; what a round of episodes owes is rounded up
+    updates_per_step: float  # gradient updates per environment step, above 0
     warmup_episodes: int | None  # random episodes before the first update
     eval_every: int  # episodes' worth of steps between evaluations
     eval_episodes: int  # episodes of one evaluation, played as one batch
@@ -158,11 +158,6 @@ class Trainer:
         done = c.env_steps - min(c.owed / self.updates_per_step, c.cycle_steps)
         total = max(self.total_steps, c.env_steps)  # a round of episodes may go past the budget
         return 1.0 if self.finished else min(max(done / total, 0.0), 1.0)
-
-    @property
-    def random_share(self) -> float:
-        """Fraction of the budget that owes no updates, random steps: they take hardly any time."""
-        return min((self.warmup_steps or 0) / self.total_steps, 1.0)
 
     def seconds(self) -> float:
         """Return the time spent training, earlier processes included, in seconds."""

@@ -366,7 +366,7 @@ REFUSED = {
     "+algo.gama=0.9": "algo.gama=0.9: no such key; did you mean algo.gamma?",
     "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.dropout_scope, ",
     "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
-    "~algo.gamma": "algo: missing a required argument: 'gamma'",
+    "~algo.gamma": "algo=dqn: missing a required argument: 'gamma'",
     "~seed": "seed is missing",
     "sweep=": "sweep must be a folder's name of at most 150 characters and 255 bytes, "
     "without slash or leading dot, got ",
@@ -616,6 +616,9 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "hydra.job.env_set=[1]": "hydra.job.env_set=[1]: must be a mapping, {key: value}\n",
     "env=pendulum_p env.kwargs={g:9}": "env.kwargs={g:9}: a key that is not in its file needs a + "
     "in front, +env.kwargs=VALUE\n",
+    "env.num_envs=3": "env.num_envs=3: no such key; ",
+    "env=pendulum_p env.solved_at=5": "env.solved_at=5: a key that is not in its file needs a + ",
+    "env=pendulum_p ~env.kwargs": "~env.kwargs: no such key; there are env.horizon, ",
     "~env.penalty": "~env.penalty: it is null, which Hydra cannot delete",
     "-cn typo": "-cn typo: no such config in conf/, sweeps/ or the folder of -cd; there are ",
     "-sc query=bash": "-sc query: a shell calls this; to install it: -sc install=bash\n",

@@ -513,7 +513,7 @@ def test_a_figure_that_has_nothing_to_draw_is_not_blamed_on_missing_evaluations(
         main(["plot", str(folder), "--figures", "lengths,profiles"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert "no figure: there is nothing to draw in lengths,profiles; lengths are of tasks" in text
+    assert "no figure: lengths shows tasks that have one; profiles shows runs that count" in text
 
 
 @pytest.mark.parametrize(

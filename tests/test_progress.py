@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_trainer import Tape, trainer_of
 
 from memrl.run.progress import Progress, clock
 from memrl.trainer import Counters
@@ -16,17 +17,16 @@ TINY = ["device=cpu", "env.length=5", "batch_size=4", "seq_model.hidden_dim=8"]
 TINY += ["algo.hidden_dims=[8]", "budget=smoke"]
 
 
-def line_of(counters, seconds, fraction, loss=None, width=79, random_share=0.0):
+def line_of(counters, seconds, fraction, loss=None, width=79):
     """The line of a run that has been at work for some seconds, and its fields."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("memrl.run.progress.time", SimpleNamespace(perf_counter=lambda: 0.0))
-        progress = Progress(
-            SimpleNamespace(counters=Counters(), progress=0.0, random_share=random_share)
-        )
+        progress = Progress(SimpleNamespace(counters=Counters(), progress=0.0))
         progress.trainer = SimpleNamespace(
-            counters=counters, progress=fraction, seconds=lambda: 0.0, random_share=random_share
+            counters=counters, progress=fraction, seconds=lambda: 0.0
         )
         progress.start -= seconds
+        progress.since = progress.start, 0.0
         progress.loss = None if loss is None else (torch.tensor(loss), 1)
         return progress.line(width), progress.fields()
 
@@ -58,11 +58,42 @@ def test_a_line_fits_an_ordinary_terminal_and_has_the_remaining_time(
 
 
 @pytest.mark.parametrize(
-    ("fraction", "eta_s"), [(0.05, None), (0.1, None), (0.2, 800), (0.55, 100), (1.0, 0)]
+    "warmup",
+    [
+        {"warmup_steps": 500, "num_envs": 1},
+        {"warmup_steps": 500, "num_envs": 5},
+        {"warmup_steps": 50, "num_envs": 5},  # one round
+        {"warmup_steps": None, "warmup_episodes": 20},
+    ],
+    ids=str,
 )
-def test_random_steps_say_nothing_about_the_remaining_time(fraction, eta_s):
-    _, fields = line_of(Counters(), 100, fraction, random_share=0.1)
-    assert (fields["progress"], fields["eta_s"]) == (fraction, eta_s)
+@pytest.mark.parametrize("already", [0, 150], ids=["new", "continued"])
+def test_the_remaining_time_is_that_of_the_updates(warmup, already, monkeypatch):
+    """An update takes a second, everything else a hundredth: what is left is known exactly."""
+    now, log, tape = [0.0], [], Tape(length=9)
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("memrl.run.progress.time", clock)
+    changes = {"train_episodes": 60, "updates_per_step": 0.5, "warmup_episodes": None} | warmup
+    trainer = trainer_of(tape, **changes)
+    progress = Progress(trainer)
+
+    def boundary():
+        if trainer.counters.updates == already > 0:
+            progress.begin()  # a new process
+        progress()
+        if trainer.counters.updates >= already:
+            log.append((now[0], trainer.counters.updates, progress.fields()["eta_s"]))
+        now[0] += 0.01
+
+    update = trainer.update
+    trainer.update = lambda: (now.__setitem__(0, now[0] + 1), update())
+    trainer.fit(boundary)
+    total = trainer.counters.updates
+    assert total > 280
+    for _, updates, eta_s in log:
+        if updates > already + 20:
+            assert eta_s == pytest.approx(total - updates, rel=0.15, abs=6)
+    assert log[0][2] is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from memrl.actions import DiscreteActions
 from memrl.envs.tmaze import TMazePassiveVec
 from memrl.interfaces import TaskSpec
 from memrl.replay import Replay
-from memrl.rollout import UniformActor, rollout
+from memrl.rollout import UniformActor, check_first_step, rollout
 
 CPU = torch.device("cpu")
 LENGTHS = (2, 5, 3, 1)
@@ -98,17 +98,36 @@ def played(explore=False, **kwargs):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_named_before_it_is_acted_on(name, bad):
     class Broken(Staggered):
+        at, row = 2, 1
+
+        def reset(self, **kwargs):
+            obs, info = super().reset(**kwargs)
+            return self.spoilt(obs, "observation"), info
+
         def step(self, actions):
             obs, rewards, *rest = super().step(actions)
-            if self.t == 2:
-                (obs if name == "observation" else rewards)[1] = bad
-            return obs, rewards, *rest
+            return self.spoilt(obs, "observation"), self.spoilt(rewards, "reward"), *rest
 
-    actor = Scripted()
-    with pytest.raises(FloatingPointError) as error:
-        rollout(Broken(), actor, False, CPU)
-    assert str(error.value) == f"the environment's {name} at step 2 of an episode is {bad}"
-    assert len(actor.seen) == 2
+        def spoilt(self, array, of):
+            if of == name and self.t == self.at:
+                array[self.row] = bad
+                return [*array] if self.t < LENGTHS[self.row] else array  # a list will do
+            return array
+
+    places = [(0, 1), (2, 1)] if name == "observation" else [(2, 1), (2, 3)]
+    for Broken.at, Broken.row in places:
+        actor = Scripted()
+        with pytest.raises(FloatingPointError) as error:
+            rollout(Broken(), actor, False, CPU)
+        where = f"at step {Broken.at} of an episode"
+        assert str(error.value) == f"the environment's {name} {where} is {bad}"
+        assert len(actor.seen) == Broken.at
+    with pytest.raises(ValueError, match=f"^the {name}( of step)? must be finite, got {bad}$"):
+        Broken.at = 1
+        check_first_step(Broken())
+    if name == "observation":  # of row 3, whose episode is over
+        Broken.at, Broken.row = 2, 3
+        rollout(Broken(), Scripted(), False, CPU)
 
 
 def test_shapes_and_types():

@@ -55,8 +55,11 @@ def run(args: argparse.Namespace) -> None:
     if written:
         print(*map(below_cwd, written), sep="\n")
     elif any(cell.has_score for cell in cells):
-        needs = "lengths are of tasks that have one, profiles of runs that count"
-        print(f"no figure: there is nothing to draw in {','.join(args.figures)}; {needs}")
+        contents = {
+            "lengths": "lengths shows tasks that have one",
+            "profiles": "profiles shows runs that count, at lengths that all series have",
+        }
+        print("no figure:", "; ".join(contents[name] for name in args.figures))
     else:
         print("no figure: no run has been evaluated yet")
 

@@ -191,7 +191,7 @@ def _call(name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
     Raises:
         ValueError: it raised one.
-        RuntimeError: it raised something else.
+        RuntimeError: it raised something else, except MemoryError and OSError, which pass.
     """
     try:
         return method(*args, **kwargs)
@@ -199,8 +199,8 @@ def _call(name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> A
         raise
     except Exception as error:
         kind = ValueError if isinstance(error, ValueError) else RuntimeError
-        text = " ".join(str(error).split())
-        raise kind(f"the environment's {name} raised {type(error).__name__}: {text}") from error
+        text = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
+        raise kind(f"the environment's {name} raised {text}") from error
 
 
 def _of_form(name: str, form: str, result: Any) -> Any:

@@ -25,7 +25,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from memrl.run.identity import flatten
 from memrl.run.outcome import ConfigError, in_one_line, show, suggest
-from memrl.run.schema import BUILT, LABELS, parameters_of
+from memrl.run.schema import BUILT, LABELS, labels_of, parameters_of
 
 PACKAGE = Path(__file__).parents[1]
 # A wheel has them in the package, a checkout beside it.
@@ -165,9 +165,11 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
             return f"{typed}: a group that is new needs a + in front"
         if config is not None and match[1] != "override" and _has(config, key):
             return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
-        if _is_accepted(key, config):
-            return f"{typed}: a key that is not in its file needs a + in front, +{key}=VALUE"
-        return f"{typed}: no such key; {_known(key, config)}"
+        known = _known(key, config)
+        if match[1] == "override" and not known.startswith("did you mean"):
+            if _is_accepted(key, config):
+                return f"{typed}: a key that is not in its file needs a + in front, +{key}=VALUE"
+        return f"{typed}: no such key; {known}"
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
     if match := re.match(r"provider=(.*), path=(.*) is not available", text):
@@ -226,11 +228,17 @@ def _has(config: DictConfig, key: str) -> bool:
 
 
 def _is_accepted(key: str, config: DictConfig | None) -> bool:
-    """Return whether a group's class takes a key that its file leaves out."""
+    """Return whether a group of memrl's own takes a key that its file leaves out."""
     group, _, name = key.partition(".")
-    target = config is not None and group in BUILT and OmegaConf.select(config, f"{group}._target_")
+    if config is None or group not in BUILT or name == "length":  # only a task's file has that
+        return False
+    if name in labels_of(group):
+        return True
+    target = OmegaConf.to_container(config, resolve=False)[group].get("_target_")  # type: ignore
+    if not str(target).startswith("memrl."):  # nobody else's code is imported for a better text
+        return False
     with contextlib.suppress(LookupError):
-        return bool(target) and name in (parameters_of(target) or {}) and name not in BUILT[group]
+        return name in (parameters_of(target) or {}).keys() - BUILT[group]
     return False
 
 

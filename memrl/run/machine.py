@@ -95,7 +95,12 @@ def within_free_memory() -> Iterator[int]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed, or its size was more than a machine can address."""
+    """Return whether an allocation failed, or its size was more than a machine can address.
+
+    The error may also be the cause of this one, as of what an environment raised.
+    """
+    if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+        return True
     if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
         return True
     words = (

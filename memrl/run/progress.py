@@ -39,7 +39,7 @@ class Progress:
         counters = self.trainer.counters
         self.start = time.perf_counter()
         self.start_steps, self.start_updates = counters.env_steps, counters.updates
-        self.start_progress = self.trainer.progress
+        self.since = self.start, self.trainer.progress  # what the remaining time is estimated from
         self.next = self.start + self.interval_s
 
     def __call__(self) -> bool:
@@ -47,7 +47,10 @@ class Progress:
         c = self.trainer.counters
         if "loss" in c.cycle_metrics:  # the last cycle may have ended when a line is due
             self.loss = c.cycle_metrics["loss"], c.cycle_updates
-        if time.perf_counter() < self.next:
+        now = time.perf_counter()
+        if not c.updates:  # random steps may owe none, and take much less time than others
+            self.since = now, self.trainer.progress
+        if now < self.next:
             return False
         if self.live:
             width = shutil.get_terminal_size().columns - 1
@@ -66,9 +69,10 @@ class Progress:
     def fields(self) -> dict[str, Any]:
         """Return the fields of ``status.json`` that change as training goes on."""
         c, progress = self.trainer.counters, self.trainer.progress
-        seconds = max(time.perf_counter() - self.start, 1e-9)
-        random = self.trainer.random_share
-        gained = max(progress, random) - max(self.start_progress, random)
+        now = time.perf_counter()
+        seconds = max(now - self.start, 1e-9)
+        since, before = self.since
+        gained, in_seconds = progress - before, max(now - since, 1e-9)
         return {
             "progress": round(progress, 4),
             "env_steps": c.env_steps,
@@ -76,7 +80,7 @@ class Progress:
             "updates": c.updates,
             "last_return": c.last_return,
             "env_steps_per_s": round((c.env_steps - self.start_steps) / seconds, 2),
-            "eta_s": round((1 - progress) / gained * seconds, 1) if gained > 0 else None,
+            "eta_s": round((1 - progress) / gained * in_seconds, 1) if gained > 0 else None,
             "seconds": round(self.trainer.seconds(), 1),
         }
 

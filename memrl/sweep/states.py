@@ -162,14 +162,15 @@ class Sweep:
     def eta_s(self) -> float | None:
         """Estimate the seconds until no run is queued or running; None if nothing tells.
 
-        What is left of these runs is divided among those that are running now. What a run does not
-        say of itself is estimated from the mean of the sweep's runs so far.
+        What is left of these runs is divided among those that are running now. A run that does not
+        say what is left of it counts as the mean of those that are running or done.
         """
         running = [run for run in self.runs if run.state == State.RUNNING]
         etas = {run.name: eta for run in self.runs if (eta := run.number("eta_s")) is not None}
         whole = [
             seconds + etas[run.name]
             for run in self.runs
+            if run.state in (State.RUNNING, State.DONE)
             if run.name in etas and (seconds := run.number("seconds"))
         ]
         if not running or not whole:
