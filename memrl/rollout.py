@@ -82,6 +82,11 @@ def _check_array(name: str, value: Any, shape: tuple[int, ...], kinds: str) -> N
     names = {"b": "bool", "u": "uint8", NUMBERS: "numbers"}
     ok = array.shape == shape and array.dtype.kind in kinds
     require(ok, name, f"{names[kinds]} of shape {shape}", f"{array.dtype} of shape {array.shape}")
+    require_finite(name, array)
+
+
+def require_finite(name: str, array: Any) -> None:
+    """Raise ValueError if a number is not finite."""
     if (bad := _not_finite(array)) is not None:
         require(False, name, "finite", bad)
 
@@ -92,8 +97,17 @@ def _not_finite(array: Any) -> Any:
     return None if finite.all() else np.asarray(array)[~finite][0]
 
 
-def _require_finite(name: str, array: Any, rows: np.ndarray, t: int) -> None:
-    """Raise FloatingPointError if an array (B, ...) is not finite in the rows, a mask (B,)."""
+def _require_usable(
+    name: str, array: Any, shape: tuple[int, ...], rows: np.ndarray, t: int
+) -> None:
+    """Check what an environment shows or pays at step t, (B, ...), in the rows of a mask (B,).
+
+    Raises:
+        ValueError: it has another shape.
+        FloatingPointError: it is not finite.
+    """
+    if np.shape(array) != shape:
+        require(False, f"the environment's {name}", f"of shape {shape}", np.shape(array))
     if _not_finite(array) is None:
         return
     if (bad := _not_finite(np.asarray(array)[rows])) is not None:
@@ -118,12 +132,14 @@ def rollout(
 
     Raises:
         RuntimeError: an episode is longer than ``horizon``.
+        ValueError: an observation or the rewards have another shape than before.
         FloatingPointError: a reward, or an observation of a row that goes on, is not finite.
     """
     obs, _ = env.reset()
     B = env.num_envs
     every = alive = np.ones(B, dtype=bool)
-    _require_finite("observation", obs, every, 0)
+    shape = np.shape(obs)
+    _require_usable("observation", obs, shape, every, 0)
     success: np.ndarray | None = None
     reward = np.zeros(B, dtype=np.float32)
     state = actor.initial_state(B)
@@ -137,9 +153,10 @@ def rollout(
         obs, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
         rewards = np.asarray(rewards)
         rewards = rewards.astype(np.result_type(rewards, np.float32))  # they may be integers
-        reward = np.array(rewards, dtype=np.float32)
-        _require_finite("observation", obs, alive, len(steps) + 1)
-        _require_finite("reward", reward, every, len(steps) + 1)
+        with np.errstate(over="ignore"):  # it becomes infinite
+            reward = np.array(rewards, dtype=np.float32)
+        _require_usable("observation", obs, shape, alive, len(steps) + 1)
+        _require_usable("reward", reward, (B,), every, len(steps) + 1)
         ended = alive & (terminated | truncated)
         if "success" in info:
             success = np.zeros(B) if success is None else success

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+import memrl
 from memrl.__main__ import main
 from memrl.commands import train
 from memrl.envs.tmaze import TMazePassiveVec
@@ -377,6 +378,8 @@ REFUSED = {
     "seq_model.name=other": "seq_model.name=other: must be its file's; there is no ",
     "env=visual_match env.length=7": "no published budget for visual_match 7, only ",
     "env=visual_match env.colours=x": "env.colours=x: must be one of per_env, shared, per_episode",
+    "env=mujoco_p budget=smoke budget.train_steps=2000": "budget.train_steps must be above "
+    "warmup_steps, 2000, got 2000",
     "env=visual_match env.passive=1": "env.passive=1: must be true or false",
     "env=visual_match env.frames=[1,2]": "env.frames must be three numbers of steps, got [1, 2]",
     "env=visual_match env.frames=[15,7,15]": "env.length must be the second of frames, 7, got 60",
@@ -703,6 +706,15 @@ def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_pa
         process = launch(first=lambda: sys.exit(main(["-sc", "query=bash"])))
         assert process.wait() == 0
         assert process.out.startswith(answer), line
+
+
+def test_a_file_that_selects_another_group_is_told_how(tmp_path):
+    (tmp_path / "env").mkdir()
+    path = tmp_path / "env" / "mine.yaml"
+    path.write_text("defaults:\n  - gym\n  - override /algo: td3\n  - _self_\n\nname: mine\n")
+    advice = r"for another group write: override /algo@_global_\.algo"
+    with pytest.raises(ConfigError, match=f"^In 'env/mine': .*; {advice}$"):
+        memrl.train(["env=mine"], config_dir=tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--version"]])

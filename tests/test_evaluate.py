@@ -124,6 +124,12 @@ def test_actions_may_be_numbers_in_a_box(runs, capsys):
     agent, env = memrl.load(runs["box"], num_envs=2)
     action, _ = agent.act(env.reset(seed=0)[0])
     assert action.shape == (2, 3) and action.dtype == np.float32 and abs(action).max() <= 1
+    obs, reward = np.ones((2, 6)), np.zeros(2)
+    obs[1, 3] = reward[0] = np.nan
+    with pytest.raises(ValueError, match=r"^obs must be finite, got nan$"):
+        agent.act(obs)
+    with pytest.raises(ValueError, match=r"^prev_reward must be finite, got nan$"):
+        agent.act(np.ones((2, 6)), reward)
     assert evaluate(runs["box"], "env.robot=walker2d") == 2
     line = (
         "env.robot=walker2d: the agent was trained on (6,) float32 and continuous actions of width"
@@ -206,6 +212,17 @@ def test_an_agent_is_not_shown_observations_that_mean_something_else():
     here = "this task has 1 of 64 categories"
     with pytest.raises(ConfigError, match=rf"^env.id=.* on 1 of 16 categories; {here}$"):
         agents.fit_to_env(None, saved, config)
+
+
+def test_arguments_of_an_environment_are_merged():
+    saved = resolve(compose_quickly(["env=gym", "env.id=FrozenLake-v1", "env.kwargs={desc: null}"]))
+    for sign, keys in (("", "desc"), ("+", "map_name")):
+        value = f"{{{keys}: 4x4}}"
+        kwargs = agents.change_env(saved, [f"{sign}env.kwargs={value}"])["env"]["kwargs"]
+        assert kwargs == {"desc": None} | {keys: "4x4"}
+    line = "env.kwargs={map_name: 8x8}: its keys are merged into those of env.kwargs; a new one"
+    with pytest.raises(ConfigError, match=f"^{line} needs a \\+ in front$"):
+        agents.change_env(saved, ["env.kwargs={map_name: 8x8}"])
 
 
 def test_a_share_has_wilsons_interval():

@@ -178,6 +178,10 @@ def test_a_reward_that_is_no_number_is_refused():
         shown = "inf" if paid == math.inf else "nan"
         with pytest.raises(ValueError, match=f"^the reward must be finite, got {shown}$"):
             check_first_step(env)
+    for paid in ("much", [1, 2]):
+        env = GymVec(num_envs=2, id="Long-v0", kwargs={"paid": paid}, horizon=5)
+        with pytest.raises(ValueError, match=r"^the environment's reward must be a number, got "):
+            check_first_step(env)
 
 
 def test_an_error_in_an_environment_says_where_it_comes_from():
@@ -385,7 +389,7 @@ def test_what_no_encoder_reads_is_refused_in_one_line(space, text):
 )
 def test_an_observation_that_is_not_of_its_space_is_never_another_one(space, obs, text):
     packer = Packer(space)
-    with pytest.raises(ValueError, match=f"^observation.* {text}"):
+    with pytest.raises(ValueError, match=f"^the environment's observation.* {text}"):
         packer(obs, packer.space.sample())
 
 

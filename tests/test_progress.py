@@ -26,7 +26,6 @@ def line_of(counters, seconds, fraction, loss=None, width=79):
             counters=counters, progress=fraction, seconds=lambda: 0.0
         )
         progress.start -= seconds
-        progress.since = progress.start, 0.0
         progress.loss = None if loss is None else (torch.tensor(loss), 1)
         return progress.line(width), progress.fields()
 

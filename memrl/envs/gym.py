@@ -136,7 +136,11 @@ class GymVec(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         for b in np.flatnonzero(self._is_live):
             result = _call("step", self.envs[b].step, self._read_action(actions[b]))
             form = "(observation, reward, terminated, truncated, info)"
-            obs, reward[b], terminated[b], truncated[b], info = _of_form("step", form, result)
+            obs, paid, terminated[b], truncated[b], info = _of_form("step", form, result)
+            try:
+                reward[b] = paid
+            except (TypeError, ValueError):
+                require(False, "the environment's reward", "a number", repr(paid))
             self._pack(obs, self._obs[b])
             for name in SUCCESS:
                 if name in info:

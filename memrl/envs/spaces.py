@@ -86,6 +86,9 @@ class Source(NamedTuple):
     start: Any = np.zeros(1, np.int64)  # the first of its categories, in the part's shape
     limits: Any = np.array([256])  # how many there are, or bytes
 
+    def __str__(self) -> str:
+        return f"the environment's {_name(self.path)}"
+
     def read(self, obs: Any) -> Any:
         """Return the part's numbers, (n,); of a single category, perhaps an integer.
 
@@ -97,14 +100,14 @@ class Source(NamedTuple):
                 obs = obs[key]
         except (LookupError, TypeError):
             kind = type(obs).__name__
-            raise ValueError(f"{_name(self.path)} must be there, got a {kind}") from None
+            raise ValueError(f"{self} must be there, got a {kind}") from None
         if not self.shape and self.part.sizes and isinstance(obs, int | np.integer):
             code = int(obs) - int(self.start[0])  # much faster than arrays
             if 0 <= code < self.part.sizes[0]:
                 return code
         value = np.asarray(obs)
         if value.shape != self.shape:
-            raise ValueError(f"{_name(self.path)} must have shape {self.shape}, got {value.shape}")
+            raise ValueError(f"{self} must have shape {self.shape}, got {value.shape}")
         if self.axes:
             value = (value if value.ndim == 3 else value[..., None]).transpose(self.axes)
         else:
@@ -120,7 +123,7 @@ class Source(NamedTuple):
             wrong |= codes % 1 != 0
         if wrong.any():
             got = numbers[wrong].flat[0]
-            raise ValueError(f"{_name(self.path)} must be in its space, got {got}")
+            raise ValueError(f"{self} must be in its space, got {got}")
         return codes
 
 

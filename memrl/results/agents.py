@@ -53,12 +53,19 @@ class TrainedAgent:
             obs: what the environment shows, (B, *obs_shape).
             prev_reward: of the step before, (B,); None at the start of an episode.
             state: what the last call returned; None at the start of an episode.
+
+        Raises:
+            ValueError: an observation or a reward is not finite.
         """
         import torch
+
+        from memrl.rollout import require_finite
 
         device = next(self.agent.memory.parameters()).device
         rows = len(obs)
         reward = np.zeros(rows) if prev_reward is None else np.asarray(prev_reward)
+        require_finite("obs", obs)
+        require_finite("prev_reward", reward)
         action, state = self.agent.act(
             torch.as_tensor(np.asarray(obs), device=device),
             torch.as_tensor(reward, dtype=torch.float32, device=device),

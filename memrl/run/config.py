@@ -158,6 +158,9 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
         return _unreadable(error)
     if isinstance(error, MissingConfigException):
         return _missing(error)
+    if match := re.search(r"Could not override '(\w+)@\w+\.\1'", text):
+        advice = f"for another group write: override /{match[1]}@_global_.{match[1]}"
+        return f"{text.splitlines()[0].rstrip('.')}; {advice}"
     if match := re.match(r"Could not (override|delete from config\.) '([^']*)'", text):
         key = match[2]
         typed = next((o for o in overrides if re.split("[=@]", o.lstrip("+~"))[0] == key), key)
@@ -165,6 +168,8 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
             return f"{typed}: a group that is new needs a + in front"
         if config is not None and match[1] != "override" and _has(config, key):
             return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
+        if config is not None and match[1] == "override" and _has(config, key):
+            return f"{typed}: its keys are merged into those of {key}; a new one needs a + in front"
         known = _known(key, config)
         if match[1] == "override" and not known.startswith("did you mean"):
             if _is_accepted(key, config):

@@ -36,21 +36,23 @@ class Progress:
 
     def begin(self) -> None:
         """Measure from where the trainer stands now."""
+        self._measure_from_here()
+        self.next = self.start + self.interval_s
+
+    def _measure_from_here(self) -> None:
         counters = self.trainer.counters
         self.start = time.perf_counter()
         self.start_steps, self.start_updates = counters.env_steps, counters.updates
-        self.since = self.start, self.trainer.progress  # what the remaining time is estimated from
-        self.next = self.start + self.interval_s
+        self.start_progress = self.trainer.progress
 
     def __call__(self) -> bool:
         """Write a line if it is time; return True if one was written."""
         c = self.trainer.counters
         if "loss" in c.cycle_metrics:  # the last cycle may have ended when a line is due
             self.loss = c.cycle_metrics["loss"], c.cycle_updates
-        now = time.perf_counter()
         if not c.updates:  # random steps may owe none, and take much less time than others
-            self.since = now, self.trainer.progress
-        if now < self.next:
+            self._measure_from_here()
+        if time.perf_counter() < self.next:
             return False
         if self.live:
             width = shutil.get_terminal_size().columns - 1
@@ -69,10 +71,8 @@ class Progress:
     def fields(self) -> dict[str, Any]:
         """Return the fields of ``status.json`` that change as training goes on."""
         c, progress = self.trainer.counters, self.trainer.progress
-        now = time.perf_counter()
-        seconds = max(now - self.start, 1e-9)
-        since, before = self.since
-        gained, in_seconds = progress - before, max(now - since, 1e-9)
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        gained = progress - self.start_progress
         return {
             "progress": round(progress, 4),
             "env_steps": c.env_steps,
@@ -80,7 +80,7 @@ class Progress:
             "updates": c.updates,
             "last_return": c.last_return,
             "env_steps_per_s": round((c.env_steps - self.start_steps) / seconds, 2),
-            "eta_s": round((1 - progress) / gained * in_seconds, 1) if gained > 0 else None,
+            "eta_s": round((1 - progress) / gained * seconds, 1) if gained > 0 else None,
             "seconds": round(self.trainer.seconds(), 1),
         }
 
