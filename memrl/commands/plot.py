@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             "lengths": "lengths shows tasks that have one",
             "profiles": "profiles shows runs that count, at lengths that all series have",
         }
-        print("no figure:", "; ".join(contents[name] for name in args.figures))
+        print("no figure:", "; ".join(contents[name] for name in contents if name in args.figures))
     else:
         print("no figure: no run has been evaluated yet")
 

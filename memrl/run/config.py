@@ -166,14 +166,14 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
         typed = next((o for o in overrides if re.split("[=@]", o.lstrip("+~"))[0] == key), key)
         if "To append to your default list use" in text:
             return f"{typed}: a group that is new needs a + in front"
-        if config is not None and match[1] != "override" and _has(config, key):
-            return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
-        if config is not None and match[1] == "override" and _has(config, key):
+        is_delete = match[1] != "override"
+        if config is not None and _has(config, key):
+            if is_delete:
+                return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
             return f"{typed}: its keys are merged into those of {key}; a new one needs a + in front"
         known = _known(key, config)
-        if match[1] == "override" and not known.startswith("did you mean"):
-            if _is_accepted(key, config):
-                return f"{typed}: a key that is not in its file needs a + in front, +{key}=VALUE"
+        if not (is_delete or known.startswith("did you mean")) and _is_accepted(key, config):
+            return f"{typed}: a key that is not in its file needs a + in front, +{key}=VALUE"
         return f"{typed}: no such key; {known}"
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
@@ -239,7 +239,8 @@ def _is_accepted(key: str, config: DictConfig | None) -> bool:
         return False
     if name in labels_of(group):
         return True
-    target = OmegaConf.to_container(config, resolve=False)[group].get("_target_")  # type: ignore
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    target = plain[group].get("_target_")
     if not str(target).startswith("memrl."):  # nobody else's code is imported for a better text
         return False
     with contextlib.suppress(LookupError):
