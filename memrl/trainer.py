@@ -96,8 +96,8 @@ class Trainer:
         self.eval_env.reset(seed=self.seed + EVAL_SEED_OFFSET)
         self.logger: Logger | None = None  # set before fit
         if self.train_steps and self.warmup_steps:  # it would train nothing
-            least, allowed = self.warmup_steps, f"above warmup_steps, {self.warmup_steps}"
-            require(self.train_steps > least, "train_steps", allowed, self.train_steps)
+            allowed = f"above warmup_steps, {self.warmup_steps}"
+            require(self.train_steps > self.warmup_steps, "train_steps", allowed, self.train_steps)
         warmup = self.warmup_steps or (self.warmup_episodes or 0) * self.horizon
         self.total_steps = self.train_steps or warmup + (self.train_episodes or 0) * self.horizon
         self.counters = Counters()

@@ -74,13 +74,13 @@ class MujocoVec(GymVec):
 
 
 class MujocoPositions(MujocoVec):
-    """The same with positions and angles only."""
+    """Robots of which only positions and angles are seen."""
 
     observed = "positions"
 
 
 class MujocoVelocities(MujocoVec):
-    """The same with velocities only."""
+    """Robots of which only velocities are seen."""
 
     observed = "velocities"
 

@@ -92,13 +92,13 @@ class PybulletVec(GymVec):
 
 
 class PybulletPositions(PybulletVec):
-    """The same with height, angles, positions of joints and contacts, and without velocities."""
+    """Robots of which all but the velocities is seen: height, angles, joints and contacts."""
 
     observed = "positions"
 
 
 class PybulletVelocities(PybulletVec):
-    """The same with the velocities of body and joints only."""
+    """Robots of which only the velocities of body and joints are seen."""
 
     observed = "velocities"
 
