@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 import memrl
+from memrl.checks import require, require_at_least
 from memrl.interfaces import Agent, Logger, TaskSpec
 from memrl.run import checkpoint, identity, schema, session
-from memrl.run.config import NoEntry, compose_config, explain_budget, leaves
+from memrl.run.config import TABLE, NoEntry, compose_config, explain_budget, leaves
 from memrl.run.files import Unreadable
 from memrl.run.identity import GROUPS, NAMED_GROUPS, SINGLE_RUNS, Config, outputs_folder
 from memrl.run.logger import check_logger, wandb_refusal
@@ -41,7 +42,7 @@ log = logging.getLogger("memrl")
 # Keys that decide how much memory is needed; ``env.`` stands for all keys of that section.
 SIZES = (
     *("env.", "encoder.", "seq_model.", "algo.", "num_envs", "batch_size"),
-    *("context_len", "replay_capacity", "budget.eval_episodes"),
+    *("context_len", "replay_capacity", "replay_episodes", "budget.eval_episodes"),
 )
 ANY_MACHINE = 2**40  # bytes of memory that another machine may have
 
@@ -55,6 +56,8 @@ def resolve(cfg: DictConfig, sweep: str = SINGLE_RUNS) -> Config:
         ConfigError: one line with the key, its value and what is allowed.
     """
     plain: Config = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    if isinstance(plain.get("budget"), dict):
+        plain["budget"].pop(TABLE, None)
     schema.check_types(plain)
     for group in GROUPS:
         if not isinstance(plain.get(group), dict):
@@ -465,7 +468,8 @@ def _build_trainer(
         arguments("logger", logger, dict.fromkeys(schema.BUILT["logger"]))
     with refusals("replay_"):
         window, cut = config["context_len"] or spec.horizon, config["update"] == "eager"
-        replay = Replay(spec, window, slots, device, cut)  # other updates need fixed shapes
+        best = config.get("replay_best", 0.0)  # absent in a submission of an older version
+        replay = Replay(spec, window, slots, device, cut, best)  # other updates need fixed shapes
     return make(  # type: ignore[no-any-return]
         "budget",
         {**config["budget"], "_target_": "memrl.trainer.Trainer"},
@@ -476,6 +480,7 @@ def _build_trainer(
         horizon=spec.horizon,
         agent_update=update_function(agent, config["update"]),
         **{key: config[key] for key in ("seed", "num_envs", "batch_size", "updates_per_step")},
+        updates_per_round=config.get("updates_per_round"),  # absent in an older submission
     )
 
 
@@ -488,11 +493,12 @@ def check_sizes(config: Config, spec: TaskSpec, free: int) -> int:
     from memrl.replay import check_memory, slot_bytes
 
     slots, each = replay_capacity(config, spec), slot_bytes(spec)
-    derived = config["replay_capacity"] is None  # from the length and the budget
     length = config["env"].get("length")
     cause = "" if length is None else f"env.length={show(length)}: "
-    with refusals(f"{cause}the default replay_" if derived else "replay_"):
-        check_memory("capacity", slots, each, free)
+    given = [key for key in ("replay_episodes", "replay_capacity") if config.get(key) is not None]
+    name = given[0] if given else f"{cause}the default replay_capacity"
+    with refusals(""):
+        check_memory(name, slots, each, free)
     window = config["context_len"] or spec.horizon
     with refusals(""):
         check_memory("batch_size", config["batch_size"], (window + 1) * each, free)
@@ -508,6 +514,12 @@ def replay_capacity(config: Config, spec: TaskSpec) -> int:
     from memrl.replay import check_capacity
 
     slots: int | None = config["replay_capacity"]
+    episodes: int | None = config.get("replay_episodes")
+    if episodes is not None:
+        with refusals(""):
+            require(slots is None, "replay_capacity", "null where replay_episodes is set", slots)
+            require_at_least(config["num_envs"], replay_episodes=episodes)
+        return episodes * (spec.horizon + 1)
     if slots is None:
         budget = config["budget"]
         warmup = budget.get("warmup_steps") or (budget["warmup_episodes"] or 0) * spec.horizon

@@ -47,6 +47,8 @@ class SequenceModel(Protocol):
     """
 
     output_dim: int
+    # A model may also have a method ``outputs_at(x, at)`` that maps whole histories (T, B, D) to
+    # the outputs of the steps ``at`` (n,) alone, (n, B, output_dim), for less than the cost of all.
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state of ``batch_size`` empty histories."""

@@ -45,21 +45,28 @@ class Memory(nn.Module):
         """Return the state of ``batch_size`` empty histories, for ``step``."""
         return self.seq_model.initial_state(batch_size)  # type: ignore[operator]
 
-    def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+    def forward(
+        self, obs: Tensor, action: Tensor, reward: Tensor, at: Tensor | None = None
+    ) -> Tensor:
         """Return the summaries of whole windows.
 
         Args:
             obs: (T + 1, B, *obs_shape).
             action: (T, B, ...), as they are stored; entry t was taken after seeing ``obs[t]``.
             reward: (T, B), float32; entry t followed it.
+            at: (n,), the entries that are wanted; None: all.
 
         Returns:
-            (T + 1, B, output_dim) in the format ``precision``; entry t depends on nothing after
-            ``obs[t]``.
+            (T + 1, B, output_dim), or (n, B, output_dim), in the format ``precision``; entry t
+            depends on nothing after ``obs[t]``.
         """
         x = self.embed(obs, action, reward).to(self.precision)
         with products_in(self.precision, obs.device):
-            h: Tensor = self.seq_model(x)[0]
+            if at is not None and hasattr(self.seq_model, "outputs_at"):
+                h: Tensor = self.seq_model.outputs_at(x, at)  # type: ignore[operator]
+            else:
+                h = self.seq_model(x)[0]
+                h = h if at is None else h[at]
         return h.to(self.precision)
 
     def embed(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:

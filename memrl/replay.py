@@ -22,11 +22,12 @@ from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes, TaskSpec
 
 CPU = torch.device("cpu")
+BEST = 1 / 16  # of the windows count as the best
 RINGS = ("obs", "action", "reward", "terminated", "end")
 
 
 class Replay:
-    """Stores episodes, samples windows uniformly over all valid starts, with replacement.
+    """Stores episodes, samples windows uniformly over valid starts, with replacement.
 
     An episode of n steps has max(1, n - S + 1) valid starts. Slots are overwritten one by one:
     an episode whose first slot is gone loses that start only.
@@ -37,15 +38,25 @@ class Replay:
         capacity: slots of the ring; at least one longest episode.
         device: where the ring lives.
         cut: cut sampled windows to the longest of a batch, so that their shapes differ.
+        best: share of a batch's windows that come from the sixteenth of all windows whose episodes
+            have the largest returns, in [0, 1]: rare successes are seen often. The others come
+            from all windows.
 
     Raises:
         ValueError: the capacity is too small.
     """
 
     def __init__(
-        self, spec: TaskSpec, window: int, capacity: int, device: torch.device, cut: bool = True
+        self,
+        spec: TaskSpec,
+        window: int,
+        capacity: int,
+        device: torch.device,
+        cut: bool = True,
+        best: float = 0.0,
     ) -> None:
         require_at_least(1, window=window)
+        require(0 <= best <= 1, "best", "in [0, 1]", best)
         check_capacity(capacity, spec)
         shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
         assert shape is not None and dtype is not None
@@ -62,8 +73,11 @@ class Replay:
         self.reward = torch.zeros(capacity, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(capacity, dtype=torch.bool, device=device)
         self.end = torch.zeros(capacity, dtype=torch.bool, device=device)
+        self.best = best
         self.is_start = np.zeros(capacity, dtype=bool)  # on the host: read only to list starts
+        self.returns = np.zeros(capacity, dtype=np.float32)  # of the episode that a slot is of
         self.starts = torch.zeros(0, dtype=torch.int64, device=device)
+        self.best_starts = self.starts
         self.top = 0  # the next slot to write
         self.size = 0  # slots filled
 
@@ -90,6 +104,7 @@ class Replay:
                 ring[where[:-1]] = values[:n, b].to(self.device, ring.dtype)
             self.end[where] = torch.arange(n + 1, device=self.device) == n
             self.is_start[slots] = np.arange(n + 1) < max(1, n - self.window + 1)
+            self.returns[slots] = float(episodes.reward[:n, b].sum())
             self.top = int((self.top + n + 1) % self.capacity)
             self.size = min(self.size + n + 1, self.capacity)
         self.has_short |= bool((lengths < self.window).any())
@@ -97,8 +112,14 @@ class Replay:
 
     def sample(self, batch_size: int) -> Episodes:
         """Return ``batch_size`` windows, drawn with torch's generator."""
-        pick = torch.randint(len(self.starts), (batch_size,), device=self.device)
-        return self.windows(self.starts[pick], self.cut and self.has_short)
+        n_best = round(self.best * batch_size)
+        counts = (self.starts, batch_size - n_best), (self.best_starts, n_best)
+        picks = [
+            starts[torch.randint(len(starts), (n,), device=self.device)]
+            for starts, n in counts
+            if n
+        ]
+        return self.windows(torch.cat(picks), self.cut and self.has_short)
 
     def windows(self, starts: Tensor, cut: bool = False) -> Episodes:
         """Return the windows from these slots (B,) on; mask is False past an episode's end.
@@ -122,7 +143,12 @@ class Replay:
         )
 
     def _list_starts(self) -> None:
-        self.starts = torch.from_numpy(np.flatnonzero(self.is_start)).to(self.device)
+        starts = np.flatnonzero(self.is_start)
+        self.starts = torch.from_numpy(starts).to(self.device)
+        if self.best:
+            order = np.argsort(-self.returns[starts], kind="stable")
+            best = starts[order[: math.ceil(len(order) * BEST)]]
+            self.best_starts = torch.from_numpy(best).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the filled slots and the ring's position."""
@@ -131,6 +157,7 @@ class Replay:
         state: dict[str, Any] = {name: ring.cpu().clone() for name, ring in rings.items()}
         is_start = torch.from_numpy(self.is_start[: self.size].copy())
         state |= {"is_start": is_start, "has_short": self.has_short}
+        state["returns"] = torch.from_numpy(self.returns[: self.size].copy())
         return state | {"top": self.top, "size": self.size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -148,6 +175,8 @@ class Replay:
         for name in RINGS:
             getattr(self, name)[: self.size] = state[name].to(self.device)
         self.is_start[: self.size] = state["is_start"].numpy()
+        if "returns" in state:  # older versions have none, and no share of the best
+            self.returns[: self.size] = state["returns"].numpy()
         self._list_starts()
 
 

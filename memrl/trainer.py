@@ -65,7 +65,7 @@ class Trainer:
     seed: int  # of the environments
     num_envs: int  # episodes collected in lock-step; counts are at least 1
     batch_size: int  # windows per update
-    updates_per_step: float  # gradient updates per environment step, above 0
+    updates_per_step: float | None  # gradient updates per environment step, above 0
     warmup_episodes: int | None  # random episodes before the first update
     eval_every: int  # episodes' worth of steps between evaluations
     eval_episodes: int  # episodes of one evaluation, played as one batch
@@ -74,6 +74,7 @@ class Trainer:
     train_episodes: int | None = None  # budget, in episodes of ``horizon`` steps, warm-up aside
     train_steps: int | None = None  # or in environment steps, warm-up included; one of them is set
     warmup_steps: int | None = None  # random steps before the first update; warmup_episodes is None
+    updates_per_round: int | None = None  # of num_envs episodes; updates_per_step is None
     discounts: Sequence[float] | None = None  # evaluations have discounted returns too, by gamma
     agent_update: Update | None = None  # another form of the agent's, such as a CUDA graph
 
@@ -81,11 +82,14 @@ class Trainer:
         counts = ["num_envs", "batch_size", "eval_every", "eval_episodes"]
         counts += [self._chosen("train_steps", "train_episodes")]
         counts += [self._chosen("warmup_steps", "warmup_episodes")]
+        if self._chosen("updates_per_round", "updates_per_step") == "updates_per_round":
+            counts += ["updates_per_round"]
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         for discount in self.discounts or ():
             require(0 <= discount <= 1, "discounts", "numbers in [0, 1]", self.discounts)
         per_step = self.updates_per_step
-        require(0 < per_step < math.inf, "updates_per_step", "above 0", per_step)
+        ok = per_step is None or 0 < per_step < math.inf
+        require(ok, "updates_per_step", "above 0", per_step)
         self.env = self.make_env(self.num_envs)
         try:
             self.eval_env = self.make_env(self.eval_episodes)
@@ -158,7 +162,9 @@ class Trainer:
     def progress(self) -> float:
         """Fraction of the budget that is spent, 0 to 1; owed updates count as unspent steps."""
         c = self.counters
-        done = c.env_steps - min(c.owed / self.updates_per_step, c.cycle_steps)
+        per_round = self.updates_per_round or 0
+        per_step = self.updates_per_step or per_round / (self.num_envs * self.horizon)
+        done = c.env_steps - min(c.owed / per_step, c.cycle_steps)
         total = max(self.total_steps, c.env_steps)  # a round of episodes may go past the budget
         return 1.0 if self.finished else min(max(done / total, 0.0), 1.0)
 
@@ -191,14 +197,24 @@ class Trainer:
             if not warmup or self._is_warm or c.env_steps >= self.total_steps:
                 break
         c.cycle_steps = c.env_steps - before
-        owed = self.updates_per_step * (c.cycle_steps if self.warmup_steps is None else steps)
-        if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
-            owed = round(owed)
-        by_episodes = warmup and self.warmup_steps is None
-        c.owed = math.floor(owed) if by_episodes else math.ceil(owed)
+        rounds = len(returns) if self.warmup_steps is None else 1
+        if self.updates_per_round is not None:
+            c.owed = self.updates_per_round * rounds
+        else:
+            c.owed = self._owed_by_steps(
+                c.cycle_steps if self.warmup_steps is None else steps, warmup
+            )
         c.cycle_return = float(np.mean(returns))
         c.cycle_success = float(np.mean(successes)) if successes else math.nan
         c.in_cycle = True
+
+    def _owed_by_steps(self, steps: int, warmup: bool) -> int:
+        """Return the updates that so many steps owe, rounded up; down after random episodes."""
+        assert self.updates_per_step is not None
+        owed = self.updates_per_step * steps
+        if math.isclose(owed, round(owed), rel_tol=1e-9):  # 0.1 x 30 is a little more than 3
+            owed = round(owed)
+        return math.floor(owed) if warmup and self.warmup_steps is None else math.ceil(owed)
 
     def update(self) -> None:
         """Do one gradient step on a sampled batch."""

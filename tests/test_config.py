@@ -227,7 +227,7 @@ def test_every_model_builds_and_one_for_every_task(env, seq_model):
     c = config(f"env={env}", f"seq_model={seq_model}", "budget=smoke", *more)
     if env not in ("tmaze", "gym"):  # general forms have more keys
         own = len(c["seq_model"])  # as many as the model has options
-        assert len(identity.flatten(c)) - own <= (55 if env in IMAGE_TASKS else 50)
+        assert len(identity.flatten(c)) - own <= (58 if env in IMAGE_TASKS else 56)
     build(c)
 
 
@@ -264,8 +264,35 @@ def test_every_key_is_read_by_somebody():
     for path in (CONF / "config.yaml", *(p for group in groups for p in (CONF / group).glob("*"))):
         content = OmegaConf.to_container(OmegaConf.load(path))
         for key in identity.flatten({k: v for k, v in content.items() if k != "defaults"}):
-            if not key.startswith("hydra."):
+            if not key.startswith(("hydra.", "budget.table.")):
                 assert key.rpartition(".")[2] in read, f"nobody reads {key}"
+
+
+def test_keys_have_the_values_that_a_budgets_table_says():
+    table = OmegaConf.to_container(OmegaConf.load(CONF / "budget" / "fast.yaml"))["budget"]["table"]
+    names = {"pendulum_*": "pendulum_p"}
+    for task, rows in table.items():
+        for length, columns in rows.items():
+            size = [] if length == "other" else [f"env.length={length}"]
+            task = names.get(task, task)
+            for model in ("lstm", "gpt", "lru"):
+                c = config(f"env={task}", *size, "budget=fast", f"seq_model={model}")
+                values = {key.rpartition(".")[2]: v for key, v in identity.flatten(c).items()}
+                for name, value in columns.items():
+                    value = value.get(model, values[name]) if name == "lr" else value
+                    if name not in ("position", "attention_init") or model == "gpt":
+                        assert values[name] == value, (task, length, name)
+            assert "table" not in c["budget"]
+
+
+def test_of_two_keys_for_one_thing_the_typed_one_counts():
+    c = config("env.length=10", "budget=fast", "updates_per_step=0.5", "replay_capacity=2000")
+    keys = ("updates_per_step", "updates_per_round", "replay_capacity", "replay_episodes")
+    assert [c[key] for key in keys] == [0.5, None, 2000, None]
+    c = config("env.length=10", "updates_per_round=7", "replay_episodes=30")
+    assert [c[key] for key in keys] == [None, 7, None, 30]
+    trainer = build(c)
+    assert (trainer.updates_per_round, trainer.replay.capacity) == (7, 30 * 12)
 
 
 def test_heads_follow_layers():
@@ -298,12 +325,12 @@ REFUSED = {
     "got [5, 5]",
     "env=memory_chain env.length=[5,6]": "env.length=[5,6]: must be an integer",
     "env.length=[5,37] budget=fast": "env.length=[5,37]: budget=fast has no entry for "
-    "tmaze_passive 37, only for 5, 10, 20, 50, 100, 250: use budget=quick or smoke",
+    "tmaze_passive 37, only for 5, 10, 20, 50, 100, 250, 500, 1000, 1500: use budget=quick or smo",
     "env.length=7": "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, "
     "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick, budget.train_episodes=N or "
     "budget.train_steps=N",
     "env.length=37 budget=fast": "budget=fast has no entry for tmaze_passive 37, only for 5, 10, "
-    "20, 50, 100, 250: use budget=quick or smoke",
+    "20, 50, 100, 250, 500, 1000, 1500: use budget=quick or smoke",
     "env.penalty=0.1": "env.penalty must be at most 0, got 0.1",
     "env.penalty_rule=early": "env.penalty_rule=early: must be one of late, not_right",
     "algo.gamma=2": "algo.gamma must be in [0, 1], got 2",
@@ -338,7 +365,20 @@ REFUSED = {
     "update=graphed": "update=graphed: only a CUDA device has it; eager and compiled are allowed",
     "update=fast": "update=fast: must be one of eager, compiled, graphed",
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
-    "updates_per_step=0": "updates_per_step must be above 0, got 0",
+    "updates_per_step=0": "updates_per_step must be null or above 0, got 0",
+    "updates_per_round=0": "updates_per_round must be null or at least 1, got 0",
+    "updates_per_round=2 updates_per_step=0.5": "updates_per_round must be null where "
+    "updates_per_step is set, and an integer where it is null, got 2",
+    "updates_per_step=null": "updates_per_round must be null where updates_per_step is set, and an",
+    "replay_episodes=3 num_envs=4": "replay_episodes must be at least 4, got 3",
+    "replay_episodes=300 replay_capacity=5000": "replay_capacity must be null where "
+    "replay_episodes is set, got 5000",
+    "replay_episodes=1000000000000": "replay_episodes must fit into memory: 12000000000000 times",
+    "replay_best=1.5": "replay_best must be in [0, 1], got 1.5",
+    "algo.start_epsilon=-1": "algo.start_epsilon must be null or in [0, 1], got -1",
+    "algo.count_bonus=-1": "algo.count_bonus must be at least 0, got -1",
+    "seq_model=gpt seq_model.attention_init=0": "seq_model.attention_init must be above 0, got 0",
+    "algo.loss_steps=6": "algo.loss_steps must be null or a multiple of 4, got 6",
     "context_len=12": "context_len must be at most the horizon, 11, got 12",
     "context_len=0": "context_len must be null (the whole episode) or at least 1, got 0",
     "dropout=1": "dropout must be in [0, 1), got 1",
@@ -365,7 +405,7 @@ REFUSED = {
     "encoder.obs_dim=0": "encoder.obs_dim must be at least 1, got 0",
     "+speed=3": "speed=3: no such key or group; ",
     "+algo.gama=0.9": "algo.gama=0.9: no such key; did you mean algo.gamma?",
-    "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.dropout_scope, ",
+    "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.count_bonus, algo.dropout_",
     "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
     "~algo.gamma": "algo=dqn: missing a required argument: 'gamma'",
     "~seed": "seed is missing",

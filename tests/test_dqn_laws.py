@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from memrl.actions import DiscreteActions
+from memrl.algos.agent import some_steps
 from memrl.algos.dqn import DQN
 from memrl.encoders import MLPEncoder
 from memrl.interfaces import Episodes, TaskSpec
@@ -233,6 +234,46 @@ def test_a_batch_without_a_real_step_divides_by_1():
         assert metrics[key].item() == 0, key
 
 
+# --- a loss from some steps ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", NO_DROPOUT)
+@pytest.mark.parametrize("shared", [False, True])
+def test_some_steps_have_the_predictions_and_targets_of_all(model, shared):
+    dqn, batch, at = agent(model), episodes(), torch.tensor([0, 2, 4])
+    dqn.shared_forward = shared
+    for some, whole in zip(dqn.predict(batch, at), dqn.predict(batch), strict=True):
+        torch.testing.assert_close(some, whole[at], atol=1e-6, rtol=1e-5)
+
+
+def test_a_loss_from_some_steps_is_the_whole_one_on_average():
+    """Of 5 steps 4: the ends, and two of three; every choice of these is equally likely."""
+    batch, start = episodes((T,) * B), agent(loss_steps=4)
+    drawn = {tuple(some_steps(batch, 4)[0].tolist()) for _ in range(50)}
+    assert drawn == {(0, 1, 2, 4), (0, 1, 3, 4), (0, 2, 3, 4)}
+    losses, sums = set(), []
+    for _ in range(50):
+        dqn = copy.deepcopy(start)
+        loss = round(dqn.update(batch)["loss"].item(), 4)
+        if loss not in losses:
+            losses.add(loss)
+            sums.append(gradients(dqn))
+    assert len(losses) == 3
+    whole = agent()
+    whole.load_state_dict(start.state_dict())
+    assert whole.update(batch)["loss"].item() == pytest.approx(sum(losses) / 3, rel=1e-3)
+    means = [sum(parts) / 3 for parts in zip(*sums, strict=True)]
+    torch.testing.assert_close(gradients(whole), means, atol=1e-5, rtol=1e-4)
+    assert sum(some_steps(batch, 4)[1]) == T
+
+
+def test_as_many_steps_as_there_are_is_all_of_them():
+    batch, start = episodes(), agent()
+    some = agent(loss_steps=8)
+    some.load_state_dict(start.state_dict())
+    assert start.update(batch) == some.update(batch)
+
+
 # --- where dropout acts --------------------------------------------------------------------------
 
 
@@ -414,6 +455,40 @@ def test_rows_explore_independently():
     assert len(action.unique()) == A
 
 
+def test_the_first_action_of_an_exploring_episode_has_an_epsilon_of_its_own():
+    n, dqn = 4000, preferring(2, start_epsilon=1.0)
+    dqn.explored_steps = 10**9  # epsilon 1/5
+    state = dqn.initial_state(n)
+    for expected in (1.0, 0.2):
+        action, state = dqn.act(torch.zeros(n, 2), torch.zeros(n), state, explore=True)
+        others = (action != 2).float().mean().item() * A / (A - 1)
+        assert others == pytest.approx(expected, abs=0.05)
+    greedy, _ = dqn.act(torch.zeros(n, 2), torch.zeros(n), dqn.initial_state(n), explore=False)
+    assert (greedy == 2).all()
+
+
+def test_a_bonus_for_rare_actions_makes_each_tried_wherever_it_has_not_been():
+    """Value 1 against 0: another one while 10 / (1 + n) is above 1 + 10 / (1 + m)."""
+    dqn = preferring(2, count_bonus=10.0, horizon=10**9)
+    dqn.explored_steps = 10**9  # epsilon 0
+    seen = torch.randn(2, 1, 2)
+    tried = torch.zeros(2, A, dtype=torch.int64)
+    for t in range(100):
+        place = t % 2
+        state = dqn.initial_state(1)
+        assert dqn.act(seen[place], torch.zeros(1), state, explore=False)[0] == 2
+        action, state = dqn.act(seen[place], torch.zeros(1), state, explore=True)
+        tried[place, action] += 1
+    assert sorted(tried[0].tolist()) == sorted(tried[1].tolist()) == [7, 7, 7, 29]
+    fresh, _ = dqn.act(seen[0], torch.zeros(1), state, explore=True)  # after an action: as if new
+    assert fresh == 2
+    counts = dqn.counts
+    rows = counts.rows(seen[:, 0], torch.tensor([-1, -1]))
+    assert counts.table[rows].tolist() == tried.tolist()
+    counts.add(rows[:1].expand(3), torch.tensor([1, 1, 0]))  # rows of a batch that agree
+    assert counts.table[rows[0]].tolist() == (tried[0] + torch.tensor([1, 2, 0, 0])).tolist()
+
+
 def test_explored_steps_count_rows_inside_their_episodes_of_exploring_steps_only():
     dqn, state = agent(), None
     for explore, expected in ((True, B), (False, B), (B - 1, 2 * B - 1), (1, 2 * B), (0, 2 * B)):
@@ -437,7 +512,11 @@ def test_epsilon_falls_linearly_from_1_to_1_by_horizon_and_stays():
 
 @pytest.mark.parametrize(
     ("model", "keys"),
-    [("lstm", {}), ("gpt with dropout", {}), ("lstm", {"memory_lr": 1e-3, "weight_decay": 0.1})],
+    [
+        ("lstm", {}),
+        ("gpt with dropout", {"loss_steps": 4}),
+        ("lstm", {"memory_lr": 1e-3, "weight_decay": 0.1, "count_bonus": 1.0}),
+    ],
 )
 def test_a_restored_agent_continues_bit_identically(model, keys, tmp_path):
     def go_on(dqn):

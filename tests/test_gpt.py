@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_seq_models import CONTEXT, DROPOUT, MODELS, WIDTH, in_pieces
 
+from memrl.networks import products_in
 from memrl.seq_models.attention import SHORT, Attention, Cache
 from memrl.seq_models.blocks import Gate, Gelu
 from memrl.seq_models.gpt import GPT
@@ -69,6 +70,18 @@ def test_keys_and_values_are_cached_in_place(name):
     moves = 2 if model.limit is None else 0
     assert len(rooms) == moves + 1
     assert state.keys.shape[3] == state.values.shape[3] == room * 2**moves
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", GPTS)
+def test_outputs_at_some_steps_are_those_of_all(name, dtype):
+    model = attentive(name)
+    x = torch.randn(CONTEXT + 1, 3, WIDTH).to(dtype)
+    at = torch.tensor([0, 2, 2, CONTEXT])
+    with products_in(dtype, x.device):
+        some, whole = model.outputs_at(x, at), model(x)[0][at]
+    close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.1}
+    torch.testing.assert_close(some, whole, **close)
 
 
 @pytest.mark.parametrize("name", ENDLESS)
@@ -159,10 +172,12 @@ def test_position_table_has_context_plus_three_rows():
 
 def test_rotations_leave_only_distances_however_late():
     q, k = torch.randn(2, 3, 5, 8)
-    near = rotate(q, 7) @ rotate(k, 0).mT
+    steps = torch.arange(5)
+    near = rotate(q, steps + 7) @ rotate(k, steps).mT
     for begin in (100, 50_000):
-        torch.testing.assert_close(rotate(q, begin + 7) @ rotate(k, begin).mT, near)
-    turned = rotate(torch.eye(4)[:1], 2)[0]  # columns 0 and 2 turn by the position itself
+        later = rotate(q, steps + begin + 7) @ rotate(k, steps + begin).mT
+        torch.testing.assert_close(later, near)
+    turned = rotate(torch.eye(4)[:1], torch.tensor([2]))[0]  # columns 0 and 2, by the position
     assert turned.tolist() == pytest.approx([math.cos(2), 0, math.sin(2), 0])
 
 

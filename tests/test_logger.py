@@ -303,7 +303,8 @@ def test_tensorboard_has_config_and_learning_curve_in_one_folder(tmp_path, scala
     values = {key: str(v).split(": ")[1] for key, v in plugin["session_start_info"].hparams.items()}
     expected = {
         "env.rule": '"null"\n',
-        "init_from": '"null"\n',
+        **{k: '"null"\n' for k in ("init_from", "updates_per_round", "replay_episodes")},
+        "replay_best": "0\n",
         **{f"budget.{k}": '"null"\n' for k in ("train_steps", "warmup_steps", "discounts")},
         "env.sizes": '"[1,2]"\n',
         "seed": "3\n",

@@ -189,7 +189,7 @@ def test_learning_core_stays_small() -> None:
     """From the page of nouns to the trainer; tasks and models may grow in number, a file each."""
     core = [path for path in SOURCES if place_of(module_of(path)) in CORE - {"envs", "seq_models"}]
     assert core
-    assert sum(line_count(path) for path in core) < 2850
+    assert sum(line_count(path) for path in core) < 3050
     models = list((ROOT / "memrl" / "seq_models").glob("*.py"))
     assert models and all(line_count(path) <= 150 for path in models)
 

@@ -128,6 +128,29 @@ def test_sampling_is_uniform_over_starts():
     assert ((counts - expected).abs() < 5 * expected**0.5).all(), counts
 
 
+@pytest.mark.parametrize("best", [0.0, 0.25, 1.0])
+def test_a_share_of_a_batch_comes_from_the_best_sixteenth(best):
+    """40 episodes in a ring for 33, each with one window; the best are 3 of those that are left."""
+    replay = Replay(spec(4), 4, 33 * 5, CPU, best=best)
+    returns = torch.randperm(40).float()
+    for number, value in enumerate(returns):
+        one = episode(number, 4)
+        replay.add(one._replace(reward=torch.zeros(4, 1).index_fill(0, torch.tensor(2), value)))
+    torch.manual_seed(0)
+    if best:
+        (other := Replay(spec(4), 4, 33 * 5, CPU, best=best)).load_state_dict(replay.state_dict())
+        replay = other
+    top = set(sorted(returns[7:].tolist())[-3:])
+    rewards = torch.stack([replay.sample(8).reward.sum(0) for _ in range(200)])  # (200, 8)
+    from_best = torch.isin(rewards, torch.tensor(sorted(top)))
+    n = round(8 * best)
+    assert from_best[:, 8 - n :].all()
+    assert from_best[:, : 8 - n].float().mean().nan_to_num(3 / 33) == pytest.approx(
+        3 / 33, abs=0.03
+    )
+    assert set(rewards[from_best].tolist()) == top
+
+
 def test_pixels_stay_bytes():
     replay = Replay(spec(4, (3, 5, 5), np.uint8), 4, 10, CPU)
     obs = torch.randint(256, (5, 1, 3, 5, 5), dtype=torch.uint8)

@@ -236,6 +236,20 @@ def test_owed_updates_are_rounded_down_after_the_warm_up_then_up(
     assert updates_between_rows(tape) == [warmup, each, each]
 
 
+@pytest.mark.parametrize("warmup", [{}, {"warmup_episodes": None, "warmup_steps": 30}])
+def test_updates_may_be_counted_by_rounds(warmup):
+    """10 or 8 random episodes in rounds of 2; with warmup_steps the last of them owes updates."""
+    tape, trainer = fitted(
+        **{"num_envs": 2, "updates_per_step": None, "updates_per_round": 3, **warmup}
+    )
+    first, *others = updates_between_rows(tape)
+    assert (first, set(others)) == (3 if warmup else 15, {3})
+    assert trainer.progress == 1
+    steps = trainer.counters.env_steps
+    trainer.counters.in_cycle, trainer.counters.owed = True, 1  # of 3 for 8 steps
+    assert trainer.progress == pytest.approx(1 - 8 / 3 / steps)
+
+
 def test_a_cycle_without_an_update_writes_no_row():
     tape, trainer = fitted(length=3, updates_per_step=0.02, train_episodes=2)  # owes 0.8, 0.08
     assert [row["env_steps"] for row in tape.rows("train")] == [44, 48]
@@ -509,6 +523,9 @@ SMALL += ["budget.train_episodes=3", "budget.warmup_episodes=3", "budget.eval_ev
 SMALL += ["budget.eval_episodes=2", "updates_per_step=0.5"]
 LSTM = ["seq_model=lstm", "seq_model.hidden_dim=8"]
 GPT = ["seq_model=gpt", "encoder.obs_dim=4", "encoder.action_dim=4", "dropout=0.3"]
+RARE = [*GPT, "num_envs=2", "updates_per_step=null", "updates_per_round=3", "replay_episodes=4"]
+RARE += ["replay_best=0.5", "env.length=4"]
+RARE += ["algo.count_bonus=1", "algo.start_epsilon=0.5", "algo.loss_steps=4"]
 GPT += ["num_envs=2", "replay_capacity=23"]  # a ring that is full before the end
 PIXELS = ["env=visual_match", "env.frames=[2,3,3]", "algo.target_entropy=0.5", *LSTM]
 PIXELS += ["num_envs=2"]
@@ -594,7 +611,7 @@ def same(a, b):
     # 7: of any kind, as a cycle has 4 or 6
     [
         (LSTM, 1),
-        *((each, 7) for each in (EARLY, PIXELS, SEPARATE, *LINEAR, TD3, SEPARATE_TD3, SAC)),
+        *((each, 7) for each in (EARLY, RARE, PIXELS, SEPARATE, *LINEAR, TD3, SEPARATE_TD3, SAC)),
     ],
     ids=lambda value: " ".join(value[:1] + value[-1:]) if isinstance(value, list) else "",
 )

@@ -169,18 +169,19 @@ def test_a_field_of_the_processor_is_read_whole(tmp_path):
     assert machine.cpuinfo("flags", str(tmp_path / "none")) == ""
 
 
-def test_a_processor_has_amx_if_its_flags_say_so(monkeypatch):
-    for flags, has in (("fpu avx2", False), ("fpu avx512f amx_bf16 amx_tile", True), ("", False)):
+def test_a_processor_has_bfloat16_if_its_flags_say_so(monkeypatch):
+    known = {"fpu avx512f": False, "fpu amx_bf16 amx_tile": True, "avx512_bf16": True, "": False}
+    for flags, has in known.items():
         fields = {"model name": "amx_bf16", "flags": flags}
         monkeypatch.setattr(machine, "cpuinfo", fields.get)
-        assert machine.has_amx() == has
+        assert machine.has_bf16() == has
 
 
 def test_auto_is_bfloat16_only_where_that_is_fast():
     formats = {
         p: machine.window_format(p, torch.device("cpu")) for p in ("auto", "bf16", "float32")
     }
-    auto = torch.bfloat16 if machine.has_amx() else torch.float32
+    auto = torch.bfloat16 if machine.has_bf16() else torch.float32
     assert formats == {"auto": auto, "bf16": torch.bfloat16, "float32": torch.float32}
 
 

@@ -36,9 +36,14 @@ class ActionNetwork(nn.Module):
         outputs = per_action * memory.actions.width
         self.head = Head(memory.output_dim, hidden_dims, outputs, last_init)
 
-    def forward(self, obs: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, per_action * A)."""
-        return self.head(self.memory(obs, action, reward))  # type: ignore[no-any-return]
+    def forward(
+        self, obs: Tensor, action: Tensor, reward: Tensor, at: Tensor | None = None
+    ) -> Tensor:
+        """Map whole windows, as ``Memory.forward`` takes them, to (T + 1, B, per_action * A).
+
+        With ``at`` (n,), only those steps, (n, B, per_action * A).
+        """
+        return self.head(self.memory(obs, action, reward, at))  # type: ignore[no-any-return]
 
 
 class ActingState(NamedTuple):
@@ -85,8 +90,11 @@ class MemoryAgent:
         self.tau = tau
         self.dropout_everywhere = dropout_scope == "everywhere"
 
-    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
-        """Choose actions (B, ...) from the outputs of the actor's head."""
+    def choose(self, values: Tensor, explore: bool | int, obs: Tensor, before: Tensor) -> Tensor:
+        """Choose actions (B, ...) from the outputs of the actor's head.
+
+        ``obs`` is what the environments show, and ``before`` the actions of the step before.
+        """
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> ActingState:
@@ -99,7 +107,7 @@ class MemoryAgent:
     ) -> tuple[Tensor, ActingState]:
         set_training(self.actor, bool(explore) and self.dropout_everywhere)
         h, memory = self.memory.step(obs, state.prev_action, prev_reward, state.memory)
-        action = self.choose(self.actor.head(h), explore)
+        action = self.choose(self.actor.head(h), explore, obs, state.prev_action)
         return action, ActingState(memory, action)
 
     def end_update(self, metrics: dict[str, Tensor]) -> None:
@@ -148,6 +156,30 @@ def micro_batches(batch: Episodes, activations: int = 1) -> list[Episodes]:
         return [batch]
     columns = [torch.split(column, size, dim=1) for column in batch]
     return [Episodes(*rows) for rows in zip(*columns, strict=True)]
+
+
+def some_steps(batch: Episodes, count: int | None) -> tuple[Tensor | None, Tensor]:
+    """Draw ``count`` of a batch's T transitions, for an estimate of the mean over all of them.
+
+    A quarter are the first ones and a quarter the last ones of a window, where an episode's
+    rare events are; the others are drawn between these without replacement, and each stands for
+    several. ``count`` is a multiple of 4.
+
+    Returns:
+        The transitions (count,), ascending, and what each one counts (count, 1). Or None and a one,
+        if all are wanted or there are no more.
+    """
+    T, device = len(batch.mask), batch.mask.device
+    if count is None or count >= T:
+        return None, torch.ones((), device=device)
+    ends, between = count // 4, count // 2
+    steps = torch.arange(T, device=device)
+    inner = steps[ends : T - ends]
+    drawn = inner[torch.rand(len(inner), device=device).topk(between).indices.sort().values]
+    at = torch.cat([steps[:ends], drawn, steps[T - ends :]])
+    weight = torch.ones(count, 1, device=device)
+    weight[ends : ends + between] = len(inner) / between
+    return at, weight
 
 
 def masked_mean(x: Tensor, mask: Tensor, n: Tensor) -> Tensor:

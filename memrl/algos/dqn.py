@@ -16,8 +16,10 @@ from memrl.algos.agent import (
     MemoryAgent,
     masked_mean,
     micro_batches,
+    some_steps,
     without_last_obs,
 )
+from memrl.algos.exploration import VisitCounts
 from memrl.checks import require, require_at_least
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
@@ -43,6 +45,14 @@ class DQN(MemoryAgent):
             in the pass that is differentiated (and the arg-max, if that pass gives it too).
         shared_forward: compute predictions and arg-max from one online forward pass instead of
             two. Without dropout this changes nothing, and it is then always done.
+        start_epsilon: probability of a uniformly random first action of an exploring episode, in
+            [0, 1]; None: epsilon.
+        count_bonus: while exploring, what is added to the value of an action that was never tried
+            after the same observation and action; 1 / (1 + n) of it after n times (Kolter & Ng
+            2009). At least 0.
+        loss_steps: None: an update's loss is the mean over all transitions of the windows. A
+            multiple n of 4: an unbiased estimate from n of them, see
+            :func:`~memrl.algos.agent.some_steps`. GPT computes the others' keys and values only.
     """
 
     def __init__(
@@ -60,9 +70,17 @@ class DQN(MemoryAgent):
         memory_lr: float | None = None,
         recurrence_lr: float | None = None,
         weight_decay: float = 0.0,
+        start_epsilon: float | None = None,
+        count_bonus: float = 0.0,
+        loss_steps: int | None = None,
     ) -> None:
         require_at_least(1, horizon=horizon)
         require_at_least(0, train_steps=train_steps)
+        ok = start_epsilon is None or 0 <= start_epsilon <= 1
+        require(ok, "start_epsilon", "null or in [0, 1]", start_epsilon)
+        require(0 <= count_bonus < float("inf"), "count_bonus", "at least 0", count_bonus)
+        ok = loss_steps is None or (loss_steps >= 4 and loss_steps % 4 == 0)
+        require(ok, "loss_steps", "null or a multiple of 4", loss_steps)
         network = ActionNetwork(memory, hidden_dims, last_init=3e-3)
         super().__init__(network, gamma, tau, lr, dropout_scope)
         require(0 < explore_fraction <= 1, "explore_fraction", "in (0, 1]", explore_fraction)
@@ -75,6 +93,11 @@ class DQN(MemoryAgent):
         self.targets_and_optimizers = {"target": self.target, "optimizer": self.optimizer}
         self.moving = [(self.target, self.online)]
         self.shared_forward = shared_forward or not memory.has_dropout
+        self.loss_steps = loss_steps
+        self.start_epsilon = start_epsilon
+        self.count_bonus = count_bonus
+        actions = memory.actions
+        self.counts = VisitCounts(actions.width, self.device) if count_bonus else None
         self.epsilon_end = 1 / horizon
         self.epsilon_steps = explore_fraction * train_steps
         self.explored_steps = 0
@@ -88,13 +111,24 @@ class DQN(MemoryAgent):
         done = self.explored_steps / self.epsilon_steps
         return 1 + (self.epsilon_end - 1) * done
 
-    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int, obs: Tensor, before: Tensor) -> Tensor:
+        if not explore:
+            return values.argmax(-1)
+        if self.counts is not None:
+            rows = self.counts.rows(obs, before)
+            values = values + self.count_bonus * self.counts.bonus(rows)
         action = values.argmax(-1)
-        if explore:
-            random = torch.randint_like(action, self.memory.actions.width)
-            action = torch.where(torch.rand_like(values[:, 0]) < self.epsilon, random, action)
-            self.explored_steps += len(action) if explore is True else explore
-            self.epsilon_now.fill_(self.epsilon)
+        random = torch.randint_like(action, self.memory.actions.width)
+        draw = torch.rand_like(values[:, 0])
+        is_random = draw < self.epsilon
+        if self.start_epsilon is not None:
+            is_first = before == self.memory.actions.no_action
+            is_random = torch.where(is_first, draw < self.start_epsilon, is_random)
+        action = torch.where(is_random, random, action)
+        if self.counts is not None:
+            self.counts.add(rows, action)
+        self.explored_steps += len(action) if explore is True else explore
+        self.epsilon_now.fill_(self.epsilon)
         return action
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
@@ -103,14 +137,16 @@ class DQN(MemoryAgent):
         Returns scalar tensors: ``loss`` and ``q``, means over real transitions; ``epsilon``; and
         the mean gradient norms of the network's tensors and of the sequence model's alone.
         """
-        n = batch.mask.sum().clamp(min=1)
+        at, weight = some_steps(batch, self.loss_steps)
+        n = (batch.mask if at is None else batch.mask[at] * weight).sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
         for rows in micro_batches(batch):
-            prediction, target = self.predict(rows)
-            loss = masked_mean((prediction - target).square(), rows.mask, n)
+            mask = rows.mask if at is None else rows.mask[at] * weight
+            prediction, target = self.predict(rows, at)
+            loss = masked_mean((prediction - target).square(), mask, n)
             loss.backward()  # type: ignore[no-untyped-call]
-            q = masked_mean(prediction.detach(), rows.mask, n)
+            q = masked_mean(prediction.detach(), mask, n)
             accumulate_(metrics, {"loss": loss.detach(), "q": q})
         metrics |= {
             "epsilon": self.epsilon_now.clone(),
@@ -121,29 +157,42 @@ class DQN(MemoryAgent):
         self.end_update(metrics)
         return metrics
 
-    def predict(self, batch: Episodes) -> tuple[Tensor, Tensor]:
-        """Return Q(h_t, a_t) with gradient and its double-DQN target without, (T, B) each."""
-        obs, action, reward = batch.obs, batch.action, batch.reward
+    def predict(self, batch: Episodes, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return Q(h_t, a_t) with gradient and its double-DQN target without, (T, B) each.
+
+        With ``at`` (n,) both are those of these transitions, (n, B).
+        """
+        window = batch.obs, batch.action, batch.reward
+        _, action, reward, terminated, _ = batch
+
+        def following(network: ActionNetwork) -> Tensor:  # Q(h_(t + 1), .), (T or n, B, A)
+            return network(*window)[1:] if at is None else network(*window, at + 1)  # type: ignore[no-any-return]
+
         set_training(self.online, True)
         if self.shared_forward:
-            q = self.online(obs, action, reward)  # (T + 1, B, A)
-            prediction, q_next = q[:-1], q[1:].detach()
+            q = self.online(*window, None if at is None else torch.cat([at, at + 1]))
+            prediction, q_next = (q[:-1], q[1:]) if at is None else q.chunk(2)
         else:
-            prediction = self.online(*without_last_obs(batch))  # (T, B, A)
+            prediction = self.online(*without_last_obs(batch), at)
             set_training(self.online, self.dropout_everywhere)
             with torch.no_grad():
-                q_next = self.online(obs, action, reward)[1:]
+                q_next = following(self.online)
+        if at is not None:
+            action, reward, terminated = action[at], reward[at], terminated[at]
         set_training(self.target, self.dropout_everywhere)
         with torch.no_grad():
             best = q_next.argmax(-1, keepdim=True)
-            value = self.target(obs, action, reward)[1:].gather(-1, best).squeeze(-1)  # (T, B)
-            target = reward + self.gamma * value * ~batch.terminated
+            value = following(self.target).gather(-1, best).squeeze(-1)
+            target = reward + self.gamma * value * ~terminated
         return prediction.gather(-1, action.unsqueeze(-1)).squeeze(-1), target
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"explored_steps": self.explored_steps}
+        counts = {} if self.counts is None else {"counts": self.counts.table.cpu()}
+        return super().state_dict() | {"explored_steps": self.explored_steps} | counts
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.explored_steps = state["explored_steps"]
+        if self.counts is not None:
+            self.counts.table.copy_(state["counts"])
         self.epsilon_now.fill_(self.epsilon)

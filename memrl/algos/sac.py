@@ -35,7 +35,7 @@ class GaussianAgent(TemperatureAgent, ContinuousAgent):
             target_entropy *= self.memory.actions.width
         super().set_temperature(alpha, target_entropy, lr)
 
-    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int, obs: Tensor, before: Tensor) -> Tensor:
         mean, log_std = mean_and_log_std(values)
         return (mean + log_std.exp() * torch.randn_like(mean) if explore else mean).tanh()
 

@@ -55,7 +55,7 @@ class SoftActor(TemperatureAgent):
         self.policy = self.actor
         self.set_temperature(alpha, target_entropy, lr)
 
-    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int, obs: Tensor, before: Tensor) -> Tensor:
         if explore:  # the first of A exponential clocks to ring, with the policy's rates
             values = values.softmax(-1) / torch.empty_like(values).exponential_()
         return values.argmax(-1)

@@ -32,7 +32,7 @@ class DeterministicAgent(ContinuousAgent):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, "at least 0", value)
 
-    def choose(self, values: Tensor, explore: bool | int) -> Tensor:
+    def choose(self, values: Tensor, explore: bool | int, obs: Tensor, before: Tensor) -> Tensor:
         action = values.tanh()
         if explore:
             action = action + self.exploration_noise * torch.randn_like(action)

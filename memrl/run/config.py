@@ -64,6 +64,26 @@ def unless(key: str, value: Any, *, _parent_: DictConfig) -> Any:
     return None if given else value
 
 
+def row(column: str, *default: Any, _root_: DictConfig) -> Any:
+    """Resolve ``${row:column}``: what the budget's table has for the task and its length.
+
+    The table is ``budget.table``: tasks, lengths, columns, and where these differ by sequence model
+    their names. ``${row:column,default}`` is the default where there is no such entry.
+    """
+    value = OmegaConf.select(_root_, f"budget.{TABLE}")
+    if value is not None:
+        value = lookup(
+            value, *(OmegaConf.select(_root_, key) for key in ("env.name", "env.length"))
+        )
+        for key in (column, _root_.seq_model.name):
+            if isinstance(value, DictConfig) and (key in value or not default):
+                value = lookup(value, key)
+    if default and (value is None or isinstance(value, DictConfig)):
+        value = default[0]
+    return ListConfig(value) if isinstance(value, list) else value
+
+
+OmegaConf.register_new_resolver("row", row, replace=True)
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 OmegaConf.register_new_resolver("episodes", episodes, replace=True)
 OmegaConf.register_new_resolver("unless", unless, replace=True)
@@ -87,6 +107,9 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
+TABLE = "table"  # a key of a budget that other keys are read from, by ``${row:...}``
+
+
 class NoEntry(ConfigError):
     """A table in the config has no entry for what was chosen."""
 
@@ -105,6 +128,8 @@ def leaves(node: DictConfig, path: str, strict: bool = True) -> Iterator[tuple[s
     """
     for key in node:
         name = f"{path}.{key!s}" if path else str(key)
+        if name == f"budget.{TABLE}":
+            continue
         try:
             value = node[key]
         except InterpolationResolutionError as error:

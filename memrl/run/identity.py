@@ -27,15 +27,20 @@ ABSENT = Absent()
 Config = dict[str, Any]  # resolved: plain nested values
 # Keys of a run's identity that configs of older versions lack, with the values that they stand for.
 _BUDGET = {"train_steps": None, "warmup_steps": None, "discounts": None}
-ADDED = {"init_from": None} | {f"budget.{key}": value for key, value in _BUDGET.items()}
+ADDED = {"init_from": None, "updates_per_round": None, "replay_episodes": None, "replay_best": 0.0}
+ADDED |= {f"budget.{key}": value for key, value in _BUDGET.items()}
 _RATES = {"algo.memory_lr": None, "algo.recurrence_lr": None, "algo.weight_decay": 0.0}
 ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
-    "memrl.algos.dqn.DQN": _RATES,
+    "memrl.algos.dqn.DQN": {
+        **_RATES,
+        **{"algo.start_epsilon": None, "algo.count_bonus": 0.0, "algo.loss_steps": None},
+    },
     "memrl.algos.sacd.SACD": _RATES,
     "memrl.algos.sacd.SeparateSACD": _RATES,
     "memrl.seq_models.gpt.GPT": {
         **{"seq_model.window": None, "seq_model.sinks": 0},
         **{"seq_model.gate": "none", "seq_model.scale": "sqrt"},
+        "seq_model.attention_init": 0.02,
     },
     "memrl.seq_models.deltanet.GatedDeltaNet": {"seq_model.decay": True},
 }
@@ -48,7 +53,8 @@ NAMED_GROUPS = ("env", "algo", "seq_model")
 GROUPS = (*NAMED_GROUPS, "encoder", "budget", "logger")
 # In every run's name.
 NAMED = (*(f"{group}.name" for group in NAMED_GROUPS), "env.length", "seed")
-BUDGETS = ("budget.train_episodes", "budget.train_steps")  # one is null, and not in the name
+# Of each pair one is null, and not in the name.
+PAIRS = ("budget.train_episodes", "budget.train_steps", "updates_per_round", "updates_per_step")
 LONGEST_NAME = 150
 LONGEST_LIST = 40  # of lengths, in a name
 UNSAFE = r"[^A-Za-z0-9._=,+\[\]-]"  # becomes "-" in a name
@@ -193,7 +199,7 @@ def _name(
     parts = {
         key: value
         for key, (_, value) in changes(default, config).items()
-        if (key not in NAMED or value is ABSENT) and (key not in BUDGETS or value is not None)
+        if (key not in NAMED or value is ABSENT) and (key not in PAIRS or value is not None)
     }
     for key in [key for key, value in parts.items() if value is ABSENT]:
         if any(other.startswith(f"{key}.") for other in parts):

@@ -251,6 +251,11 @@ def _pieces(trial: Trial) -> Iterator[Comparison]:
     how = "fed in pieces with another history in between"
     between = trial.other()[:1, :1]
     yield f"{how}, {differ}", y, trial.split([half, T - half], how, between)
+    if hasattr(trial.model, "outputs_at"):
+        at = torch.tensor([0, T - 1], device=y.device)
+        with _naming("outputs_at"):
+            some = trial.model.outputs_at(trial.x, at)  # type: ignore[operator]
+        yield f"asked for some steps by outputs_at, {differ}", y[at], some
 
 
 def _bfloat16(trial: Trial) -> Iterator[Comparison]:

@@ -117,18 +117,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 def window_format(precision: str, device: torch.device) -> torch.dtype:
     """Return the number format of windows in updates; "auto" is bfloat16 where that is fast.
 
-    It is fast on GPUs that support it and on CPUs with matrix instructions for it (AMX), and
-    several times slower than float32 on other CPUs.
+    It is fast on GPUs that support it and on CPUs with instructions for it, AMX or AVX-512 BF16,
+    and several times slower than float32 on other CPUs.
     """
     if precision == "auto":
-        fast = has_amx() if device.type == "cpu" else torch.cuda.is_bf16_supported()
+        fast = has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
         precision = "bf16" if fast else "float32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def has_amx() -> bool:
-    """True if the processor reports bfloat16 matrix instructions."""
-    return "amx_bf16" in cpuinfo("flags").split()
+def has_bf16() -> bool:
+    """True if the processor reports instructions for products of bfloat16 numbers."""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpuinfo("flags").split())
 
 
 def cpuinfo(field: str, path: str = "/proc/cpuinfo") -> str:

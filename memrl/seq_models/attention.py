@@ -75,17 +75,22 @@ class Attention(nn.Module):
         self.log_length = log_length
         self.limit = None if window is None else window + sinks
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return what whole windows attend to, (B, H, T, K), as its arguments."""
-        q, k = self._placed(q, k, 0)
-        T = q.shape[2]
-        if T > SHORT or q.device.type != "cpu":
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return what the inputs ``at`` (n,) of whole windows attend to, (B, H, n, K) as ``q``.
+
+        Keys and values are (B, H, T, K). Without ``at`` the queries are those of all T inputs.
+        """
+        T = k.shape[2]
+        steps = torch.arange(T, device=k.device)
+        q, k = self._placed(q, k, steps if at is None else at, steps)
+        if at is None and (T > SHORT or q.device.type != "cpu"):
             if self.window is None or T <= self.window:
                 return F.scaled_dot_product_attention(q, k, v, dropout_p=self._p, is_causal=True)
-            mask = self._visible(q, T)
+        mask = self._visible(steps if at is None else at, T)
+        if at is not None or T > SHORT or q.device.type != "cpu":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self._p)
         scale = 1 / math.sqrt(q.shape[-1])
-        bias = q.new_zeros(T, T).masked_fill(~self._visible(q, T), -math.inf)
+        bias = q.new_zeros(T, T).masked_fill(~mask, -math.inf)
         scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=scale)
         weights = self.dropout(scores.softmax(-1))  # (B * H, T, T)
         y: Tensor = weights @ v.flatten(0, 1)
@@ -98,42 +103,42 @@ class Attention(nn.Module):
         """
         q, k, v = heads
         begin, T = cache.length, q.shape[2]
-        q, k = self._placed(q, k, begin)
+        steps = torch.arange(begin, begin + T, device=q.device)
+        q, k = self._placed(q, k, steps, steps)
         slot, end = begin, begin + T
         if self.window is not None and self.limit is not None and end > self.limit:
             slot, end = self.sinks + (begin - self.sinks) % self.window, self.limit
         keys, values = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]
         keys[:, :, slot : slot + T], values[:, :, slot : slot + T] = k, v
-        mask = self._visible(q, end) if T > 1 else None
+        mask = self._visible(steps, end) if T > 1 else None
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=self._p)
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
         """Return how much each input of whole windows attends to each, (B, H, T, T)."""
-        q, k = self._placed(q, k, 0)
+        steps = torch.arange(q.shape[2], device=q.device)
+        q, k = self._placed(q, k, steps, steps)
         scores = q @ k.mT / math.sqrt(q.shape[-1])
-        return scores.masked_fill(~self._visible(q, q.shape[2]), -math.inf).softmax(-1)
+        return scores.masked_fill(~self._visible(steps, len(steps)), -math.inf).softmax(-1)
 
     @property
     def _p(self) -> float:
         return self.dropout.p if self.training else 0.0
 
-    def _placed(self, q: Tensor, k: Tensor, begin: int) -> tuple[Tensor, Tensor]:
-        """Return queries and keys of inputs that begin at ``begin``, rotated and scaled."""
+    def _placed(self, q: Tensor, k: Tensor, q_at: Tensor, k_at: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of the inputs at these positions, rotated and scaled."""
         if self.rotary:
-            q, k = rotate(torch.stack([q, k]), begin).unbind()
+            q, k = rotate(q, q_at), rotate(k, k_at)
         if self.log_length is not None:
-            n = torch.arange(begin + 1, begin + 1 + q.shape[2], device=q.device)
+            n = q_at + 1
             if self.limit is not None:
                 n = n.clamp(max=self.limit)
             q = (q * (n.log() / math.log(self.log_length)).unsqueeze(1)).to(q.dtype)
         return q, k
 
-    def _visible(self, q: Tensor, n: int) -> Tensor:
-        """Return which of the first n = P + T inputs each of the last T attends to, (T, n)."""
-        P = n - q.shape[2]
-        mask = torch.ones(q.shape[2], n, dtype=torch.bool, device=q.device).tril(P)
+    def _visible(self, at: Tensor, n: int) -> Tensor:
+        """Return which of the first n inputs those at positions ``at`` (T,) attend to, (T, n)."""
+        key, query = torch.arange(n, device=at.device), at.unsqueeze(1)
+        mask = key <= query
         if self.window is None or n <= self.window:
             return mask
-        recent = mask.triu(P + 1 - self.window)
-        recent[:, : self.sinks] = mask[:, : self.sinks]
-        return recent
+        return mask & ((key > query - self.window) | (key < self.sinks))

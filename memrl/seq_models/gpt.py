@@ -14,7 +14,7 @@ from memrl.checks import require, require_at_least
 from memrl.interfaces import State
 from memrl.networks import Dropout
 from memrl.seq_models.attention import Attention, Cache
-from memrl.seq_models.blocks import Blocks
+from memrl.seq_models.blocks import INIT_STD, Blocks
 from memrl.seq_models.positions import sine_table
 
 Position = Literal["sine", "learned", "rope", "none"]
@@ -45,6 +45,9 @@ class GPT(nn.Module):
         scale: "log" multiplies attention scores by log(n) / log(``context_len`` + 1), where n is
             the number of inputs attended to; not with a position code. Like ``sinks``, n counts
             from where a training window begins.
+        attention_init: standard deviation of the initial weights of queries and keys, above 0. With
+            GPT-2's 0.02 all inputs get the same attention at first, and one of a thousand is lost
+            among the others; with 0.4 contents decide.
 
     Attributes:
         longest: inputs of a history that it attends to at once; None: any number.
@@ -63,6 +66,7 @@ class GPT(nn.Module):
         sinks: int = 0,
         gate: Gating = "none",
         scale: Scale = "sqrt",
+        attention_init: float = INIT_STD,
     ) -> None:
         super().__init__()
         require_at_least(1, context_len=context_len)
@@ -86,7 +90,9 @@ class GPT(nn.Module):
         log_length = context_len + 1 if scale == "log" else None
         attention = Attention(attention_dropout, position == "rope", window, sinks, log_length)
         self.limit = self.longest or attention.limit  # of the inputs that are cached
-        self.blocks = Blocks(n_layer, input_dim, n_head, dropout, attention, gate == "gru")
+        self.blocks = Blocks(
+            n_layer, input_dim, n_head, dropout, attention, gate == "gru", attention_init
+        )
         self.norm = nn.LayerNorm(input_dim)
 
     def initial_state(self, batch_size: int) -> State:
@@ -99,8 +105,6 @@ class GPT(nn.Module):
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Map (T, B, D) to (T, B, D); with a state no gradient flows."""
         if state is None:
-            if self.longest is not None and len(x) > self.longest:
-                raise ValueError(f"{len(x)} inputs exceed the window of {self.longest}")
             return self._outputs(x), None
         outputs = []
         with torch.no_grad():
@@ -124,9 +128,18 @@ class GPT(nn.Module):
                 return self._outputs(cache.inputs.roll(-place - 1, dims=0))[-1:], after
         return self._outputs(x, cache), after
 
-    def _outputs(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+    def outputs_at(self, x: Tensor, at: Tensor) -> Tensor:
+        """Map whole windows (T, B, D) to the outputs of the steps ``at`` (n,) alone, (n, B, D).
+
+        The last block computes keys and values of all steps, and the rest for these steps only.
+        """
+        return self._outputs(x, at=at)
+
+    def _outputs(self, x: Tensor, cache: Cache | None = None, at: Tensor | None = None) -> Tensor:
+        if cache is None and self.longest is not None and len(x) > self.longest:
+            raise ValueError(f"{len(x)} inputs exceed the window of {self.longest}")
         y = self.dropout(self._with_code(x, 0 if cache is None else cache.length))
-        return self.norm(self.blocks(y, cache))  # type: ignore[no-any-return]
+        return self.norm(self.blocks(y, cache, at))  # type: ignore[no-any-return]
 
     def _with_code(self, x: Tensor, begin: int) -> Tensor:
         if self.longest is None:

@@ -26,7 +26,7 @@ def sine_table(rows: int, width: int) -> Tensor:
     return table
 
 
-def rotate(x: Tensor, begin: int) -> Tensor:
+def rotate(x: Tensor, position: Tensor) -> Tensor:
     """Turn queries or keys by their positions, so that their products depend on distances alone.
 
     Rotary position embedding (Su et al. 2021, section 3.2.2). Columns i and i + K/2 are a pair; the
@@ -34,13 +34,12 @@ def rotate(x: Tensor, begin: int) -> Tensor:
 
     Args:
         x: (..., T, K) with K even.
-        begin: position of the first of the T inputs.
+        position: of the T inputs, (T,) integers.
     """
-    T, K = x.shape[-2:]
+    K = x.shape[-1]
     # In float64: at position 20,000 an angle in float32 is wrong by more than 0.001.
     exponent = torch.arange(0, K, 2, device=x.device, dtype=torch.float64) * (-math.log(BASE) / K)
-    position = torch.arange(begin, begin + T, device=x.device, dtype=torch.float64)
-    angle = position.unsqueeze(1) * exponent.exp()  # (T, K/2)
+    angle = position.double().unsqueeze(1) * exponent.exp()  # (T, K/2)
     cos, sin = angle.cos().float(), angle.sin().float()
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
