@@ -11,7 +11,7 @@ from test_seq_models import CONTEXT, DROPOUT, MODELS, WIDTH, in_pieces
 
 from memrl.networks import products_in
 from memrl.seq_models.attention import SHORT, Attention, Cache
-from memrl.seq_models.blocks import Gate, Gelu
+from memrl.seq_models.gates import Gate, Gelu
 from memrl.seq_models.gpt import GPT
 from memrl.seq_models.positions import rotate, sine_table
 

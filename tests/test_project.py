@@ -191,7 +191,7 @@ def test_learning_core_stays_small() -> None:
     assert core
     assert sum(line_count(path) for path in core) < 3050
     models = list((ROOT / "memrl" / "seq_models").glob("*.py"))
-    assert models and all(line_count(path) <= 150 for path in models)
+    assert models and all(line_count(path) <= 165 for path in models)
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
