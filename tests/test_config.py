@@ -325,12 +325,12 @@ REFUSED = {
     "got [5, 5]",
     "env=memory_chain env.length=[5,6]": "env.length=[5,6]: must be an integer",
     "env.length=[5,37] budget=fast": "env.length=[5,37]: budget=fast has no entry for "
-    "tmaze_passive 37, only for 5, 10, 20, 50, 100, 250, 500, 1000, 1500: use budget=quick or smo",
+    "tmaze_passive 37, only for 5, 10, 20, 50, 100, 250, 500, 1000, 1500, 3000, 10000: use budget=",
     "env.length=7": "no published budget for tmaze_passive 7, only for 5, 10, 20, 50, "
     "100, 250, 500, 750, 1000, 1250, 1500: use budget=quick, budget.train_episodes=N or "
     "budget.train_steps=N",
     "env.length=37 budget=fast": "budget=fast has no entry for tmaze_passive 37, only for 5, 10, "
-    "20, 50, 100, 250, 500, 1000, 1500: use budget=quick or smoke",
+    "20, 50, 100, 250, 500, 1000, 1500, 3000, 10000: use budget=quick or smoke",
     "env.penalty=0.1": "env.penalty must be at most 0, got 0.1",
     "env.penalty_rule=early": "env.penalty_rule=early: must be one of late, not_right",
     "algo.gamma=2": "algo.gamma must be in [0, 1], got 2",

@@ -53,7 +53,7 @@ GROUPS = {
     "env": "the task; env.length is its memory or credit-assignment length; gym: any Gymnasium env",
     "algo": "the algorithm; env selects the default",
     "seq_model": "the memory, with keys such as seq_model.n_layer; mlp has no memory",
-    "budget": "how long to train: smoke 20 episodes, quick 600; fast solves T-Mazes in minutes",
+    "budget": "how long to train: smoke 20 episodes, quick 600; fast solves short tasks in minutes",
     "encoder": "the embedding of observations; env selects the default",
     "logger": "in addition to csv files and the console",
 }
