@@ -27,7 +27,7 @@ RINGS = ("obs", "action", "reward", "terminated", "end")
 
 
 class Replay:
-    """Stores episodes, samples windows uniformly over valid starts, with replacement.
+    """Stores episodes, samples windows uniformly over all valid starts, with replacement.
 
     An episode of n steps has max(1, n - S + 1) valid starts. Slots are overwritten one by one:
     an episode whose first slot is gone loses that start only.

@@ -126,7 +126,9 @@ class Attention(nn.Module):
 
     def _placed(self, q: Tensor, k: Tensor, q_at: Tensor, k_at: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries and keys of the inputs at these positions, rotated and scaled."""
-        if self.rotary:
+        if self.rotary and q_at is k_at:  # their angles are computed once
+            q, k = rotate(torch.stack([q, k]), k_at).unbind()
+        elif self.rotary:
             q, k = rotate(q, q_at), rotate(k, k_at)
         if self.log_length is not None:
             n = q_at + 1
