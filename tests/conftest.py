@@ -313,7 +313,7 @@ def forked_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Logs of the original program, imported: five runs, one of them stopped."""
+    """Logs of the original program, imported: eleven runs, two of them stopped."""
     from memrl.results.original import find_logs, import_log
 
     output = tmp_path_factory.mktemp("originals") / "original"

@@ -514,11 +514,11 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_logs_become_runs_and_importing_again_changes_nothing(
     command: Command, tmp_path: Path
 ) -> None:
-    assert command(LOGS) == (0, "outputs/original: 5 runs\n", "")
+    assert command(LOGS) == (0, "outputs/original: 11 runs\n", "")
     before = contents(tmp_path)
     assert {path.name for path in before} == {"config.yaml", "status.json", "eval.csv", "train.csv"}
-    assert len(before) == 20
-    assert command(LOGS, LSTM1) == (0, "outputs/original: 5 runs\n", "")
+    assert len(before) == 44
+    assert command(LOGS, LSTM1) == (0, "outputs/original: 11 runs\n", "")
     assert contents(tmp_path) == before
 
 
@@ -545,11 +545,16 @@ def test_imported_runs_are_scored_and_unfinished_ones_listed(
     scores = {(cell.task, cell.length, cell.label): cell.scores.tolist() for cell in table}
     assert scores == {
         ("tmaze_active", 5, "gpt (original program)"): [pytest.approx(0.51)],
-        ("tmaze_passive", 10, "gpt (original program)"): [1.0],
-        ("tmaze_passive", 10, "lstm (original program)"): [1.0, 1.0],
+        ("tmaze_active", 5, "lstm (original program)"): [pytest.approx(0.87), pytest.approx(0.51)],
+        ("tmaze_passive", 10, "gpt (original program)"): [1.0, 1.0, 1.0],
+        ("tmaze_passive", 10, "lstm (original program)"): [1.0, 1.0, 1.0],
         ("visual_match", 1, "lstm (original program)"): [],
     }
-    assert left_out(table, runs) == [f"{VISUAL.name}: stopped: at env step 30,287 of 124,310"]
+    stopped = "stopped: at env step"
+    assert left_out(table, runs) == [
+        f"{VISUAL.name}: {stopped} 30,287 of 124,310",
+        f"{VISUAL.name[:-1]}2: {stopped} 30,318 of 124,310",
+    ]
 
 
 def test_imported_runs_are_a_series_of_their_own_beside_ours(

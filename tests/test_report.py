@@ -221,7 +221,7 @@ def test_the_command_writes_it_into_the_folder(
     assert process.wait() == 0, process.output
     both = Reader((tmp_path / "deep" / "both.html").read_text())
     assert "original program" in both.text and "python run.py" not in both.text
-    assert len(both.tables["scores"]) == 1 + 5 + 4
+    assert len(both.tables["scores"]) == 1 + 5 + 5
     assert not path.exists()
 
 

@@ -466,10 +466,10 @@ def test_imported_runs_are_scored(protocol: str, originals: Path) -> None:
     table = score(load(originals), PROTOCOLS[protocol])
     found = {(cell.task, cell.length, cell.label.split()[0]): cell for cell in table}
     solved = found["tmaze_passive", 10, "lstm"]
-    assert solved.scores == pytest.approx([1.0, 1.0]) and solved.solved == 2
+    assert solved.scores == pytest.approx([1.0, 1.0, 1.0]) and solved.solved == 3
     assert found["tmaze_active", 5, "gpt"].scores == pytest.approx([0.5], abs=0.1)
     stopped = found["visual_match", 1, "lstm"]
-    assert (stopped.metric, len(stopped.counted), len(stopped.members)) == ("eval/success", 0, 1)
+    assert (stopped.metric, len(stopped.counted), len(stopped.members)) == ("eval/success", 0, 2)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

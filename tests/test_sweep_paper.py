@@ -79,6 +79,7 @@ PAPER = {
 }
 # And how many runs of one seed.
 OURS = {"far": 1, "fast": 8, "generalise": 7, "headline": 4, "memory_chain": 9, "popgym": 6}
+OURS |= {"fidelity": 2, "paper_small": 8}
 TUNING = {"optuna"}  # whose runs a sweeper of another package proposes
 
 
