@@ -271,6 +271,7 @@ def test_every_key_is_read_by_somebody():
 def test_keys_have_the_values_that_a_budgets_table_says():
     table = OmegaConf.to_container(OmegaConf.load(CONF / "budget" / "fast.yaml"))["budget"]["table"]
     names = {"pendulum_*": "pendulum_p"}
+    of_gpt = ("position", "attention_init", "window", "sinks")
     for task, rows in table.items():
         for length, columns in rows.items():
             size = [] if length == "other" else [f"env.length={length}"]
@@ -280,7 +281,7 @@ def test_keys_have_the_values_that_a_budgets_table_says():
                 values = {key.rpartition(".")[2]: v for key, v in identity.flatten(c).items()}
                 for name, value in columns.items():
                     value = value.get(model, values[name]) if name == "lr" else value
-                    if name not in ("position", "attention_init") or model == "gpt":
+                    if model == "gpt" or name not in of_gpt:
                         assert values[name] == value, (task, length, name)
             assert "table" not in c["budget"]
 
@@ -376,7 +377,7 @@ REFUSED = {
     "replay_episodes=1000000000000": "replay_episodes must fit into memory: 12000000000000 times",
     "replay_best=1.5": "replay_best must be in [0, 1], got 1.5",
     "algo.start_epsilon=-1": "algo.start_epsilon must be null or in [0, 1], got -1",
-    "algo.count_bonus=-1": "algo.count_bonus must be at least 0, got -1",
+    "algo.min_tries=-1": "algo.min_tries must be at least 0, got -1",
     "seq_model=gpt seq_model.attention_init=0": "seq_model.attention_init must be above 0, got 0",
     "algo.loss_steps=6": "algo.loss_steps must be null or a multiple of 4, got 6",
     "context_len=12": "context_len must be at most the horizon, 11, got 12",
@@ -405,7 +406,7 @@ REFUSED = {
     "encoder.obs_dim=0": "encoder.obs_dim must be at least 1, got 0",
     "+speed=3": "speed=3: no such key or group; ",
     "+algo.gama=0.9": "algo.gama=0.9: no such key; did you mean algo.gamma?",
-    "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.count_bonus, algo.dropout_",
+    "+algo.horizon=3": "algo.horizon=3: no such key; there are algo.dropout_scope, algo.expl",
     "+seq_model.dropout=0.2": "seq_model.dropout=0.2: no such key; there are seq_model.cell, ",
     "~algo.gamma": "algo=dqn: missing a required argument: 'gamma'",
     "~seed": "seed is missing",

@@ -525,7 +525,7 @@ LSTM = ["seq_model=lstm", "seq_model.hidden_dim=8"]
 GPT = ["seq_model=gpt", "encoder.obs_dim=4", "encoder.action_dim=4", "dropout=0.3"]
 RARE = [*GPT, "num_envs=2", "updates_per_step=null", "updates_per_round=3", "replay_episodes=4"]
 RARE += ["replay_best=0.5", "env.length=4"]
-RARE += ["algo.count_bonus=1", "algo.start_epsilon=0.5", "algo.loss_steps=4"]
+RARE += ["algo.min_tries=2", "algo.start_epsilon=0.5", "algo.loss_steps=4"]
 GPT += ["num_envs=2", "replay_capacity=23"]  # a ring that is full before the end
 PIXELS = ["env=visual_match", "env.frames=[2,3,3]", "algo.target_entropy=0.5", *LSTM]
 PIXELS += ["num_envs=2"]

@@ -158,28 +158,21 @@ def micro_batches(batch: Episodes, activations: int = 1) -> list[Episodes]:
     return [Episodes(*rows) for rows in zip(*columns, strict=True)]
 
 
-def some_steps(batch: Episodes, count: int | None) -> tuple[Tensor | None, Tensor]:
-    """Draw ``count`` of a batch's T transitions, for an estimate of the mean over all of them.
+def some_steps(batch: Episodes, count: int | None) -> Tensor | None:
+    """Draw ``count`` of a batch's T transitions, ascending; None for all, or if there are no more.
 
     A quarter are the first ones and a quarter the last ones of a window, where an episode's
-    rare events are; the others are drawn between these without replacement, and each stands for
-    several. ``count`` is a multiple of 4.
-
-    Returns:
-        The transitions (count,), ascending, and what each one counts (count, 1). Or None and a one,
-        if all are wanted or there are no more.
+    rare events are; the others are drawn between these without replacement. ``count`` is a
+    multiple of 4.
     """
     T, device = len(batch.mask), batch.mask.device
     if count is None or count >= T:
-        return None, torch.ones((), device=device)
+        return None
     ends, between = count // 4, count // 2
     steps = torch.arange(T, device=device)
     inner = steps[ends : T - ends]
     drawn = inner[torch.rand(len(inner), device=device).topk(between).indices.sort().values]
-    at = torch.cat([steps[:ends], drawn, steps[T - ends :]])
-    weight = torch.ones(count, 1, device=device)
-    weight[ends : ends + between] = len(inner) / between
-    return at, weight
+    return torch.cat([steps[:ends], drawn, steps[T - ends :]])
 
 
 def masked_mean(x: Tensor, mask: Tensor, n: Tensor) -> Tensor:

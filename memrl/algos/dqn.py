@@ -47,11 +47,11 @@ class DQN(MemoryAgent):
             two. Without dropout this changes nothing, and it is then always done.
         start_epsilon: probability of a uniformly random first action of an exploring episode, in
             [0, 1]; None: epsilon.
-        count_bonus: while exploring, what is added to the value of an action that was never tried
-            after the same observation and action; 1 / (1 + n) of it after n times (Kolter & Ng
-            2009). At least 0.
+        min_tries: while exploring, actions that were tried less often than this after the same
+            observation and action come first, one of them at random; what is not known is worth
+            trying, as in R-max (Brafman & Tennenholtz 2002). At least 0.
         loss_steps: None: an update's loss is the mean over all transitions of the windows. A
-            multiple n of 4: an unbiased estimate from n of them, see
+            multiple n of 4: over n of them, the first and the last n/4 always among them, see
             :func:`~memrl.algos.agent.some_steps`. GPT computes the others' keys and values only.
     """
 
@@ -71,14 +71,14 @@ class DQN(MemoryAgent):
         recurrence_lr: float | None = None,
         weight_decay: float = 0.0,
         start_epsilon: float | None = None,
-        count_bonus: float = 0.0,
+        min_tries: int = 0,
         loss_steps: int | None = None,
     ) -> None:
         require_at_least(1, horizon=horizon)
         require_at_least(0, train_steps=train_steps)
         ok = start_epsilon is None or 0 <= start_epsilon <= 1
         require(ok, "start_epsilon", "null or in [0, 1]", start_epsilon)
-        require(0 <= count_bonus < float("inf"), "count_bonus", "at least 0", count_bonus)
+        require_at_least(0, min_tries=min_tries)
         ok = loss_steps is None or (loss_steps >= 4 and loss_steps % 4 == 0)
         require(ok, "loss_steps", "null or a multiple of 4", loss_steps)
         network = ActionNetwork(memory, hidden_dims, last_init=3e-3)
@@ -95,9 +95,9 @@ class DQN(MemoryAgent):
         self.shared_forward = shared_forward or not memory.has_dropout
         self.loss_steps = loss_steps
         self.start_epsilon = start_epsilon
-        self.count_bonus = count_bonus
+        self.min_tries = min_tries
         actions = memory.actions
-        self.counts = VisitCounts(actions.width, self.device) if count_bonus else None
+        self.counts = VisitCounts(actions.width, self.device) if min_tries else None
         self.epsilon_end = 1 / horizon
         self.epsilon_steps = explore_fraction * train_steps
         self.explored_steps = 0
@@ -116,7 +116,9 @@ class DQN(MemoryAgent):
             return values.argmax(-1)
         if self.counts is not None:
             rows = self.counts.rows(obs, before)
-            values = values + self.count_bonus * self.counts.bonus(rows)
+            rare = self.counts.table[rows] < self.min_tries
+            drawn = torch.rand_like(values).masked_fill(~rare, -1.0)
+            values = torch.where(rare.any(-1, keepdim=True), drawn, values)
         action = values.argmax(-1)
         random = torch.randint_like(action, self.memory.actions.width)
         draw = torch.rand_like(values[:, 0])
@@ -137,12 +139,12 @@ class DQN(MemoryAgent):
         Returns scalar tensors: ``loss`` and ``q``, means over real transitions; ``epsilon``; and
         the mean gradient norms of the network's tensors and of the sequence model's alone.
         """
-        at, weight = some_steps(batch, self.loss_steps)
-        n = (batch.mask if at is None else batch.mask[at] * weight).sum().clamp(min=1)
+        at = some_steps(batch, self.loss_steps)
+        n = (batch.mask if at is None else batch.mask[at]).sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
         for rows in micro_batches(batch):
-            mask = rows.mask if at is None else rows.mask[at] * weight
+            mask = rows.mask if at is None else rows.mask[at]
             prediction, target = self.predict(rows, at)
             loss = masked_mean((prediction - target).square(), mask, n)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Counts of what was tried where, for a bonus on what was not (Kolter & Ng 2009)."""
+"""Counts of what was tried where, so that each action is tried everywhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class VisitCounts:
 
     Both are hashed to a row of a table of fixed size (Tang et al. 2017), so that memory does not
     grow. In tasks whose observations never repeat the counts stay near 0, and favour no action.
+
+    Attributes:
+        table: (ROWS, A) int32.
     """
 
     def __init__(self, n_action: int, device: torch.device) -> None:
@@ -27,10 +30,6 @@ class VisitCounts:
         before = prev_action.tolist()
         rows = [zlib.crc32(o, a + 1) % ROWS for o, a in zip(seen, before, strict=True)]
         return torch.tensor(rows, device=self.table.device)
-
-    def bonus(self, rows: Tensor) -> Tensor:
-        """Return 1 / (1 + n) for every action, (B, A): 1 for what was never tried."""
-        return 1 / (1 + self.table[rows])
 
     def add(self, rows: Tensor, action: Tensor) -> None:
         """Count the actions (B,) that were chosen."""

@@ -33,7 +33,7 @@ _RATES = {"algo.memory_lr": None, "algo.recurrence_lr": None, "algo.weight_decay
 ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
     "memrl.algos.dqn.DQN": {
         **_RATES,
-        **{"algo.start_epsilon": None, "algo.count_bonus": 0.0, "algo.loss_steps": None},
+        **{"algo.start_epsilon": None, "algo.min_tries": 0, "algo.loss_steps": None},
     },
     "memrl.algos.sacd.SACD": _RATES,
     "memrl.algos.sacd.SeparateSACD": _RATES,
@@ -44,6 +44,8 @@ ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
     },
     "memrl.seq_models.deltanet.GatedDeltaNet": {"seq_model.decay": True},
 }
+# Keys of a group that older versions had, with the values at which they did nothing.
+GONE = (("algo", "count_bonus", 0.0),)
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
@@ -98,6 +100,9 @@ def read_config(folder: Path) -> Config:
     for group in GROUPS:
         if not isinstance(config.get(group, {}), dict):
             raise Unreadable(f"config.yaml: {group}={show(config[group])[:40]}: must be a group")
+    for group, key, value in GONE:
+        if config.get(group, {}).get(key) == value:
+            del config[group][key]
     return config
 
 
