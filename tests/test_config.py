@@ -271,7 +271,7 @@ def test_every_key_is_read_by_somebody():
 def test_keys_have_the_values_that_a_budgets_table_says():
     table = OmegaConf.to_container(OmegaConf.load(CONF / "budget" / "fast.yaml"))["budget"]["table"]
     names = {"pendulum_*": "pendulum_p"}
-    of_gpt = ("position", "attention_init", "window", "sinks")
+    of_gpt = ("n_head", "position", "attention_init", "window", "sinks")
     for task, rows in table.items():
         for length, columns in rows.items():
             size = [] if length == "other" else [f"env.length={length}"]
