@@ -825,6 +825,15 @@ def test_results_go_where_the_key_or_else_the_environment_says(monkeypatch):
     assert folder_of(older) == folder_of(gpt) and build(older)
 
 
+def test_a_key_that_is_gone_is_ignored_where_it_did_nothing(tmp_path):
+    path, c = tmp_path / "config.yaml", config()
+    for bonus, same in ((0.0, True), (0.5, False)):
+        older = c | {"algo": c["algo"] | {"count_bonus": bonus}}
+        path.write_text(OmegaConf.to_yaml(older))
+        assert (identity.read_config(tmp_path) == c) is same
+        assert (identity.identity(older) == identity.identity(c)) is same
+
+
 def test_long_names_are_shortened_and_stay_distinct():
     many = "batch_size=32 num_envs=2 dropout=0 attention_dropout=0 algo.gamma=0.9 algo.tau=0.01 "
     many += "algo.explore_fraction=0.2 env.penalty=-0.2 env.goal_reward=2"

@@ -44,8 +44,7 @@ ADDED_TO: dict[str, dict[str, Any]] = {  # configs with this _target_
     },
     "memrl.seq_models.deltanet.GatedDeltaNet": {"seq_model.decay": True},
 }
-# Keys of a group that older versions had, with the values at which they did nothing.
-GONE = (("algo", "count_bonus", 0.0),)
+GONE = {"algo.count_bonus": 0.0}  # keys that older versions had, and values that did nothing
 SINGLE_RUNS = "runs"  # in the place of a sweep's name
 NOT_IDENTITY = (
     *("outputs", "sweep", "device", "logger", "checkpoint_minutes", "objective", "hydra"),
@@ -75,7 +74,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = flatten(config)
     for group in ("algo", "seq_model"):
         flat = ADDED_TO.get(str(flat.get(f"{group}._target_")), {}) | flat
-    return ADDED | flat
+    return ADDED | {key: flat[key] for key in flat if key not in GONE or flat[key] != GONE[key]}
 
 
 def _is_part(key: str) -> bool:
@@ -100,7 +99,8 @@ def read_config(folder: Path) -> Config:
     for group in GROUPS:
         if not isinstance(config.get(group, {}), dict):
             raise Unreadable(f"config.yaml: {group}={show(config[group])[:40]}: must be a group")
-    for group, key, value in GONE:
+    for path, value in GONE.items():
+        group, _, key = path.partition(".")
         if config.get(group, {}).get(key) == value:
             del config[group][key]
     return config
