@@ -30,15 +30,17 @@ CONFIGS |= {
     "dqn gpt": ("env.length=5 budget.train_episodes=10", GPT),
     "dqn some steps": ("env.length=20 budget.train_episodes=10 algo.loss_steps=4", GPT),
     "sacd": ("env=visual_match env.length=2 budget.train_episodes=10",),
-    "sacd_separate": ("env=key_to_door env.length=2 budget.train_episodes=10", GPT),
+    "sacd_separate": (
+        "env=key_to_door env.length=2 budget.train_episodes=10 algo=sacd_separate",
+        GPT,
+    ),
     "td3": ("env=pendulum_p budget=fast seq_model=gpt",),
     "sac": ("env=pendulum_v budget=fast algo=sac",),
 }
-CONFIGS["sacd_separate"] += ("algo=sacd_separate",)
 
 
 def build(name, device, *more):
-    """An agent in evaluation of its dropout, and what it knows of its task."""
+    """An agent, what it knows of its task, and the form of its updates."""
     overrides = [*" ".join(CONFIGS[name]).split(), f"device={device}", "precision=float32", *more]
     config = resolve(compose_config(overrides))
     agent, spec, _ = build_agent(config)

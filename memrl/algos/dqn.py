@@ -49,7 +49,8 @@ class DQN(MemoryAgent):
             [0, 1]; None: epsilon.
         min_tries: while exploring, actions that were tried less often than this after the same
             observation and action come first, one of them at random; what is not known is worth
-            trying, as in R-max (Brafman & Tennenholtz 2002). At least 0.
+            trying, as in R-max (Brafman & Tennenholtz 2002). At least 0; 0 where observations
+            never repeat, or every exploring action is random.
         loss_steps: None: an update's loss is the mean over all transitions of the windows. A
             multiple n of 4: over n of them, the first and the last n/4 always among them, see
             :func:`~memrl.algos.agent.some_steps`. GPT computes the others' keys and values only.

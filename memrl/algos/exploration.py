@@ -15,7 +15,7 @@ class VisitCounts:
     """How often each action followed an observation and the action before it.
 
     Both are hashed to a row of a table of fixed size (Tang et al. 2017), so that memory does not
-    grow. In tasks whose observations never repeat the counts stay near 0, and favour no action.
+    grow. In tasks whose observations never repeat the counts stay near 0.
 
     Attributes:
         table: (ROWS, A) int32.
