@@ -1,6 +1,6 @@
 """What the paper's figures cost: steps and updates of each run, and how long they take.
 
-    python benchmarks/costs.py                # all four tasks; an hour
+    python benchmarks/costs.py                # all four tasks; minutes
     python benchmarks/costs.py tmaze_active   # one of them
 
 Measured on one thread: an update of 64 windows of whole random episodes, and a step of acting in

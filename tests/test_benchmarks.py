@@ -50,6 +50,26 @@ def test_an_update_of_ours_and_one_of_the_reference_can_be_timed(monkeypatch):
         assert update()["loss"] >= 0
 
 
+def test_steps_until_solved_are_compared_exactly(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    fidelity = importlib.import_module("fidelity")
+    assert fidelity.p_value([1, 2], [3, float("inf")]) == pytest.approx(2 / 6)
+    assert fidelity.p_value([3], [float("inf"), 1, 2]) == 1.0
+    recorded = fidelity.recorded()
+    assert {key: len(curves) for key, curves in recorded.items()} == {
+        ("tmaze_active 5", "GPT"): 1,
+        ("tmaze_active 5", "LSTM"): 2,
+        ("tmaze_passive 10", "GPT"): 3,
+        ("tmaze_passive 10", "LSTM"): 3,
+        ("visual_match 1", "LSTM"): 2,
+        (fidelity.TRAINING, "LSTM"): 2,
+    }
+    assert [curve.solved_at for curve in recorded[fidelity.TRAINING, "LSTM"]] == [
+        18600,
+        float("inf"),
+    ]
+
+
 def test_an_update_of_continuous_actions_and_its_reference_can_be_timed(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     continuous = importlib.import_module("continuous")
