@@ -172,7 +172,7 @@ def test_every_tool_goes_on_for_the_others(
     assert "gpt" in run(plot, folder, "--format", "png")
     run(report, folder)
     run(export, folder, "--output", "all.csv")
-    run(export, folder, "--output", "train.csv", "--table", "train")
+    run(export, folder, "--output", "train.csv", "--table", "train", "--last")
     start.write_table(read_sweep(Path(folder)))
     text = Path("all.csv").read_text()
     assert "'=cmd|" in text and ",=cmd|" not in text

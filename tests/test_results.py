@@ -449,6 +449,10 @@ def test_a_tidy_table_has_every_row_of_every_run(mixed: Path, tmp_path: Path) ->
         "1",
     )
     assert one["env_steps"] == "6710" and one["eval/success"] == ""
+    last = {row["run"]: row for row in rows}  # of repeated keys the last value stays
+    export(runs, tmp_path / "last.csv", only_last=True)
+    with open(tmp_path / "last.csv", newline="") as file:
+        assert [*csv.DictReader(file)] == [last[run.name] for run in runs]
 
 
 def test_csv_and_parquet_hold_the_same(originals: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=output, required=True, metavar="FILE", help="a .csv or .parquet file"
     )
     parser.add_argument("--table", choices=TABLES, default="eval", help="default: %(default)s")
+    parser.add_argument("--last", action="store_true", help="only the last row of each run")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,5 +28,5 @@ def run(args: argparse.Namespace) -> None:
     runs = load_folders(args.folder)
     if not runs:
         raise ConfigError(f"{', '.join(map(str, args.folder))}: no run")
-    export(runs, args.output, args.table)
+    export(runs, args.output, args.table, args.last)
     print(f"{args.output}: {plural(len(runs), 'run')}")

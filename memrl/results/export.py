@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 COUNTERS = ["env_steps", "episodes", "updates"]  # whole numbers
 
 
-def frame(runs: Sequence[Run], table: str = "eval") -> pandas.DataFrame:
+def frame(runs: Sequence[Run], table: str = "eval", only_last: bool = False) -> pandas.DataFrame:
     """Return one row for each evaluation of each run, and one for a run without any.
 
     The columns are a run's name, sweep, state and cause, its config (the main keys, and all keys
     that vary), and what was measured, in ``eval.csv`` or ``train.csv``. Missing values are NA or
     NaN.
+
+    Args:
+        runs: what to return.
+        table: ``eval`` or ``train``.
+        only_last: one row for each run, its last.
 
     Raises:
         ConfigError: pandas is not installed.
@@ -41,6 +46,7 @@ def frame(runs: Sequence[Run], table: str = "eval") -> pandas.DataFrame:
         columns.setdefault(key, [run.flat.get(key) for run in runs])
     described = pd.DataFrame({name: _array(values) for name, values in columns.items()})
     tables = [pd.DataFrame(getattr(run, table)) for run in runs] or [pd.DataFrame()]
+    tables = [rows.tail(1) for rows in tables] if only_last else tables
     measured = pd.concat(dict(enumerate(tables))).droplevel(1)
     tidy = described.join(measured).reset_index(drop=True)
     counters = tidy.columns.intersection(COUNTERS)
@@ -49,14 +55,14 @@ def frame(runs: Sequence[Run], table: str = "eval") -> pandas.DataFrame:
     return tidy
 
 
-def export(runs: Sequence[Run], path: Path, table: str = "eval") -> None:
+def export(runs: Sequence[Run], path: Path, table: str = "eval", only_last: bool = False) -> None:
     """Write the tidy table as csv, or as parquet if the path ends with ``.parquet``.
 
     Raises:
         ConfigError: a package is not installed.
         OSError: it cannot be written.
     """
-    rows = frame(runs, table)
+    rows = frame(runs, table, only_last)
     if path.suffix == ".parquet":
         _import("pyarrow")
         write_whole(path, rows.to_parquet(index=False))
