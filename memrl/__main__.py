@@ -16,6 +16,7 @@ from memrl.run.outcome import exit_status, log_to_console
 COMMANDS = {
     "train": "train one run, or a sweep with -m; the same as python run.py",
     "check": "check a sequence model: its laws, gradient, cost, and a short training",
+    "lengths": "compute the memory and credit-assignment lengths of a task",
     "sweep": "manage a sweep: status, logs, retry, cancel",
     "plot": "draw the figures of a sweep, and print its scores",
     "report": "write a report on a sweep as one HTML file",

@@ -9,7 +9,9 @@ Agent Behavior over Long Time Scales by Transporting Value"). Letters: B environ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import prod
 from typing import Any
 
 import gymnasium
@@ -129,6 +131,9 @@ class GridVec(Lockstep):
     The state is in the arrays ``t``, ``phase``, ``frame``, ``has_key`` (B,), ``player`` (B, 2) as
     (row, column), ``board`` (B, 7, 11) and ``choices``: to be read, not written.
     """
+
+    action_names = ("north", "south", "west", "east")
+    state_names = ("t", "cell", "codes", "has_key", "success", "_back_at", "palette", "choices")
 
     def __init__(
         self,
@@ -260,6 +265,17 @@ class GridVec(Lockstep):
         self.has_key[rows] = self.success[rows] = False
         self._enter(0, rows)
         return self._observe(), {}
+
+    def starts(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        require(self.num_apples == 0, "num_apples", "0, to have few enough states", self.num_apples)
+        choices = self.possible_choices()
+        chance = 1 / prod(map(len, choices.values()))
+        for values in product(*choices.values()):
+            yield chance, dict(zip(choices, values, strict=True))
+
+    def possible_choices(self) -> Mapping[str, Sequence[Any]]:
+        """Return, by name, the options that are equally likely in each episode."""
+        return {name: places_of(cells).tolist() for name, cells in self.places.items()}
 
     def step(self, actions: Ints) -> tuple[Images, Rewards, Bools, Bools, dict[str, Any]]:
         target = self.cell + MOVES[self.read_actions(actions)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -37,7 +37,13 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     and truncated bool (B,), and ``info``.
 
     The steps made are in ``t``, int64 (B,): to be read, not written.
+
+    A task in which nothing but an episode's start is random says with ``starts`` and
+    ``state_names`` all that ``memrl lengths`` has to know.
     """
+
+    action_names: Sequence[str] = ()
+    state_names: Sequence[str] = ()  # arrays (B, ...), or dicts of such: all that steps depend on
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "autoreset_mode": AutoresetMode.DISABLED,
@@ -103,6 +109,10 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
                 rows = np.flatnonzero(is_over)
                 raise gymnasium.error.ResetNeeded(f"reset environments {rows} before stepping them")
         return action
+
+    def starts(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        """Return how an episode may start: (probability, options of ``reset`` for one of them)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its episodes start")
 
     def render(self) -> tuple[Images, ...] | None:
         """Return a picture of each environment, uint8 (height, width, 3); None without a mode."""

@@ -6,6 +6,8 @@ Suite for Reinforcement Learning"). Letters: B environments, K bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import gymnasium
@@ -38,6 +40,9 @@ class MemoryChainVec(Lockstep):
     The state is in the arrays ``t``, ``query`` (B,) and ``context`` (B, K), 0 or 1, all int64: to
     be read, not written.
     """
+
+    action_names = ("0", "1")
+    state_names = ("t", "query", "context")
 
     def __init__(
         self,
@@ -80,6 +85,12 @@ class MemoryChainVec(Lockstep):
         self.query = np.where(mask, query, self.query)
         self.t = np.where(mask, 0, self.t)
         return self._observe(), {}
+
+    def starts(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        K = self.num_bits
+        chance = 1 / (K * 2**K)
+        for query, *context in product(range(K), *[(0, 1)] * K):
+            yield chance, {"query": query, "context": context}
 
     def step(self, actions: Ints) -> tuple[Obs, Rewards, Bools, Bools, dict[str, Any]]:
         action = self.read_actions(actions)

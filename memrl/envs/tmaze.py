@@ -12,7 +12,7 @@ observation, T horizon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partialmethod
 from numbers import Integral
 from typing import Any, Literal
@@ -72,6 +72,9 @@ class TMazeVec(Lockstep):
     all (B,): to be read, not written. So are the corridors' lengths, in ``corridor``, int64 (B,),
     or a number if there is only one.
     """
+
+    action_names = ("right", "up", "left", "down")
+    state_names = ("t", "x", "y", "goal", "oracle_visited", "_exposure")
 
     def __init__(
         self,
@@ -174,6 +177,10 @@ class TMazeVec(Lockstep):
         self.oracle_visited = self.oracle_visited & ~mask
         self._exposure = np.where(mask, self._expose(), self._exposure)
         return self._observe(), {}
+
+    def starts(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        require(self._lengths is None, "length", "one number", self.length)
+        return ((0.5, {"goal": goal}) for goal in (-1, 1))
 
     def _read_option(self, name: str, options: dict[str, Any], allowed: Any) -> Ints | None:
         """Return an option, one number or (B,), all of them ``allowed``; None if it is not set."""

@@ -7,7 +7,8 @@ of Ni et al. 2023 ("When Do Transformers Shine in RL?"), played by the rules of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any, Literal
 
 import numpy as np
@@ -114,6 +115,11 @@ class VisualMatchVec(GridVec):
             order = self.np_random.permuted(order, axis=1)
         target = self.np_random.integers(3, size=self.num_envs)
         return super().draw_choices() | {"target": target, "colours": HUES[order]}
+
+    def possible_choices(self) -> Mapping[str, Sequence[Any]]:
+        orders = [*permutations(range(3))] if self.colours == "per_episode" else [(0, 1, 2)]
+        colours = [HUES[list(order)] for order in orders]
+        return {**super().possible_choices(), "target": LETTERS, "colours": colours}
 
     def read_option(self, name: str, value: Any) -> NDArray[Any]:
         if name == "target":

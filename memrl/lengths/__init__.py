@@ -1,0 +1,1 @@
+"""Memory lengths and credit-assignment lengths of finite tasks, computed."""
