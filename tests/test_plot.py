@@ -27,9 +27,9 @@ from memrl.results import figures
 from memrl.results.comparison import aggregates
 from memrl.results.drawing import FORMATS, SCALES, SERIES, FigureOptions, in_style, series_styles
 from memrl.results.figures import FIGURES, arrange, draw, write
-from memrl.results.paper import PYBULLET
 from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, score
+from memrl.run.facts import PYBULLET
 from memrl.run.outcome import ConfigError
 
 Launch = Callable[..., Process]
@@ -439,7 +439,7 @@ from memrl.results.scores import PROTOCOLS, score
 from memrl.run.learning_curve import learning_curve
 assert "matplotlib" not in sys.modules
 run = load(sys.argv[1])[0]
-learning_curve(run.eval, run.name, Path(sys.argv[2]))
+learning_curve(run.eval, run.name, run.config["env"], Path(sys.argv[2]))
 assert draw("curves", score([run], PROTOCOLS["last"]), DEFAULTS, "png")
 import matplotlib.pyplot
 print(os.environ["MPLBACKEND"], matplotlib.pyplot.get_backend())

@@ -88,6 +88,35 @@ def test_the_same_command_draws_the_same_pictures(case, runs, tmp_path):
     assert outputs[0].read_bytes() == outputs[1].read_bytes() != outputs[2].read_bytes()
 
 
+def test_a_video_has_the_same_frames(runs, tmp_path, monkeypatch, capfd):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    case, path = ("tmaze_passive", "gpt"), tmp_path / "a.mp4"
+    words = [str(runs[case]), "--episodes", "2", "--fps", "10", "--output", str(path)]
+    watch(words)
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
+    assert frames == 2 * (HORIZON[case[0]] + 15)  # the last picture stays for 1.5 seconds
+    assert seconds == pytest.approx(frames / 10, abs=0.05)
+    film = path.read_bytes()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(SystemExit) as caught:
+        watch(words)
+    assert caught.value.code == 2 and path.read_bytes() == film
+    assert (
+        "an .mp4 needs ffmpeg, which is not here; install ffmpeg, or pip" in capfd.readouterr().err
+    )
+
+
+def test_the_action_taken_is_the_one_with_the_highest_score(runs):
+    for (env, _), folder in runs.items():
+        config, agent, _ = agents.load_run(folder)
+        (film,) = films.play(config, agent, 1, 0)
+        name, scores = film.scores
+        assert name == ("Q" if env.startswith("tmaze") else "p")
+        assert [film.names[i] for i in scores.argmax(-1)] == film.actions
+        assert {"agent"} <= film.legend.keys()
+
+
 def test_the_episodes_are_those_of_the_evaluation(runs):
     """With the evaluation's seed and as many rows, they are the run's first evaluation's."""
     folder = runs["visual_match", "gpt"]
@@ -183,7 +212,8 @@ def film_of(weights, size=(40, 40)):
     for t, row in enumerate(weights):
         attention[t, : t + 1] = row
     pictures = [np.full((*size, 3), 10 * t, np.uint8) for t in range(n + 1)]
-    return films.Film(pictures, np.arange(n, dtype=float), attention, True)
+    rewards = np.arange(n, dtype=float)
+    return films.Film(pictures, ["go"] * n, ["go"], None, {}, rewards, attention, True)
 
 
 @pytest.mark.parametrize("size", [(40, 40), (40, 200)], ids=["beside", "below"])
@@ -192,7 +222,7 @@ def test_the_earlier_step_that_is_attended_to_most_is_shown(size):
     for t, best in ((1, 0), (2, 1), (3, 0), (4, 0)):  # the last picture has no step of its own
         image = np.array(films.frame(film, t, ""))
         wide = size[1] > 2 * size[0]
-        top = films.MARGIN + (2 if wide else 3) * films.TEXT
+        top = films.MARGIN + (3 if wide else 4) * films.TEXT
         left = films.MARGIN if wide else 2 * films.MARGIN + size[1]
         below = top + size[0] + films.MARGIN + films.TEXT if wide else top
         other = image[below : below + size[0], left : left + size[1]]
@@ -211,7 +241,7 @@ BAD = {
     "--fps 0": "argument --fps: must be 0.01 to 100, got 0",
     "--fps nan": "argument --fps: must be 0.01 to 100, got nan",
     "--seed -1": "argument --seed: must be 0 to",
-    "--output x.mp4": "argument --output: must end with .gif or .png, got x.mp4",
+    "--output x.avi": "argument --output: must end with .gif or .mp4 or .png, got x.avi",
     "--steps 1,2": "--steps needs an --output that ends with .png, got folder/watch.gif",
     "--steps 1,x --output x.png": "argument --steps: must be integers separated by commas",
 }

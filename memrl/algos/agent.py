@@ -97,6 +97,13 @@ class MemoryAgent:
         """
         raise NotImplementedError
 
+    def action_scores(self, batch: Episodes) -> tuple[str, Tensor] | None:
+        """Return what a greedy action has most of: its name, and the numbers (T + 1, B, A).
+
+        None if actions are not chosen by such numbers.
+        """
+        return None
+
     def initial_state(self, batch_size: int) -> ActingState:
         before = no_action(self.memory.actions, batch_size, self.device)
         return ActingState(self.memory.initial_state(batch_size), before)

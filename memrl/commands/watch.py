@@ -1,6 +1,6 @@
 """Play greedy episodes of a run, done or still training, and write them as an animation or image:
-the task, reward and step, and for models with attention the earlier step that each decision attends
-to most (mean over layers and heads)."""
+the task, the rewards, the actions and what the agent gives them, and for models with attention the
+earlier step that each decision attends to most (mean over layers and heads)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from memrl.commands.arguments import file_ending, number_between
 from memrl.commands.sweep import add_trust
 from memrl.results.agents import load_run
-from memrl.results.films import animation, play, strip
+from memrl.results.films import animation, play, strip, video
 from memrl.run.files import write_whole
 from memrl.run.identity import length_name, task_name
 from memrl.run.outcome import ConfigError
@@ -19,8 +19,10 @@ from memrl.run.outcome import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", type=Path, help="a run's folder, outputs/<sweep>/<run>")
-    output = "a .gif or .png file (default: watch.gif in the run's folder)"
-    parser.add_argument("--output", type=file_ending(".gif", ".png"), metavar="FILE", help=output)
+    output = "a .gif, .mp4 or .png file (default: watch.gif in the run's folder)"
+    parser.add_argument(
+        "--output", type=file_ending(".gif", ".mp4", ".png"), metavar="FILE", help=output
+    )
     episodes, seed = number_between(int, 1, 1000), number_between(int, 0, 2**63)
     parser.add_argument(
         "--episodes", type=episodes, default=3, help="number of them (default: %(default)s)"
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
     title = f"{task_name(config['env'])}{length}, {config['seq_model']['name']}"
     if output.suffix == ".gif":
         write_whole(output, animation(films, title, args.fps))
+    elif output.suffix == ".mp4":
+        write_whole(output, video(films, title, args.fps))
     else:
         write_whole(output, strip(films, title, args.steps))
     print(output)

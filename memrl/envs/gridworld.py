@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -40,14 +40,17 @@ WIDTH = COLS + 2 * SIGHT
 # What a cell holds.
 OUTSIDE, EMPTY, WALL, INDICATOR, SQUARE, DOOR, PLAYER = range(7)
 KEY, APPLE, OPEN_DOOR, B, C, E = range(7, 13)  # these can be stood on
+AGENT_COLOUR, APPLE_COLOUR = (228, 148, 109), (140, 178, 0)
+KEY_COLOUR, DOOR_COLOUR = (159, 81, 44), (134, 206, 235)
+SIGHT_COLOUR = (255, 220, 0)
 COLOURS = np.zeros((13, 3), np.uint8)
 COLOURS[[OUTSIDE, EMPTY]] = 204
 COLOURS[WALL] = 25
 COLOURS[INDICATOR] = 255
-COLOURS[PLAYER] = (228, 148, 109)
-COLOURS[KEY] = (159, 81, 44)
-COLOURS[[DOOR, OPEN_DOOR]] = (134, 206, 235)
-COLOURS[APPLE] = (140, 178, 0)
+COLOURS[PLAYER] = AGENT_COLOUR
+COLOURS[KEY] = KEY_COLOUR
+COLOURS[[DOOR, OPEN_DOOR]] = DOOR_COLOUR
+COLOURS[APPLE] = APPLE_COLOUR
 PASSABLE = np.zeros(13, np.bool_)
 PASSABLE[[EMPTY, KEY, APPLE, OPEN_DOOR, B, C, E]] = True
 
@@ -132,6 +135,7 @@ class GridVec(Lockstep):
     (row, column), ``board`` (B, 7, 11) and ``choices``: to be read, not written.
     """
 
+    legend: ClassVar = {"agent": AGENT_COLOUR, "apple": APPLE_COLOUR, "what it sees": SIGHT_COLOUR}
     action_names = ("north", "south", "west", "east")
     state_names = ("t", "cell", "codes", "has_key", "success", "_back_at", "palette", "choices")
 
@@ -358,7 +362,7 @@ class GridVec(Lockstep):
         window = np.s_[row * size : (row + 5) * size + 1, column * size : (column + 5) * size + 1]
         seen = image[window].copy()
         image = image // 2
-        seen[:3] = seen[-3:] = (255, 220, 0)
-        seen[:, :3] = seen[:, -3:] = (255, 220, 0)
+        seen[:3] = seen[-3:] = SIGHT_COLOUR
+        seen[:, :3] = seen[:, -3:] = SIGHT_COLOUR
         image[window] = seen
         return image

@@ -8,16 +8,18 @@ task is that of Ni et al. 2023 ("When Do Transformers Shine in RL?"), played by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from memrl.checks import require
 from memrl.envs.gridworld import (
     DOOR,
+    DOOR_COLOUR,
     EMPTY,
     INDICATOR,
     KEY,
+    KEY_COLOUR,
     OPEN_DOOR,
     WALL,
     GridVec,
@@ -68,6 +70,8 @@ class KeyToDoorVec(GridVec):
     With the key the door can be entered, and the first time pays ``final_reward``. Standing in it,
     the player is hidden by it.
     """
+
+    legend: ClassVar = {**GridVec.legend, "key": KEY_COLOUR, "door": DOOR_COLOUR}
 
     def __init__(
         self,

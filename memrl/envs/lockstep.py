@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -19,6 +19,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Images = NDArray[np.uint8]
 Rewards = NDArray[np.float64]
+Colour = tuple[int, int, int]  # red, green, blue: 0 to 255
 
 
 class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
@@ -43,6 +44,7 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
     """
 
     action_names: Sequence[str] = ()
+    legend: ClassVar[Mapping[str, Colour]] = {}  # what the colours of pictures mean
     state_names: Sequence[str] = ()  # arrays (B, ...), or dicts of such: all that steps depend on
 
     metadata: dict[str, Any] = {  # noqa: RUF012

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -20,7 +20,7 @@ from memrl.envs.lockstep import Bools, Images, Ints, Lockstep, Rewards, check_in
 Obs = NDArray[np.float32]
 
 _BAR = 12  # least width of a picture, in cells
-_GREEN, _RED = (0, 170, 0), (200, 60, 60)
+_GREEN, _RED, _BLUE = (0, 170, 0), (200, 60, 60), (90, 140, 255)
 
 GYMNASIUM_NAMES = {"MemoryChain": "MemoryChainVec"}
 
@@ -41,6 +41,7 @@ class MemoryChainVec(Lockstep):
     be read, not written.
     """
 
+    legend: ClassVar = {"1": _GREEN, "0": _RED, "seen": _BLUE}
     action_names = ("0", "1")
     state_names = ("t", "query", "context")
 
@@ -119,7 +120,7 @@ class MemoryChainVec(Lockstep):
         cells[0, : self.num_bits] = np.where(self.context[b, :, None] == 1, _GREEN, _RED)
         seen = obs[2:] != 0
         seen[self.query[b]] |= self.t[b] == self.length
-        cells[1, : self.num_bits][seen] = (90, 140, 255)
+        cells[1, : self.num_bits][seen] = _BLUE
         cells[2, : round(float(obs[0]) * width)] = 120
         return enlarge(cells, 20)
 

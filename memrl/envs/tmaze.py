@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partialmethod
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -46,6 +46,8 @@ _DX = np.array([1, 0, -1, 0])
 _DY = np.array([0, 1, 0, -1])
 _STATE = ("x", "y", "t", "oracle_visited", "_exposure")  # what a step changes
 _REACH = 12  # cells that a picture shows to each side of the agent
+_CELL = 20  # pixels
+_AGENT, _GOAL, _ORACLE = (228, 148, 109), (0, 170, 0), (134, 206, 235)
 
 
 class TMazeVec(Lockstep):
@@ -73,6 +75,7 @@ class TMazeVec(Lockstep):
     or a number if there is only one.
     """
 
+    legend: ClassVar = {"agent": _AGENT, "goal": _GOAL, "oracle": _ORACLE}
     action_names = ("right", "up", "left", "down")
     state_names = ("t", "x", "y", "goal", "oracle_visited", "_exposure")
 
@@ -255,7 +258,8 @@ class TMazeVec(Lockstep):
     def draw(self, b: int) -> Images:
         """Return the maze, or the cells around the agent: the goal's arm green, the oracle blue.
 
-        While the oracle shows the goal's side, the wall on that side of it is green.
+        While the oracle shows the goal's side, the wall on that side of it is green. Three dots
+        in the margin mean that the corridor goes on there.
         """
         x, goal, cells_in_x = int(self.x[b]), int(self.goal[b]), self._last_junction + 1
         junction = int(np.broadcast_to(self._junction, self.num_envs)[b])
@@ -263,12 +267,19 @@ class TMazeVec(Lockstep):
         first = min(max(x - _REACH, 0), cells_in_x - width)
         cells = np.full((3, cells_in_x, 3), 25, np.uint8)  # rows: y = 1, 0, -1
         cells[1, : junction + 1] = cells[:, junction] = 204
-        cells[1, 0] = (134, 206, 235)
-        cells[1 - goal, junction] = (0, 170, 0)
+        cells[1, 0] = _ORACLE
+        cells[1 - goal, junction] = _GOAL
         if self._exposure[b]:
-            cells[1 - goal, 0] = (0, 170, 0)
-        cells[1 - int(self.y[b]), x] = (228, 148, 109)
-        return enlarge(np.pad(cells[:, first : first + width], ((1, 1), (1, 1), (0, 0))), 20)
+            cells[1 - goal, 0] = _GOAL
+        cells[1 - int(self.y[b]), x] = _AGENT
+        cells = np.pad(cells[:, first : first + width], ((1, 1), (1, 1), (0, 0)))
+        image = enlarge(cells, _CELL)
+        middle = 2 * _CELL + _CELL // 2  # of the corridor's row
+        for goes_on, left in ((first > 0, 0), (first + width <= junction, (width + 1) * _CELL)):
+            if goes_on:
+                for dot in range(4, _CELL, 5):
+                    image[middle - 1 : middle + 2, left + dot : left + dot + 3] = 230
+        return image
 
 
 def _longest(length: int | Sequence[int]) -> int:

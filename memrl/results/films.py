@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Sequence
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Discrete
 from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from memrl.envs.lockstep import Colour
 from memrl.experiment import closing, make_env
 from memrl.run.identity import Config
-from memrl.run.outcome import ConfigError
+from memrl.run.outcome import ConfigError, Failure
 
 if TYPE_CHECKING:
     from memrl.interfaces import Agent, Episodes
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 MARGIN, TEXT, STRIP = 8, 18, 40  # pixels: margins, height of a line, height of the attention
-NARROWEST = 340  # pixels, which hold every line
+NARROWEST = 340  # pixels, which hold the title
+SQUARE = 10  # pixels of a colour in the legend
+MOST_SCORES = 6  # more actions have no room
 INK, FAINT, MARK = (30, 30, 30), (190, 200, 215), (214, 90, 20)
 HOLD_S = 1.5  # how long an episode's last picture is shown
 
 
 class Film(NamedTuple):
-    """One greedy episode of n steps."""
+    """One greedy episode of n steps, with A actions."""
 
     pictures: list[Picture]  # n + 1; picture t shows the task before step t
+    actions: list[str]  # n
+    names: Sequence[str]  # A, of the actions; none if they are not discrete
+    scores: tuple[str, NDArray[np.float32]] | None  # what they are called, and (n, A)
+    legend: Mapping[str, Colour]  # what the colours of pictures mean
     reward: NDArray[np.float64]  # (n,)
     attention: NDArray[np.float32] | None  # (n, n): row t has the weights of step t
     success: bool | None
@@ -74,16 +87,48 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
             raise ConfigError(f"{refusal} {error}") from None
         device = next(agent.memory.parameters()).device
         played, success = rollout(camera, agent, False, device, env.horizon)
-    attention = _attention(agent, played)
+        legend = dict(getattr(env, "legend", {}))
+        names = _action_names(env)
+    attention, scores = _attention(agent, played), _scores(agent, played)
     return [
         Film(
             [pictures[b] for pictures in camera.pictures[: n + 1]],
+            [_action_text(action, names) for action in played.action[:n, b].numpy()],
+            names,
+            None if scores is None else (scores[0], scores[1][:n, b]),
+            legend,
             played.reward[:n, b].double().numpy(),
             None if attention is None else attention[b, :n, :n],
             None if success is None else bool(success[b]),
         )
         for b, n in enumerate(played.mask.sum(0).int().tolist())
     ]
+
+
+def _action_names(env: Any) -> Sequence[str]:
+    """Return the names of discrete actions; numbers, if the task gives them none."""
+    space = env.single_action_space
+    if not isinstance(space, Discrete):
+        return ()
+    names = getattr(env, "action_names", ())
+    return names if len(names) == space.n else [str(action) for action in range(space.n)]
+
+
+def _action_text(action: Any, names: Sequence[str]) -> str:
+    if names:
+        return names[int(action)]
+    return ", ".join(f"{x:+.2f}" for x in np.ravel(action))
+
+
+def _scores(agent: Agent, played: Episodes) -> tuple[str, NDArray[np.float32]] | None:
+    """Return what an agent's greedy actions have most of, (T + 1, B, A), if it tells."""
+    if not hasattr(agent, "action_scores"):
+        return None
+    device = next(agent.memory.parameters()).device
+    obs, action, reward, *others = played
+    window = (part.to(device) for part in (obs, action, reward.float()))
+    found = agent.action_scores(type(played)(*window, *others))
+    return found and (found[0], np.asarray(found[1].cpu()))
 
 
 def _attention(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
@@ -104,12 +149,15 @@ def _attention(agent: Agent, played: Episodes) -> NDArray[np.float32] | None:
 
 
 def frame(film: Film, t: int, title: str) -> Image.Image:
-    """Draw the task before step ``t``, and the rewards until then."""
+    """Draw the task before step ``t``, the rewards until then, and the action that follows."""
     font = ImageFont.load_default(size=13)
     task = Image.fromarray(film.pictures[t])
     is_beside = film.attention is not None and task.width <= 2 * task.height
-    n, top = len(film.reward), MARGIN + (3 if is_beside else 2) * TEXT
-    width, height = max(task.width, NARROWEST) + 2 * MARGIN, top + task.height + MARGIN
+    lines = 3 + bool(film.legend) + is_beside
+    n, top = len(film.reward), MARGIN + lines * TEXT
+    columns = _columns(film, font)
+    narrowest = max(NARROWEST, sum(columns), _legend_width(film, font))
+    width, height = max(task.width, narrowest) + 2 * MARGIN, top + task.height + MARGIN
     # The earlier step is drawn beside a high picture, below a wide one, and has a line above it.
     spot = (2 * MARGIN + task.width, top)
     if film.attention is not None:
@@ -127,10 +175,53 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
         line += "   success" if film.success else "   no success"
     draw.text((MARGIN, MARGIN // 2), title, fill=INK, font=font)
     draw.text((MARGIN, MARGIN // 2 + TEXT), line, fill=INK, font=font)
+    if t < n:
+        left = MARGIN
+        for (text, is_chosen), column in zip(_choices(film, t), columns, strict=True):
+            colour = MARK if is_chosen else INK
+            draw.text((left, MARGIN // 2 + 2 * TEXT), text, fill=colour, font=font)
+            left += column
+    left = MARGIN
+    for text, colour in film.legend.items():
+        base = MARGIN // 2 + 3 * TEXT
+        draw.rectangle((left, base + 3, left + SQUARE, base + 3 + SQUARE), fill=colour)
+        draw.text((left + SQUARE + 5, base), text, fill=INK, font=font)
+        left += _entry_width(text, font)
     image.paste(task, (MARGIN, top))
     if film.attention is not None:
         _look_back(image, film, min(t, n - 1), spot, font)
     return image
+
+
+def _choices(film: Film, t: int) -> list[tuple[str, bool]]:
+    """Return the words about step ``t``'s action, and which of them is the one that is taken."""
+    if film.scores is None or len(film.names) > MOST_SCORES:
+        return [("action", False), (film.actions[t], True)]
+    name, scores = film.scores
+    return [
+        (name, False),
+        *(
+            (f"{action} {score:.2f}", action == film.actions[t])
+            for action, score in zip(film.names, scores[t], strict=True)
+        ),
+    ]
+
+
+def _columns(film: Film, font: Any) -> list[int]:
+    """Return the widths of these words' columns: the same in all frames of a film."""
+    if film.scores is None or len(film.names) > MOST_SCORES:
+        longest = max((font.getlength(action) for action in film.actions), default=0.0)
+        return [round(font.getlength("action ")), round(longest)]
+    words = [f"{film.scores[0]} ", *(f"{action} -00.00  " for action in film.names)]
+    return [round(font.getlength(word)) for word in words]
+
+
+def _entry_width(text: str, font: Any) -> int:
+    return SQUARE + 17 + int(font.getlength(text))
+
+
+def _legend_width(film: Film, font: Any) -> int:
+    return sum(_entry_width(text, font) for text in film.legend)
 
 
 def _look_back(image: Image.Image, film: Film, t: int, spot: tuple[int, int], font: Any) -> None:
@@ -171,6 +262,53 @@ def animation(films: Sequence[Film], title: str, fps: float) -> bytes:
         buffer, "GIF", save_all=True, append_images=frames, duration=durations, loop=0
     )
     return buffer.getvalue()
+
+
+def video(films: Sequence[Film], title: str, fps: float) -> bytes:
+    """Return the films, one after the other, as an MP4 (H.264).
+
+    Raises:
+        ConfigError: there is no ffmpeg.
+        Failure: ffmpeg cannot do it.
+    """
+    rate, pause = f"{fps:g}", max(round(fps * HOLD_S), 1)
+    shown = (
+        (frame(film, t, f"{title}, episode {number}"), pause if t == len(film.reward) else 1)
+        for number, film in enumerate(films, start=1)
+        for t in range(len(film.pictures))
+    )
+    width, height = frame(films[0], 0, title).size
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        command = [_ffmpeg(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += ["-s", f"{width}x{height}", "-r", rate, "-i", "-"]
+        # Players want even sizes and halved colours.
+        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white", "-pix_fmt", "yuv420p"]
+        command += ["-fflags", "+bitexact", "-flags", "+bitexact", str(path)]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said)
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+                for picture, times in shown:
+                    pipe.write(picture.tobytes() * times)
+            if process.wait():
+                said.seek(0)
+                text = " ".join(said.read().decode(errors="replace").split())
+                raise Failure(f"ffmpeg failed: {text or process.returncode}")
+        return path.read_bytes()
+
+
+def _ffmpeg() -> str:
+    """Return the program, of the system or of the package imageio-ffmpeg."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        return str(get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        advice = "install ffmpeg, or pip install imageio-ffmpeg, or write a .gif"
+        raise ConfigError(f"an .mp4 needs ffmpeg, which is not here; {advice}") from None
 
 
 def strip(films: Sequence[Film], title: str, steps: Sequence[int] | None) -> bytes:

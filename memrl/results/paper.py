@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
+
+from memrl.run.facts import PYBULLET
 
 # Where the paper's figures end, in env steps, by task and length.
 FIGURE_ENDS: dict[tuple[str, float | None], float] = {
@@ -17,18 +18,6 @@ FIGURE_ENDS: dict[tuple[str, float | None], float] = {
     for length, million in zip(lengths, ends, strict=True)
 }
 
-# Returns of Ni et al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs", by
-# task: with positions, and with velocities.
-PYBULLET = {
-    f"{variant} {robot}": level
-    for robot, levels in (
-        ("ant", (348.0, 1113.0)),
-        ("halfcheetah", (2693.0, 1980.0)),
-        ("hopper", (2133.0, 1495.0)),
-        ("walker", (982.0, 121.0)),
-    )
-    for variant, level in zip(("pybullet_p", "pybullet_v"), levels, strict=True)
-}
 FIGURE_ENDS |= {(task, None): 1.5e6 for task in PYBULLET}
 
 LEAST_SHARE = 0.9  # of the steps to a figure's end; a shorter run does not count
@@ -44,27 +33,6 @@ class Alignment(NamedTuple):
 
 ALIGNMENTS = dict.fromkeys(PYBULLET, Alignment(100, 5, filled=True))  # by task
 
-
-class Facts(NamedTuple):
-    """What is known of a task's metric."""
-
-    solved_at: float | None = None  # the task counts as solved from this value on
-    reference: Mapping[str, float] = {}  # levels that figures show, by what they are
-
-
-# By task and metric. Where nothing is cited, a level is the best without the ability that the task
-# asks for. Other tasks state theirs in their YAML: ``solved_at`` and ``reference``.
-FACTS = {
-    ("tmaze", "eval/return"): Facts(0.95),
-    ("tmaze_passive", "eval/return"): Facts(0.95, {"best without memory": 0.5}),
-    ("tmaze_active", "eval/return"): Facts(0.95, {"best without credit assignment": 0.5}),
-    ("visual_match", "eval/success"): Facts(0.95, {"best without memory": 1 / 3}),
-    ("key_to_door", "eval/success"): Facts(0.95, {"best without credit assignment": 0.0}),
-    **{
-        (task, "eval/return"): Facts(reference={"Ni et al. 2022": level})
-        for task, level in PYBULLET.items()
-    },
-}
 
 # Steps of an episode beyond ``env.length``.
 EXTRA_STEPS = {"tmaze_passive": 1, "tmaze_active": 3, "visual_match": 30, "key_to_door": 25}

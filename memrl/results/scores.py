@@ -5,8 +5,7 @@ A run counts once it is done. Runs that do not count are listed with the reason,
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +16,10 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from memrl.results import stats
-from memrl.results.paper import (
-    ALIGNMENTS,
-    FACTS,
-    FIGURE_ENDS,
-    LEAST_SHARE,
-    Alignment,
-    Facts,
-)
+from memrl.results.paper import ALIGNMENTS, FIGURE_ENDS, LEAST_SHARE, Alignment
 from memrl.results.runs import DUPLICATE, Run, labels, order
 from memrl.results.stats import Estimate
+from memrl.run.facts import Facts, facts_of
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError, Failure
 from memrl.run.tables import Column, read_table
@@ -80,30 +73,8 @@ def stops(run: Run) -> dict[str, float]:
 
 
 def facts(run: Run, metric: str) -> Facts:
-    """Return what is known of a metric of a run's task.
-
-    A task states it of its own metric in its YAML. The paper's tasks need not: what holds for them
-    is known, but nothing of the return of a T-Maze with other rewards.
-    """
-    env = run.config.get("env", {})
-    in_memrl = str(env.get("_target_", "memrl.envs.")).startswith("memrl.envs.")  # none: imported
-    as_published = (env.get("goal_reward", 1), env.get("distract_reward", 0)) == (1, 0)
-    known = Facts()
-    if in_memrl and (as_published or metric != "eval/return"):
-        known = FACTS.get((run.task, metric), known)
-    if metric != metric_of([run]):
-        return known
-    solved_at, reference = (env.get(k, v) for k, v in known._asdict().items())
-    # The keys of an older version, or of another program, may hold anything.
-    levels = reference.items() if isinstance(reference, Mapping) else ()
-    return Facts(
-        solved_at if _is_number(solved_at) else None,
-        {str(text): level for text, level in levels if _is_number(level)},
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    """Return what is known of a metric of a run's task."""
+    return facts_of(run.config.get("env", {}), metric, metric_of([run]))
 
 
 class Protocol(NamedTuple):

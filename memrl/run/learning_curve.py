@@ -4,29 +4,80 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from memrl.run.backend import import_matplotlib
+from memrl.run.facts import Facts, facts_of
 from memrl.run.files import write_whole
 from memrl.run.tables import Table
 
 LEARNING_CURVE = "learning_curve.png"  # in the run's folder
+LINES = ("--", ":", "-.")  # of levels to compare with
 
 
-def learning_curve(table: Table, title: str, path: Path) -> Path:
-    """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG; return its path."""
+def learning_curve(table: Table, title: str, env: Mapping[str, Any], path: Path) -> Path:
+    """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG; return its path.
+
+    Lines show the levels that are known of the task, and the upper axis the training episodes.
+
+    Args:
+        table: what ``eval.csv`` holds.
+        title: of the picture.
+        env: the section of the config.
+        path: of the picture.
+    """
     import_matplotlib()
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     shown = [name for name in ("eval/return", "eval/success") if not math.isnan(table[name][-1])]
     figure = Figure(figsize=(6, 1 + 2.5 * len(shown)), layout="constrained")
     for axes, name in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
         axes.plot(table["env_steps"], table[name], marker=".", linewidth=1)
         axes.set_xlabel("environment steps")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
         axes.set_ylabel(f"{name.removeprefix('eval/')}, mean of an evaluation")
         axes.grid(alpha=0.3)
+        if name == "eval/success":
+            axes.set_ylim(-0.03, 1.03)
+        _draw_levels(axes, facts_of(env, name, shown[-1]))
+        _add_episodes(axes, table)
     figure.suptitle(title, fontsize="small", wrap=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
     return path
+
+
+def _draw_levels(axes: Any, facts: Facts) -> None:
+    levels = dict(facts.reference)
+    if facts.solved_at is not None:
+        levels = {f"solved: {facts.solved_at:g}": facts.solved_at, **levels}
+    for (text, level), line in zip(levels.items(), LINES, strict=False):
+        axes.axhline(level, color="black", linewidth=1, linestyle=line, label=text)
+    if levels:
+        axes.legend(fontsize="x-small", loc="best")
+
+
+def _add_episodes(axes: Any, table: Table) -> None:
+    """Add an axis of episodes above; their lengths may vary, so it need not be linear."""
+    steps, episodes = np.asarray(table["env_steps"]), np.asarray(table["episodes"])
+    if len(steps) < 2 or (np.diff(steps) <= 0).any() or (np.diff(episodes) <= 0).any():
+        return
+    # Past the ends, where a margin is, it goes on as on average.
+    per_step = (episodes[-1] - episodes[0]) / (steps[-1] - steps[0])
+    reach = steps[-1] - steps[0]
+    steps = np.concatenate([[steps[0] - reach], steps, [steps[-1] + reach]])
+    outer = reach * per_step
+    episodes = np.concatenate([[episodes[0] - outer], episodes, [episodes[-1] + outer]])
+    axes.secondary_xaxis(
+        "top",
+        functions=(
+            lambda x: np.interp(x, steps, episodes),
+            lambda x: np.interp(x, episodes, steps),
+        ),
+    ).set_xlabel("training episodes", fontsize="small")

@@ -294,7 +294,7 @@ class Session:
         table = read_table(self.folder / "eval.csv")
         try:
             path = self.folder / LEARNING_CURVE
-            picture: Path | None = learning_curve(table, self.folder.name, path)
+            picture: Path | None = learning_curve(table, self.folder.name, self.config["env"], path)
         except OSError:
             raise
         except Exception as error:  # a plot that fails must not lose a trained agent
