@@ -1,6 +1,6 @@
 # Shortcuts for the README's commands.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slurm lint format clean
+.PHONY: help install run test test-slurm lint format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ lint: ## Check the format, the code and the types (after make install)
 format: ## Format the code (after make install)
 	.venv/bin/ruff format && .venv/bin/ruff check --fix
 
+docs: ## Build the documentation into docs/_build/html; broken links are errors (after make install)
+	.venv/bin/python -m sphinx -q -W --keep-going docs docs/_build/html
+
 clean: ## Delete caches and build files; outputs/ and .venv/ stay
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf build dist docs/_build docs/reference/c*.md *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -path ./.venv -prune -o -path ./outputs -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from conftest import compose_quickly
-from test_readme import block
+from test_readme import MODEL, block
 from test_seq_models import CONTEXT, MODELS, WIDTH
 from torch import nn
 
@@ -209,7 +209,7 @@ class RingConvolution(nn.Module):
 
 def ema():
     namespace = {}
-    exec(block("python", "class Ema"), namespace)
+    exec(block("python", "class Ema", MODEL), namespace)
     return namespace["Ema"](WIDTH, 0.8)
 
 

@@ -201,7 +201,7 @@ def test_original_examples_build_and_stand_in_the_readme(command, parameters, ho
     trainer = build(config(*command.split()))
     assert sum(w.numel() for _, w in trainer.agent.named_parameters()) == parameters
     assert trainer.horizon == horizon
-    assert f"python run.py {command}" in (ROOT / "README.md").read_text()
+    assert f"python run.py {command}" in (ROOT / "docs" / "reproduce.md").read_text()
 
 
 @pytest.mark.parametrize("group", ["env", "algo", "seq_model"])
@@ -645,7 +645,9 @@ COMMAND_LINE = {  # what Hydra itself refuses
     "mamba2, min_gru, mlp, rnn",
     "env=": "env=: no such option; choose from ",
     "env.lenght=3": "env.lenght=3: no such key; did you mean env.length?",
-    "seq_model.n_head=2": "seq_model.n_head=2: no such key; there are seq_model.cell, ",
+    "seq_model.n_head=2": "seq_model.n_head=2: no such key; seq_model=deltanet or gpt or ",
+    "logger.project=x": "logger.project=x: no such key; logger=wandb has it",
+    "+batch_size=3": "+batch_size=3: there is such a key already; leave out the +",
     "envs=tmaze": "envs=tmaze: no such key; did you mean env?",
     "seed=1,2": "seed=1,2: several values are a sweep; add -m, or quote a list as [1,2]",
     "seed": "seed: a value is missing, as in seed=VALUE",
@@ -737,7 +739,7 @@ def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_pa
     assert "\n  +experiment=first\n  -cn        far | fast | " in process.out
     assert " | mysweep | " in process.out
     typed = {
-        "memrl ": "train check sweep plot",
+        "memrl ": "train check lengths sweep plot",
         "memrl train env=tmaze_": "env=tmaze_active env=tmaze_",
     }
     if "-cd" in flags:
@@ -747,6 +749,24 @@ def test_a_users_own_options_are_in_the_help_and_completed(flags, launch, tmp_pa
         process = launch(first=lambda: sys.exit(main(["-sc", "query=bash"])))
         assert process.wait() == 0
         assert process.out.startswith(answer), line
+
+
+@pytest.mark.parametrize("flags", [("-cd", "mine"), ("hydra.searchpath=[file://mine]",)])
+def test_a_file_that_memrls_own_hides_is_refused(flags, launch, tmp_path):
+    """Hydra takes the first file of a name; an edited copy of another one would be ignored."""
+    path = tmp_path / "mine" / "algo" / "dqn.yaml"
+    path.parent.mkdir(parents=True)
+    text = (ROOT / "conf" / "algo" / "dqn.yaml").read_text()
+    path.write_text(text)  # the same: nothing is lost
+    if flags[0] == "-cd":
+        shown = launch("--cfg", "job", *flags)
+        assert shown.wait() == 0, shown.err
+    path.write_text(f"{text}# mine\n")
+    process = launch(*flags)
+    assert process.wait() == 2
+    line = "error: mine/algo/dqn.yaml: memrl's own algo/dqn.yaml comes first, so this file has no "
+    assert process.err == f"{line}effect; give it another name\n"
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_file_that_selects_another_group_is_told_how(tmp_path):

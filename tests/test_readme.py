@@ -22,7 +22,11 @@ from memrl.sweep.states import State
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 SLURM = (ROOT / "docs" / "slurm.md").read_text()
-PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
+DOCS = ROOT / "docs"
+MODEL = (DOCS / "tutorials" / "model.md").read_text()
+TASK = (DOCS / "tutorials" / "task.md").read_text()
+NOTEBOOK = (DOCS / "tutorials" / "notebook.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted(DOCS.rglob("*.md")))]
 COMMANDS = sorted(
     {
         command.strip()
@@ -57,7 +61,7 @@ def test_there_are_commands():
     assert len(COMMANDS) >= 8
 
 
-def block(language, containing, page=README):
+def block(language, containing, page):
     blocks = re.findall(rf"```{language}\n(.*?)```", page, re.S)
     return next(text for text in blocks if containing in text)
 
@@ -76,12 +80,14 @@ def run(launch, tmp_path):
 
 def test_your_own_sequence_model(tmp_path, run, launch):
     (tmp_path / "my_pkg").mkdir()
-    (tmp_path / "my_pkg" / "ema.py").write_text(block("python", "class Ema"))
+    (tmp_path / "my_pkg" / "ema.py").write_text(block("python", "class Ema", MODEL))
     for name in ("types", "torch"):  # files that hide no module
         (tmp_path / f"{name}.py").write_text("raise SystemExit(name)\n")
     conf = tmp_path / "my_conf" / "seq_model"
     conf.mkdir(parents=True)
-    (conf / "ema.yaml").write_text(block("yaml", "Ema").replace("memrl.seq_models", "my_pkg"))
+    (conf / "ema.yaml").write_text(
+        block("yaml", "Ema", MODEL).replace("memrl.seq_models", "my_pkg")
+    )
 
     run = partial(run, "env.length=5", "seq_model=ema")
     code, done = run("seq_model.decay=0.8")
@@ -108,10 +114,10 @@ def test_your_own_sequence_model(tmp_path, run, launch):
 
 
 def test_your_own_task(tmp_path, run):
-    (tmp_path / "recall.py").write_text(block("python", "class RecallVec"))
+    (tmp_path / "recall.py").write_text(block("python", "class RecallVec", TASK))
     conf = tmp_path / "my_conf" / "env"
     conf.mkdir(parents=True)
-    (conf / "recall.yaml").write_text(block("yaml", "RecallVec").replace("memrl.envs.", ""))
+    (conf / "recall.yaml").write_text(block("yaml", "RecallVec", TASK).replace("memrl.envs.", ""))
     run = partial(run, "env=recall")
     code, done = run("env.length=6", "num_envs=2")
     assert code == 0, done.output
@@ -130,8 +136,8 @@ def test_your_own_project(tmp_path, launch):
     page = (ROOT / "docs" / "own_project.md").read_text()
     files = {
         "my_pkg/__init__.py": "",
-        "my_pkg/ema.py": block("python", "class Ema"),
-        "my_pkg/recall.py": block("python", "class RecallVec"),
+        "my_pkg/ema.py": block("python", "class Ema", MODEL),
+        "my_pkg/recall.py": block("python", "class RecallVec", TASK),
         "my_conf/seq_model/ema.yaml": block("yaml", "my_pkg.ema.Ema", page),
         "my_conf/env/recall.yaml": block("yaml", "RecallVec", page),
         "my_conf/experiment/first.yaml": block("yaml", "batch_size", page),
@@ -182,7 +188,7 @@ def test_your_own_environment(tmp_path, launch):
 
 def test_your_own_sequence_model_obeys_the_law():
     namespace = {}
-    exec(block("python", "class Ema"), namespace)
+    exec(block("python", "class Ema", MODEL), namespace)
     model, x = namespace["Ema"](input_dim=3, decay=0.8), torch.randn(6, 2, 3)
     state, outputs = model.initial_state(2), []
     for part in x.split([1, 3, 2]):
@@ -193,7 +199,7 @@ def test_your_own_sequence_model_obeys_the_law():
 
 def test_gymnasium_lines():
     namespace = {}
-    exec(block("python", "import memrl.envs"), namespace)
+    exec(block("python", "import memrl.envs", TASK), namespace)
     assert namespace["env"].unwrapped.horizon == 51
     assert namespace["room"].unwrapped.vec.player.tolist() == [[4, 3]]
     assert namespace["picture"].ndim == 3
@@ -204,7 +210,7 @@ def test_gymnasium_lines():
 def test_your_own_task_as_a_gymnasium_environment():
     """A task needs to know nothing of single environments and of autoreset to be registered."""
     namespace = {}
-    exec(block("python", "class RecallVec"), namespace)
+    exec(block("python", "class RecallVec", TASK), namespace)
     single = single_class("Recall", __name__, namespace["RecallVec"])
     with warnings.catch_warnings(action="error"):
         check_env(single(length=3), skip_render_check=True)
@@ -221,7 +227,7 @@ def test_your_own_task_as_a_gymnasium_environment():
 def test_lines_of_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    lines = block("python", "memrl.train").replace("budget=quick", "budget=smoke")
+    lines = block("python", "memrl.train", NOTEBOOK).replace("budget=quick", "budget=smoke")
     exec(
         lines.replace('"seed=1"', '"seed=1", "budget.train_episodes=2", "batch_size=4"'), namespace
     )
@@ -268,7 +274,11 @@ def test_the_page_on_memories_lists_every_key_of_every_model():
 
 
 def test_map_of_the_code_names_files_that_exist():
-    names = re.findall(r"^    ([\w./, ]+?)  +\S", README.split("## A map of the code")[1], re.M)
+    names = re.findall(
+        r"^    ([\w./, ]+?)  +\S",
+        (DOCS / "contributing.md").read_text().split("## A map of the code")[1],
+        re.M,
+    )
     assert names
     for name in ", ".join(names).split(", "):
         assert (ROOT / name).exists(), name

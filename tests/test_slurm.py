@@ -305,6 +305,8 @@ def test_an_sbatch_that_fails_leaves_nothing_unless_it_is_unknown_what_it_submit
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(here / "slurm.conf"))
         assert "(connect failure)\n" in issue(launch, *arguments, code=1)
+        (here / "slurm.conf").write_text("")
+        assert "ration file\n" in issue(launch, *arguments, code=1)
     assert [path.name for path in Path("outputs").iterdir()] == [".snapshots"]
 
     late = "Socket timed out on send/recv operation"

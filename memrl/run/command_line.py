@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from memrl.run.config import CONF, SWEEPS, explain
 from memrl.run.identity import ABSENT, flatten
-from memrl.run.outcome import ConfigError, show
+from memrl.run.outcome import ConfigError, below_cwd, show
 
 POPULATED = (  # by Hydra: they differ without being set
     *("hydra.runtime", "hydra.overrides", "hydra.mode", "hydra.searchpath"),
@@ -189,6 +189,8 @@ class CommandLine:
         path = ConfigSearchPathImpl()
         for source in config.hydra.runtime.config_sources:
             path.append(source.provider, f"{source.schema}://{source.path}")
+        sources = config.hydra.runtime.config_sources
+        _refuse_hidden([Path(source.path) for source in sources if source.schema == "file"])
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2("memrl", path)
 
@@ -205,6 +207,17 @@ def _search_path(args: argparse.Namespace) -> Any:
     for provider, folder in folders.items():  # Hydra's own schema must stay last
         path.prepend(provider, f"file://{folder}", SearchPathQuery(provider="schema"))
     return path
+
+
+def _refuse_hidden(folders: Sequence[Path]) -> None:
+    """Raise ConfigError if one of memrl's own files hides one in a folder that comes later."""
+    after = folders[folders.index(CONF) + 1 :] if CONF in folders else []
+    for file in CONF.rglob("*.yaml"):
+        name = file.relative_to(CONF)
+        for folder in after:
+            if (folder / name).is_file() and (folder / name).read_bytes() != file.read_bytes():
+                text = f"memrl's own {name} comes first, so this file has no effect"
+                raise ConfigError(f"{below_cwd(folder / name)}: {text}; give it another name")
 
 
 @contextlib.contextmanager

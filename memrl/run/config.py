@@ -196,10 +196,14 @@ def explain(error: Exception, overrides: Sequence[str], config: DictConfig | Non
             if is_delete:
                 return f"{typed}: it is null, which Hydra cannot delete; set it with {key}=VALUE"
             return f"{typed}: its keys are merged into those of {key}; a new one needs a + in front"
-        known = _known(key, config)
+        known = _known(key, config, not is_delete)
         if not (is_delete or known.startswith("did you mean")) and _is_accepted(key, config):
             return f"{typed}: a key that is not in its file needs a + in front, +{key}=VALUE"
         return f"{typed}: no such key; {known}"
+    if match := re.match(r"Could not append to config\. An item is already at '([^']*)'", text):
+        key = match[1]
+        typed = next((o for o in overrides if o.lstrip("+").split("=")[0] == key), key)
+        return f"{typed}: there is such a key already; leave out the +"
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]}: several values are a sweep; add -m, or quote a list as [1,2]"
     if match := re.match(r"provider=(.*), path=(.*) is not available", text):
@@ -273,18 +277,19 @@ def _is_accepted(key: str, config: DictConfig | None) -> bool:
     return False
 
 
-def _known(key: str, config: DictConfig | None) -> str:
-    """Return what may have been meant by a key: of the options that were chosen."""
+def _known(key: str, config: DictConfig | None, elsewhere: bool) -> str:
+    """Return what may have been meant by a key: of the chosen options, or also ``elsewhere``."""
     if config is None:
         return "--cfg job shows all keys"
     plain: Any = OmegaConf.to_container(config, resolve=False)
     hydra = {"hydra": plain.pop("hydra", {})}
-    launcher, _, name = key.rpartition(".")
-    if launcher == "hydra.launcher":
-        files = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
+    section, _, name = key.rpartition(".")
+    group = section.replace(".", "/")
+    if elsewhere and group in ("hydra/launcher", *BUILT):
+        files = sorted((CONF / group).glob("*.yaml"))
         if others := [path.stem for path in files if name in OmegaConf.load(path)]:
-            return f"hydra/launcher={' or '.join(others)} has it"
-    if launcher == "hydra.sweeper":
+            return f"{group}={' or '.join(others)} has it"
+    if section == "hydra.sweeper":
         return (
             "hydra/sweeper=memrl has only params; others, such as hydra/sweeper=optuna, have more"
         )

@@ -54,6 +54,10 @@ def max_array_size() -> int:
     return MAX_ARRAY_SIZE
 
 
+# What sbatch says when it did not reach SLURM: no daemon, or no configuration that names one.
+NOTHING_SENT = ("connect failure", "configuration source", "process configuration file")
+
+
 class Executor(submitit.SlurmExecutor):
     """submitit's executor: writes the script, calls ``sbatch``, requeues jobs."""
 
@@ -133,8 +137,9 @@ def start(submission: Submission, executor: Executor) -> str:
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = re.findall(r"sbatch: (?:error: )?(.*)", str(error)) or [in_one_line(error)]
         message = f"sbatch: {'; '.join(dict.fromkeys(lines))}"
-        # After this one nothing was sent; after others, such as a time-out, SLURM may have the job.
-        if "connect failure" not in message and not _withdrawn(submission):
+        # After these nothing was sent; after others, such as a time-out, SLURM may have the job.
+        sent = not any(text in message for text in NOTHING_SENT)
+        if sent and not _withdrawn(submission):
             doubt = f"it may have been submitted all the same: squeue --name={submission.name}"
             raise Failure(f"{message}; {doubt}") from None
         (submission.folder / "submission.json").unlink(missing_ok=True)  # it counts: first
