@@ -160,7 +160,8 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs/fidelity"))
     parser.add_argument("--output", type=Path, default=Path("fidelity.png"), metavar="FILE")
     given = parser.parse_args()
-    theirs, ours = recorded(), curves(load(given.folder))
+    done = [run for run in load(given.folder) if run.state == "done"]
+    theirs, ours = recorded(), curves(done)
     cells = {key: (theirs[key], ours[key]) for key in sorted(theirs) if key in ours}
     if not cells:
         sys.exit(f"{given.folder}: no run of these tasks: {', '.join(map(' '.join, theirs))}")
