@@ -389,6 +389,12 @@ def test_your_own_task(
         (["env=pendulum_p"], "its actions are not discrete"),
         (["env.length=[2,3]"], "env.length must be one number, got [2, 3]"),
         (["seq_model=gpt"], "seq_model=gpt: it has no effect in memrl lengths"),
+        (["env.lenght=5"], "env.lenght=5: no such key; did you mean env.length?"),
+        (["env.length"], "env.length: a value is missing, as in env.length=VALUE"),
+        (["algo.gamma=2"], "algo.gamma must be in [0, 1], got 2"),
+        (["algo.gamma=abc"], "algo.gamma=abc: must be a number in [0, 1]"),
+        (["algo.gamma=0.5", "env.length=99"], "algo.gamma must be 0, or at least 0.811 with 100"),
+        (["--figure", "nowhere/x.png"], "--figure nowhere/x.png: there is no such folder"),
         (["env.length=0"], "env.length must be at least 1, got 0"),
         (["--also", "nothing.json"], "--also nothing.json: No such file or directory"),
     ],
@@ -399,6 +405,24 @@ def test_what_cannot_be_computed_is_refused(
     assert run_command(*words) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert message in line
+
+
+def test_the_size_of_rewards_does_not_matter() -> None:
+    env = TMazeActiveVec(num_envs=ROWS, length=20, goal_reward=1e-9, penalty=0.0)
+    assert computed(env, 0.5)[4] == 23
+
+
+def test_many_kinds_of_ties_and_many_outcomes_are_no_trouble() -> None:
+    """Every set of six actions is optimal after one of 63 observations, seen together later."""
+    sets = [set for set in range(1, 64)]
+    start = [(1 / 63, s, s) for s in sets]
+    table = {(s, a): [(1.0, -s, 99, 0.0, False)] for s in sets for a in range(6)}
+    table |= {(-s, a): [(1.0, 0, 99, float(s >> a & 1), True)] for s in sets for a in range(6)}
+    assert lengths_of(Task(2, start, table), 2, 1.0, 6).policy_memory == 2
+    dense = {
+        (s, a): [(1 / 99, n, n, 0.0, False) for n in range(99)] for s in range(99) for a in (0, 1)
+    }
+    assert lengths_of(Task(3, [(1.0, 0, 0)], dense), 3, 1.0, 2)[:5] == (1, 1, 1, 1, 1)
 
 
 def test_a_task_too_large_says_how_many_histories_it_has() -> None:

@@ -28,7 +28,8 @@ TASKS = {
     "tmaze_passive": ["env.length=4"],
     "tmaze_active": ["env.length=30"],  # longer than a picture is wide
     "visual_match": ["env.frames=[3,4,5]", "env.length=4"],
-    "key_to_door": ["env.frames=[3,4,5]", "env.length=4"],
+    # A window that slides while the agent acts.
+    "key_to_door": ["env.frames=[3,4,5]", "env.length=4", "context_len=4"],
 }
 HORIZON = {"tmaze_passive": 5, "tmaze_active": 33, "visual_match": 12, "key_to_door": 12}
 TINY = ["budget=smoke", "budget.train_episodes=1", "budget.warmup_episodes=1", "batch_size=2"]
@@ -111,9 +112,10 @@ def test_the_action_taken_is_the_one_with_the_highest_score(runs):
     for (env, _), folder in runs.items():
         config, agent, _ = agents.load_run(folder)
         (film,) = films.play(config, agent, 1, 0)
-        name, scores = film.scores
-        assert name == ("Q" if env.startswith("tmaze") else "p")
-        assert [film.names[i] for i in scores.argmax(-1)] == film.actions
+        assert {words[0] for words in film.words} == {"Q" if env.startswith("tmaze") else "p"}
+        for words, chosen in zip(film.words, film.chosen, strict=True):
+            scores = [float(word.split()[-1]) for word in words[1:]]
+            assert scores[chosen - 1] == max(scores)
         assert {"agent"} <= film.legend.keys()
 
 
@@ -213,7 +215,8 @@ def film_of(weights, size=(40, 40)):
         attention[t, : t + 1] = row
     pictures = [np.full((*size, 3), 10 * t, np.uint8) for t in range(n + 1)]
     rewards = np.arange(n, dtype=float)
-    return films.Film(pictures, ["go"] * n, ["go"], None, {}, rewards, attention, True)
+    words = [["action", "go"]] * n
+    return films.Film(pictures, words, [1] * n, words[0], {}, rewards, attention, True)
 
 
 @pytest.mark.parametrize("size", [(40, 40), (40, 200)], ids=["beside", "below"])

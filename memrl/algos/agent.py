@@ -104,6 +104,14 @@ class MemoryAgent:
         """
         return None
 
+    @torch.no_grad()
+    def head_outputs(self, batch: Episodes) -> Tensor:
+        """Return what the actor's head gives in whole episodes, as acting in them does."""
+        set_training(self.actor, False)
+        x = self.memory.embed(batch.obs, batch.action, batch.reward)
+        h, _ = self.memory.seq_model(x, self.memory.initial_state(x.shape[1]))
+        return self.actor.head(h)  # type: ignore[no-any-return]
+
     def initial_state(self, batch_size: int) -> ActingState:
         before = no_action(self.memory.actions, batch_size, self.device)
         return ActingState(self.memory.initial_state(batch_size), before)

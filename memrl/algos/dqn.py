@@ -134,10 +134,8 @@ class DQN(MemoryAgent):
         self.epsilon_now.fill_(self.epsilon)
         return action
 
-    @torch.no_grad()
     def action_scores(self, batch: Episodes) -> tuple[str, Tensor]:
-        set_training(self.online, False)
-        return "Q", self.online(batch.obs, batch.action, batch.reward)
+        return "Q", self.head_outputs(batch)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """Do one gradient step on the batch.

@@ -16,7 +16,7 @@ from memrl.algos.temperature import TemperatureAgent
 from memrl.checks import require
 from memrl.interfaces import Episodes
 from memrl.memory import Memory
-from memrl.networks import Head, set_training
+from memrl.networks import Head
 
 
 class TwinHeads(nn.Module):
@@ -55,10 +55,8 @@ class SoftActor(TemperatureAgent):
         self.policy = self.actor
         self.set_temperature(alpha, target_entropy, lr)
 
-    @torch.no_grad()
     def action_scores(self, batch: Episodes) -> tuple[str, Tensor]:
-        set_training(self.policy, False)
-        return "p", self.policy(batch.obs, batch.action, batch.reward).softmax(-1)
+        return "p", self.head_outputs(batch).softmax(-1)
 
     def choose(self, values: Tensor, explore: bool | int, obs: Tensor, before: Tensor) -> Tensor:
         if explore:  # the first of A exponential clocks to ring, with the policy's rates

@@ -64,8 +64,12 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: the config is refused, or a task is not finite or too large.
     """
+    if args.figure and not args.figure.parent.is_dir():
+        raise ConfigError(f"--figure {args.figure}: there is no such folder")
     earlier = [row for file in args.also for row in _read(file)]
-    tasks = [_compute(*task) for task in _compose(args)]
+    composed = _compose(args)
+    names = _tell_apart(composed)
+    tasks = [_compute(*task, name) for task, name in zip(composed, names, strict=True)]
     rows = earlier + [_as_dict(task) for task in tasks]
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -93,7 +97,11 @@ def _compose(args: argparse.Namespace) -> list[tuple[dict[str, Any], float, str]
     from memrl.sweep.compose import Composer
 
     add_user_folders(args)
-    for override in OverridesParser.create().parse_overrides([*args.overrides]):
+    try:
+        parsed = OverridesParser.create().parse_overrides([*args.overrides])
+    except HydraException as error:
+        raise ConfigError(explain(error, args.overrides, None)) from None
+    for override in parsed:
         key = override.key_or_group
         if not _has_effect(key):
             reason = f"it has no effect in memrl lengths, which reads {', '.join(KEYS)}"
@@ -107,10 +115,12 @@ def _compose(args: argparse.Namespace) -> list[tuple[dict[str, Any], float, str]
         for overrides in composer.product([*texts, *args.overrides]):
             try:
                 config = composer(overrides)
-                section = schema.check_group("env", dict(leaves(config.env, "env")))
-                gamma = float(config.algo.gamma)
             except HydraException as error:
-                raise ConfigError(explain(error, overrides, config)) from None
+                raise ConfigError(composer.explain(error, overrides)) from None
+            section = schema.check_group("env", dict(leaves(config.env, "env")))
+            gamma = config.algo.gamma
+            if not isinstance(gamma, int | float):
+                raise ConfigError(f"algo.gamma={show(gamma)}: must be a number in [0, 1]")
             found.setdefault(repr((section, gamma)), (section, gamma, " ".join(overrides)))
     return [*found.values()]
 
@@ -119,14 +129,28 @@ def _has_effect(key: str) -> bool:
     return key in KEYS or key.startswith("env.")
 
 
-def _compute(section: dict[str, Any], gamma: float, overrides: str) -> Task:
+def _tell_apart(composed: Sequence[tuple[dict[str, Any], float, str]]) -> list[str]:
+    """Return a name of each task, with the keys, other than its length, that differ."""
+    from memrl.run.identity import task_name
+
+    names = [task_name(section) for section, _, _ in composed]
+    for name in {*names}:
+        some = [i for i, other in enumerate(names) if other == name]
+        values = [composed[i][0] | {"gamma": composed[i][1]} for i in some]
+        keys = [key for key in values[0] if key != "length"]
+        differ = [key for key in keys if any(v[key] != values[0][key] for v in values)]
+        for i, value in zip(some, values, strict=True):
+            names[i] = " ".join([name, *(f"{key}={show(value[key])}" for key in differ)])
+    return names
+
+
+def _compute(section: dict[str, Any], gamma: float, overrides: str, name: str) -> Task:
     """Compute the lengths of one task."""
     from memrl.envs.lockstep import Lockstep
     from memrl.experiment import closing, make_env
     from memrl.lengths.finite import NotFinite, TooLarge, model_of
     from memrl.lengths.histories import histories
     from memrl.lengths.measure import measure
-    from memrl.run.identity import task_name
 
     config = {"env": section}
     with closing(make_env(config, 1)) as env:
@@ -142,8 +166,10 @@ def _compute(section: dict[str, Any], gamma: float, overrides: str) -> Task:
     except TooLarge as error:
         raise ConfigError(f"{overrides}: too large to be computed: {error}") from None
     except ValueError as error:
-        raise ConfigError(f"{overrides}: env.{error}") from None
-    return Task(task_name(section), section.get("length"), gamma, model, graph, lengths)
+        key = str(error).split()[0]
+        path = "env." if key in section else "algo." if key == "gamma" else ""
+        raise ConfigError(f"{overrides or 'the default task'}: {path}{error}") from None
+    return Task(name, section.get("length"), gamma, model, graph, lengths)
 
 
 def _as_dict(task: Task) -> dict[str, Any]:
@@ -157,9 +183,16 @@ def _read(file: Path) -> list[dict[str, Any]]:
     """Return the tasks in a file that an earlier command printed."""
     try:
         rows = json.loads(file.read_text())
-        ok = all({"task", "length", "policy_memory", "credit"} <= row.keys() for row in rows)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        whole = ("horizon", *NAMES, "histories", "beliefs")
+        ok = all(
+            isinstance(row["task"], str) and "length" in row and type(row[key]) is int
+            for row in rows
+            for key in whole
+        )
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--also {file}: {in_one_line(error)}") from None
+    except (KeyError, TypeError):
+        ok = False
     if not ok:
         raise ConfigError(f"--also {file}: must be what memrl lengths --json printed")
     return list(rows)
@@ -179,8 +212,9 @@ def _table(tasks: Sequence[Mapping[str, Any]]) -> str:
 
 def _closed_forms(tasks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Return, for tasks of three lengths or more, what is linear in the length."""
-    for name, group in groupby(tasks, key=lambda task: task["task"]):
-        some = [task for task in group if isinstance(task["length"], int)]
+    for name in dict.fromkeys(task["task"] for task in tasks):
+        some = [t for t in tasks if t["task"] == name and isinstance(t["length"], int)]
+        some.sort(key=lambda task: int(task["length"]))
         lengths = [task["length"] for task in some]
         if len({*lengths}) < 3:
             continue
@@ -206,8 +240,10 @@ def _reason(task: Task) -> str:
     from memrl.lengths.measure import example
 
     pair = task.lengths.policy_pair
+    if task.lengths.policy_memory > (pair.common if pair else 0) + 1:
+        return "three or more histories together demand this memory; no two of them do"
     if pair is None:
-        return "after any two histories with the same last observation, one action is optimal"
+        return "histories with the same last observation always have an optimal action in common"
     rows: list[tuple[str, ...]] = []
     first, second = example(task.graph, pair)
     seen: dict[int, str] = {}
@@ -223,13 +259,16 @@ def _reason(task: Task) -> str:
         end = start + len([*group])
         lines.append((str(end) if end == start + 1 else f"{start + 1}-{end}", *row))
         start = end
-    head = f"these agree in the last {pair.common} observations, but not in what is optimal then:"
+    last = "observation" if pair.common == 1 else f"{pair.common} observations"
+    head = f"these agree in the last {last}, but not in what is optimal then:"
     return f"{head}\n{align(lines)}"
 
 
 def _best(task: Task, pair: Any, i: int) -> str:
     q = task.lengths.values[pair.t - 1][pair.nodes[i]]
-    names = [task.model.actions[a] for a in range(len(q)) if q[a] >= q.max() - 1e-9]
+    from memrl.lengths.measure import find_optimal
+
+    names = [task.model.actions[a] for a in find_optimal(q).nonzero()[0]]
     return f"{' or '.join(names)}!"
 
 
@@ -239,6 +278,5 @@ def _observation(number: int, model: Model, seen: dict[int, str]) -> str:
     if getattr(value, "size", 0) > 8:
         return seen.setdefault(number, f"image {len(seen) + 1}")
     if hasattr(value, "tolist"):
-        value = value.tolist()
-        return f"({', '.join(f'{x:g}' for x in value)})" if isinstance(value, list) else show(value)
+        return f"({', '.join(f'{x:g}' for x in value.ravel().tolist())})"
     return str(value)

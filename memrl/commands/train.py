@@ -96,6 +96,7 @@ again: hydra.launcher.retry_failed=true. Tuning with Optuna: hydra/sweeper=optun
 
   python -m memrl sweep status                                      list all sweeps
   python -m memrl sweep status|logs|retry|cancel outputs/<sweep>    manage a sweep
+  python -m memrl --help                                            plot, watch, lengths, ...
 
 Results go to outputs/<sweep>/<run>/; outputs=FOLDER, or the variable MEMRL_OUTPUTS, names another
 folder. A sweep without sweep=NAME is named after the keys that its command sets. The same command

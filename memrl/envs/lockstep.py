@@ -127,6 +127,12 @@ class Lockstep(VectorEnv[NDArray[Any], Ints, NDArray[Any]]):
         raise NotImplementedError(f"{type(self).__name__} draws no pictures")
 
 
+def name_actions(task: Any, n: int) -> Sequence[str]:
+    """Return the names that a task gives its discrete actions; numbers if it does not name all."""
+    names = getattr(task, "action_names", None) or ()
+    return names if len(names) == n else [str(action) for action in range(n)]
+
+
 def enlarge(cells: Images, size: int) -> Images:
     """Draw colours (rows, columns, 3) as squares of ``size`` pixels with thin lines between."""
     image = cells.repeat(size, axis=0).repeat(size, axis=1)

@@ -5,16 +5,18 @@ Letters: T horizon, S states of a step, A actions, K outcomes of an action, B en
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.spaces import Discrete
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
 from memrl.checks import require
-from memrl.envs.lockstep import Lockstep
+from memrl.envs.lockstep import Lockstep, name_actions
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,9 +24,6 @@ Ints = NDArray[np.int64]
 MOST_STATES = 200_000  # of one step
 Name = tuple[str, str]  # of an attribute, and of an entry in it if it is a dict
 END = -1  # instead of a state and an observation, once an episode is over
-
-
-HARMLESS = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker")  # wrappers that change nothing
 
 
 class TooLarge(ValueError):
@@ -86,20 +85,25 @@ def model_of(env: Any) -> Model:
         if not env.state_names:
             raise NotFinite("it has no attribute state_names")
         return enumerate_lockstep(env)
+    horizon = env.horizon
     if not isinstance(env.single_action_space, Discrete):
         raise NotFinite("its actions are not discrete")
     task = env.envs[0] if hasattr(env, "envs") else env
     while task is not task.unwrapped:
-        if type(task).__name__ not in HARMLESS:
+        if isinstance(task, TimeLimit):
+            horizon = min(horizon, task._max_episode_steps)  # it has no public name
+        elif not isinstance(task, OrderEnforcing | PassiveEnvChecker):
             raise NotFinite(f"it has the wrapper {type(task).__name__}")
         task = task.env
+    if getattr(task, "fickle_passenger", False):  # of Taxi
+        raise NotFinite("its table P leaves out that passengers change their minds")
     n = int(env.single_action_space.n)
-    names = getattr(task, "action_names", None) or [str(action) for action in range(n)]
+    names = name_actions(task, n)
     if hasattr(task, "P") and hasattr(task, "initial_state_distrib"):
         task = TableTask(task)
     if not (hasattr(task, "starts") and hasattr(task, "transitions")):
         raise NotFinite("it has no methods starts and transitions")
-    return enumerate_task(task, env.horizon, names)
+    return enumerate_task(task, horizon, names)
 
 
 def enumerate_task(
@@ -112,11 +116,19 @@ def enumerate_task(
     """
     seen: dict[Hashable, int] = {}
 
-    def number(obs: Hashable) -> int:
-        return seen.setdefault(obs, len(seen))
+    def number(name: Hashable, numbers: dict[Hashable, int]) -> int:
+        try:
+            return numbers.setdefault(name, len(numbers))
+        except TypeError:
+            text = "states and observations must be hashable, such as tuples and numbers"
+            raise ValueError(f"{text}, got {name!r}") from None
 
     states: dict[Hashable, int] = {}
-    starts = [(p, states.setdefault(s, len(states)), number(obs)) for p, s, obs in task.starts()]
+    starts = [
+        (p, number(s, states), number(obs, seen))
+        for p, s, obs in itertools.islice(task.starts(), most + 1)
+    ]
+    _check_states(len(starts), 1, most)
     _check_sum("starts", [p for p, _, _ in starts])
     steps = []
     for t in range(1, horizon + 1):
@@ -125,16 +137,16 @@ def enumerate_task(
         for state in states:
             for action in range(len(actions)):
                 row = []
+                name = f"transitions of {state!r} and {action}"
                 for p, s, obs, reward, ends in task.transitions(state, action):
+                    require(math.isfinite(reward), name, "with finite rewards", reward)
                     if ends or t == horizon:
                         row.append((p, END, END, reward))
                     elif p:
-                        row.append(
-                            (p, following.setdefault(s, len(following)), number(obs), reward)
-                        )
-                _check_sum(f"transitions of {state!r} and {action}", [p for p, *_ in row])
+                        row.append((p, number(s, following), number(obs, seen), reward))
+                _check_sum(name, [p for p, *_ in row])
                 rows.append(row)
-        _check_states(len(following), t + 1, most)
+            _check_states(len(following), t + 1, most)
         steps.append(_outcomes(rows, len(states), len(actions)))
         states = following
         if not states:
@@ -167,6 +179,7 @@ def enumerate_lockstep(env: Lockstep, most: int = MOST_STATES) -> Model:
     pictures: list[Any] = []
 
     def numbers(obs: NDArray[Any]) -> Ints:
+        obs = obs + np.zeros((), obs.dtype)  # no -0.0
         distinct, inverse = _distinct(obs.reshape(len(obs), -1))
         for row in obs[distinct]:
             if row.tobytes() not in seen:
@@ -174,7 +187,10 @@ def enumerate_lockstep(env: Lockstep, most: int = MOST_STATES) -> Model:
                 pictures.append(row.copy())
         return np.array([seen[row.tobytes()] for row in obs[distinct]])[inverse]
 
-    chances, options = zip(*env.starts(), strict=True)
+    ways = [*itertools.islice(env.starts(), most + 1)]
+    _check_states(len(ways), 1, most)
+    chances, options = zip(*ways, strict=True)
+    _check_sum("starts", list(chances))
     play = _Player(env)
     states, obs = play.start(options)
     distinct, inverse = play.distinct(states)
@@ -205,7 +221,7 @@ def enumerate_lockstep(env: Lockstep, most: int = MOST_STATES) -> Model:
         )
         if over.all():
             break
-    return _merge_states(Model(starts, steps, pictures, env.action_names))
+    return _merge_states(Model(starts, steps, pictures, name_actions(env, env.n_action)))
 
 
 class _Player:

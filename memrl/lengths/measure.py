@@ -16,11 +16,14 @@ from operator import and_
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from memrl.checks import require
 from memrl.lengths.finite import Floats, Ints, TooLarge
 from memrl.lengths.histories import Bools, Step
 
-TOLERANCE = 1e-9  # values that differ by less are equal
+TOLERANCE = 1e-12  # of the largest reward: values that differ by less are equal
+LEAST_DISCOUNT = 1e-9  # of a reward in the last step: less could not be told from rounding
 MOST_CHOICES = 100_000  # of optimal actions, at which ties are searched
 
 
@@ -51,9 +54,19 @@ def measure(graph: Sequence[Step], gamma: float) -> Lengths:
 
     Raises:
         TooLarge: ties between optimal actions leave too many policies to be searched.
+        ValueError: ``gamma`` is not in [0, 1], or so small that rewards vanish.
     """
+    require(0 <= gamma <= 1, "gamma", "in [0, 1]", gamma)
+    T = len(graph)
+    least = LEAST_DISCOUNT ** (1 / max(T - 1, 1))
+    require(
+        gamma == 0 or gamma >= least, "gamma", f"0, or at least {least:.3f} with {T} steps", gamma
+    )
+    # Of rewards of another size the lengths are the same.
+    size = max(float(np.abs(step.reward).max()) for step in graph) or 1.0
+    graph = [step._replace(reward=step.reward / size) for step in graph]
     values = optimal_values(graph, gamma)
-    optimal = [q >= q.max(1, keepdims=True) - TOLERANCE for q in values]
+    optimal = [find_optimal(q) for q in values]
     rewards = [_classes(step.reward) for step in graph]
     laws = [_numbered(step.law) for step in graph]
     value_classes = [_classes(q) for q in values]
@@ -86,6 +99,12 @@ def measure(graph: Sequence[Step], gamma: float) -> Lengths:
     )
 
 
+def find_optimal(q: Floats) -> Bools:
+    """Return which actions are optimal, (..., A), given their values."""
+    best: Bools = q >= q.max(-1, keepdims=True) - TOLERANCE
+    return best
+
+
 def optimal_values(graph: Sequence[Step], gamma: float) -> list[Floats]:
     """Return Q of the optimal policies, (N, A) for each step, by backward induction."""
     values: list[Floats] = []
@@ -99,17 +118,17 @@ def optimal_values(graph: Sequence[Step], gamma: float) -> list[Floats]:
     return values[::-1]
 
 
-def common_histories(graph: Sequence[Step]) -> Iterator[Ints]:
+def common_histories(graph: Sequence[Step]) -> Iterator[NDArray[np.int32]]:
     """Return, step by step, how much histories of two nodes may have in common, (N, N).
 
     It is the largest number of last observations that are equal, with the actions between them, of
     any history of the one and any of the other.
     """
-    common = np.where(np.eye(len(graph[0].obs), dtype=np.bool_), 1, 0)
+    common = np.eye(len(graph[0].obs), dtype=np.int32)
     yield common
     for before, step in itertools.pairwise(graph):
         N = len(step.obs)
-        best = np.zeros((N, N), np.int64)
+        best = np.zeros((N, N), np.int32)
         for action in range(before.reward.shape[1]):
             chosen = np.flatnonzero(before.edges.action == action)
             if not len(chosen):
@@ -117,11 +136,11 @@ def common_histories(graph: Sequence[Step]) -> Iterator[Ints]:
             chosen = chosen[np.argsort(before.edges.target[chosen], kind="stable")]
             sources = before.edges.source[chosen]
             targets, first = np.unique(before.edges.target[chosen], return_index=True)
-            pairs = np.maximum.reduceat(common[np.ix_(sources, sources)], first, axis=0)
-            pairs = np.maximum.reduceat(pairs, first, axis=1)
+            pairs = np.maximum.reduceat(common[sources], first, axis=0)
+            pairs = np.maximum.reduceat(pairs[:, sources], first, axis=1)
             at = np.ix_(targets, targets)
             best[at] = np.maximum(best[at], pairs)
-        common = (best + 1) * (step.obs[:, None] == step.obs)
+        common = np.where(step.obs[:, None] == step.obs, best + 1, 0)
         yield common
 
 
@@ -204,10 +223,12 @@ def _pairs_suffice(step: Step, allowed: Sequence[int]) -> bool:
     kinds: dict[int, set[int]] = {}
     for obs, mask in zip(step.obs.tolist(), allowed, strict=True):
         kinds.setdefault(obs, set()).add(mask)
+    A = step.reward.shape[1]  # of more sets than actions, some A have no action in common either
     return all(
         reduce(and_, some) or any(not a & b for a, b in itertools.combinations(some, 2))
         for masks in kinds.values()
-        for n in range(3, len(masks) + 1)
+        if not reduce(and_, masks)
+        for n in range(3, min(len(masks), A) + 1)
         for some in itertools.combinations(masks, n)
     )
 
@@ -228,13 +249,14 @@ def credit_length(
     of the next n rewards is larger after some greedy action than after all others.
     """
     following: list[list[Choice]] = []
+    budget = itertools.repeat(None, MOST_CHOICES + sum(len(step.obs) for step in graph))
     for t in reversed(range(len(graph))):
         step, n = graph[t], len(graph) - t
         after: list[list[list[tuple[float, int]]]] = [[[] for _ in row] for row in step.reward]
         for source, action, target, p in zip(*map(np.ndarray.tolist, step.edges), strict=True):
             after[source][action].append((p, target))
         following = [
-            _choices(step.reward[node], after[node], optimal[t][node], following, gamma, n)
+            _choices(step.reward[node], after[node], optimal[t][node], following, gamma, n, budget)
             for node in range(len(step.obs))
         ]
     return max(min(choice.credit for choice in choices) for choices in following)
@@ -247,14 +269,15 @@ def _choices(
     following: list[list[Choice]],
     gamma: float,
     n: int,
+    budget: Iterator[None],
 ) -> list[Choice]:
     """Return the choices of a node with ``n`` steps to go, those with the same gains only once."""
     edges = [(action, p, target) for action, row in enumerate(after) for p, target in row]
     best: dict[bytes, Choice] = {}
     combinations = itertools.product(*(following[target] for _, _, target in edges))
-    for i, combination in enumerate(combinations):
-        if i == MOST_CHOICES:
-            raise TooLarge(f"more than {MOST_CHOICES:,} ways to break ties after one history")
+    for combination in combinations:
+        if next(budget, True):
+            raise TooLarge(f"more than {MOST_CHOICES:,} ways to break ties")
         gains = np.repeat(reward[:, None], n, axis=1)  # (A, n)
         for (action, p, _), choice in zip(edges, combination, strict=True):
             gains[action, 1:] += gamma * p * choice.gains
@@ -272,6 +295,7 @@ def _credit(gains: Floats, is_optimal: Bools) -> int:
     if is_optimal.all():
         return 1
     ahead = gains[is_optimal].max(0) > gains[~is_optimal].max(0) + TOLERANCE
+    ahead[-1] = True  # the whole sums are Q
     return int(ahead.argmax()) + 1
 
 

@@ -20,7 +20,7 @@ from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from memrl.envs.lockstep import Colour
+from memrl.envs.lockstep import Colour, name_actions
 from memrl.experiment import closing, make_env
 from memrl.run.identity import Config
 from memrl.run.outcome import ConfigError, Failure
@@ -41,9 +41,9 @@ class Film(NamedTuple):
     """One greedy episode of n steps, with A actions."""
 
     pictures: list[Picture]  # n + 1; picture t shows the task before step t
-    actions: list[str]  # n
-    names: Sequence[str]  # A, of the actions; none if they are not discrete
-    scores: tuple[str, NDArray[np.float32]] | None  # what they are called, and (n, A)
+    words: list[list[str]]  # n; about each step's action, which is one of them, or the second
+    chosen: list[int]  # n; which of the words is the action taken
+    widest: list[str]  # the widest of these words by column, in all films of a play
     legend: Mapping[str, Colour]  # what the colours of pictures mean
     reward: NDArray[np.float64]  # (n,)
     attention: NDArray[np.float32] | None  # (n, n): row t has the weights of step t
@@ -89,19 +89,23 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
         played, success = rollout(camera, agent, False, device, env.horizon)
         legend = dict(getattr(env, "legend", {}))
         names = _action_names(env)
-    attention, scores = _attention(agent, played), _scores(agent, played)
+    attention = _attention(agent, played)
+    words, chosen = _words(played.action.numpy(), names, _scores(agent, played))
+    lengths = played.mask.sum(0).int().tolist()
+    shown = [words[t][b] for b, n in enumerate(lengths) for t in range(n)]
+    widest = [max(column, key=len) for column in zip(*shown, strict=True)]
     return [
         Film(
             [pictures[b] for pictures in camera.pictures[: n + 1]],
-            [_action_text(action, names) for action in played.action[:n, b].numpy()],
-            names,
-            None if scores is None else (scores[0], scores[1][:n, b]),
+            [words[t][b] for t in range(n)],
+            chosen[:n, b].tolist(),
+            widest,
             legend,
             played.reward[:n, b].double().numpy(),
             None if attention is None else attention[b, :n, :n],
             None if success is None else bool(success[b]),
         )
-        for b, n in enumerate(played.mask.sum(0).int().tolist())
+        for b, n in enumerate(lengths)
     ]
 
 
@@ -110,8 +114,28 @@ def _action_names(env: Any) -> Sequence[str]:
     space = env.single_action_space
     if not isinstance(space, Discrete):
         return ()
-    names = getattr(env, "action_names", ())
-    return names if len(names) == space.n else [str(action) for action in range(space.n)]
+    return name_actions(env.envs[0].unwrapped if hasattr(env, "envs") else env, int(space.n))
+
+
+def _words(
+    action: NDArray[Any], names: Sequence[str], scores: tuple[str, NDArray[np.float32]] | None
+) -> tuple[list[list[list[str]]], NDArray[np.int64]]:
+    """Return the words about each step of each row, and which of them is the action taken.
+
+    Args:
+        action: (T, B) if discrete, else (T, B, ...).
+        names: of discrete actions.
+        scores: what they are called, and (T + 1, B, A).
+    """
+    T, B = action.shape[:2]
+    if scores is None or not 0 < len(names) <= MOST_SCORES:
+        texts = [[_action_text(one, names) for one in row] for row in action]
+        return [[["action", text] for text in row] for row in texts], np.ones((T, B), np.int64)
+    name, values = scores
+    words = [
+        [[name, *map("{} {:.2f}".format, names, values[t, b])] for b in range(B)] for t in range(T)
+    ]
+    return words, action.astype(np.int64) + 1
 
 
 def _action_text(action: Any, names: Sequence[str]) -> str:
@@ -155,7 +179,7 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
     is_beside = film.attention is not None and task.width <= 2 * task.height
     lines = 3 + bool(film.legend) + is_beside
     n, top = len(film.reward), MARGIN + lines * TEXT
-    columns = _columns(film, font)
+    columns = [round(font.getlength(f"{word}   ")) for word in film.widest]
     narrowest = max(NARROWEST, sum(columns), _legend_width(film, font))
     width, height = max(task.width, narrowest) + 2 * MARGIN, top + task.height + MARGIN
     # The earlier step is drawn beside a high picture, below a wide one, and has a line above it.
@@ -177,8 +201,8 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
     draw.text((MARGIN, MARGIN // 2 + TEXT), line, fill=INK, font=font)
     if t < n:
         left = MARGIN
-        for (text, is_chosen), column in zip(_choices(film, t), columns, strict=True):
-            colour = MARK if is_chosen else INK
+        for i, (text, column) in enumerate(zip(film.words[t], columns, strict=True)):
+            colour = MARK if i == film.chosen[t] else INK
             draw.text((left, MARGIN // 2 + 2 * TEXT), text, fill=colour, font=font)
             left += column
     left = MARGIN
@@ -191,29 +215,6 @@ def frame(film: Film, t: int, title: str) -> Image.Image:
     if film.attention is not None:
         _look_back(image, film, min(t, n - 1), spot, font)
     return image
-
-
-def _choices(film: Film, t: int) -> list[tuple[str, bool]]:
-    """Return the words about step ``t``'s action, and which of them is the one that is taken."""
-    if film.scores is None or len(film.names) > MOST_SCORES:
-        return [("action", False), (film.actions[t], True)]
-    name, scores = film.scores
-    return [
-        (name, False),
-        *(
-            (f"{action} {score:.2f}", action == film.actions[t])
-            for action, score in zip(film.names, scores[t], strict=True)
-        ),
-    ]
-
-
-def _columns(film: Film, font: Any) -> list[int]:
-    """Return the widths of these words' columns: the same in all frames of a film."""
-    if film.scores is None or len(film.names) > MOST_SCORES:
-        longest = max((font.getlength(action) for action in film.actions), default=0.0)
-        return [round(font.getlength("action ")), round(longest)]
-    words = [f"{film.scores[0]} ", *(f"{action} -00.00  " for action in film.names)]
-    return [round(font.getlength(word)) for word in words]
 
 
 def _entry_width(text: str, font: Any) -> int:

@@ -21,7 +21,7 @@ def draw(path: Path, tasks: Sequence[Mapping[str, Any]]) -> None:
     styles = series_styles(names)
     with in_style(DEFAULTS):
         from matplotlib.figure import Figure
-        from matplotlib.ticker import NullFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter
 
         figure = Figure(figsize=(4.2, 3.8), layout="constrained")
         axes = figure.add_subplot()
@@ -30,8 +30,10 @@ def draw(path: Path, tasks: Sequence[Mapping[str, Any]]) -> None:
             axes.plot(*zip(*some, strict=True), label=name, **styles[name])
         axes.set(xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
+        axes.set(xlim=(0.8, None), ylim=(0.8, None))
         axes.set(xlabel="memory length of a policy", ylabel="credit-assignment length")
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
         form = path.suffix.removeprefix(".")

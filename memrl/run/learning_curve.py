@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ def _draw_levels(axes: Any, facts: Facts) -> None:
     levels = dict(facts.reference)
     if facts.solved_at is not None:
         levels = {f"solved: {facts.solved_at:g}": facts.solved_at, **levels}
-    for (text, level), line in zip(levels.items(), LINES, strict=False):
+    for (text, level), line in zip(levels.items(), itertools.cycle(LINES)):
         axes.axhline(level, color="black", linewidth=1, linestyle=line, label=text)
     if levels:
         axes.legend(fontsize="x-small", loc="best")
