@@ -5,6 +5,7 @@ import io
 import re
 import sys
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -90,7 +91,6 @@ def test_the_same_command_draws_the_same_pictures(case, runs, tmp_path):
 
 
 def test_a_video_has_the_same_frames(runs, tmp_path, monkeypatch, capfd):
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     case, path = ("tmaze_passive", "gpt"), tmp_path / "a.mp4"
     words = [str(runs[case]), "--episodes", "2", "--fps", "10", "--output", str(path)]
     watch(words)

@@ -12,6 +12,14 @@ from memrl.run.outcome import ConfigError
 from memrl.sweep.progress import SHOWN
 
 
+def add_config(parser: argparse.ArgumentParser, example: str, keys: Collection[str]) -> None:
+    """Add the arguments that compose a config, of which only these keys have an effect."""
+    overrides = f"as for memrl train, such as {example}; keys of {', '.join(keys)}"
+    parser.add_argument("overrides", nargs="*", help=overrides)
+    for name in ("dir", "name", "path"):
+        parser.add_argument(f"-c{name[0]}", f"--config-{name}", help="as for memrl train")
+
+
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select the runs and how they are scored."""
     parser.add_argument(

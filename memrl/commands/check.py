@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memrl.commands.arguments import add_config
 from memrl.run.outcome import FAILED, ConfigError, Failure, in_one_line, plural, show
 
 if TYPE_CHECKING:
@@ -31,11 +32,7 @@ LIMIT_S = 60.0  # of training
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    overrides = "as for memrl train, such as seq_model=gpt seq_model.n_layer=2; keys of "
-    overrides += ", ".join(KEYS)
-    parser.add_argument("overrides", nargs="*", help=overrides)
-    for name in ("dir", "name", "path"):
-        parser.add_argument(f"-c{name[0]}", f"--config-{name}", help="as for memrl train")
+    add_config(parser, "seq_model=gpt seq_model.n_layer=2", KEYS)
     parser.add_argument("--no-train", action="store_true", help="leave out the T-Maze")
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memrl.commands.arguments import file_ending
+from memrl.commands.arguments import add_config, file_ending
 from memrl.run.outcome import ConfigError, in_one_line, show
 from memrl.run.tables import align
 
@@ -45,11 +45,7 @@ class Task(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    overrides = "as for memrl train, such as env=tmaze_active env.length=5,10; keys of "
-    overrides += ", ".join(KEYS)
-    parser.add_argument("overrides", nargs="*", help=overrides)
-    for name in ("dir", "name", "path"):
-        parser.add_argument(f"-c{name[0]}", f"--config-{name}", help="as for memrl train")
+    add_config(parser, "env=tmaze_active env.length=5,10", KEYS)
     text = "show also the tasks in a file that --json printed"
     parser.add_argument("--also", type=Path, action="append", default=[], metavar="FILE", help=text)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -265,10 +261,10 @@ def _reason(task: Task) -> str:
 
 
 def _best(task: Task, pair: Any, i: int) -> str:
-    q = task.lengths.values[pair.t - 1][pair.nodes[i]]
     from memrl.lengths.measure import find_optimal
 
-    names = [task.model.actions[a] for a in find_optimal(q).nonzero()[0]]
+    q = task.lengths.values[pair.t - 1][pair.nodes[i]]
+    names = [task.model.actions[a] for a in find_optimal(q).nonzero()[0].tolist()]
     return f"{' or '.join(names)}!"
 
 

@@ -16,10 +16,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
 from memrl.checks import require
-from memrl.envs.lockstep import Lockstep, name_actions
+from memrl.envs.lockstep import Ints, Lockstep, name_actions
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MOST_STATES = 200_000  # of one step
 Name = tuple[str, str]  # of an attribute, and of an entry in it if it is a dict
@@ -193,7 +192,7 @@ def enumerate_lockstep(env: Lockstep, most: int = MOST_STATES) -> Model:
     _check_sum("starts", list(chances))
     play = _Player(env)
     states, obs = play.start(options)
-    distinct, inverse = play.distinct(states)
+    distinct, inverse = _distinct_states(states)
     starts = list(zip(chances, inverse.tolist(), numbers(obs).tolist(), strict=True))
     steps = []
     for t in range(1, env.horizon + 1):
@@ -207,7 +206,7 @@ def enumerate_lockstep(env: Lockstep, most: int = MOST_STATES) -> Model:
         following, known = np.full(S * A, END), np.full(S * A, END)
         if not over.all():
             states = {name: value[~over] for name, value in states.items()}
-            distinct, following[~over] = play.distinct(states)
+            distinct, following[~over] = _distinct_states(states)
             known[~over] = numbers(obs[~over])
             _check_states(len(distinct), t + 1, most)
         shape = (S, A, 1)
@@ -254,11 +253,6 @@ class _Player:
         states, (obs, reward, terminated) = _join(batches, len(actions))
         return states, obs, reward, terminated
 
-    def distinct(self, states: dict[Name, Any]) -> tuple[Ints, Ints]:
-        """Return one row of each different state, and which of these every row has."""
-        n = len(next(iter(states.values())))
-        return _distinct(*(value.reshape(n, -1) for value in states.values()))
-
     def _batches(self, n: int) -> Iterable[Ints]:
         """Return the numbers 0 to n - 1 in groups of B; the last group is filled up with n - 1."""
         B = self.env.num_envs
@@ -278,6 +272,12 @@ class _Player:
                 getattr(self.env, name)[key] = value
             else:
                 setattr(self.env, name, value)
+
+
+def _distinct_states(states: dict[Name, Any]) -> tuple[Ints, Ints]:
+    """Return one row of each different state, and which of these every row has."""
+    n = len(next(iter(states.values())))
+    return _distinct(*(value.reshape(n, -1) for value in states.values()))
 
 
 def _join(batches: list[tuple[Any, ...]], n: int) -> tuple[dict[Name, Any], list[Any]]:

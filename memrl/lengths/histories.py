@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memrl.lengths.finite import END, Floats, Ints, Model, TooLarge
+from memrl.envs.lockstep import Ints
+from memrl.lengths.finite import END, Floats, Model, TooLarge
 
 MOST_NODES = 8000  # of one step: pairs of them are compared
 # Probabilities are compared as multiples of this. It is irrational, so that hardly any fraction
 # lies between two of them, where rounding errors decide.
 GRAIN = math.pi * 1e-10
 
-Bools = Any
 Belief = dict[int, float]  # states and their probabilities
 
 
@@ -57,7 +57,7 @@ def histories(model: Model, most: int = MOST_NODES) -> list[Step]:
     nodes = [_Node(obs, _normalized(belief), 1) for obs, belief in first.items()]
     graph: list[Step] = []
     for t, outcomes in enumerate(model.steps, 1):
-        table = [_by_state(part) for part in outcomes]
+        table: list[Any] = [part.tolist() for part in outcomes]  # by state, then by action
         following: list[_Node] = []
         number: dict[Hashable, int] = {}
         rewards, laws, edges = [], [], []
@@ -103,11 +103,6 @@ class _Node:
     obs: int
     belief: Belief
     count: int  # of its histories
-
-
-def _by_state(part: Any) -> list[Any]:
-    listed: list[Any] = part.tolist()
-    return listed
 
 
 def _add(belief: Belief, state: int, p: float) -> None:

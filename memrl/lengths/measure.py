@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrl.checks import require
-from memrl.lengths.finite import Floats, Ints, TooLarge
-from memrl.lengths.histories import Bools, Step
+from memrl.envs.lockstep import Bools, Ints
+from memrl.lengths.finite import Floats, TooLarge
+from memrl.lengths.histories import Step
 
 TOLERANCE = 1e-12  # of the largest reward: values that differ by less are equal
 LEAST_DISCOUNT = 1e-9  # of a reward in the last step: less could not be told from rounding
-MOST_CHOICES = 100_000  # of optimal actions, at which ties are searched
+MOST_CHOICES = 100_000  # ways to break ties, or sets of nodes, that are tried
 
 
 class Pair(NamedTuple):
@@ -46,7 +47,7 @@ class Lengths(NamedTuple):
     policy_pair: Pair | None  # two histories that demand different actions
     histories: int
     nodes: int
-    values: list[Floats]  # (N, A) for each step: Q of the optimal policies
+    values: list[Floats]  # (N, A) for each step: Q of the optimal policies, over the largest reward
 
 
 def measure(graph: Sequence[Step], gamma: float) -> Lengths:
@@ -312,4 +313,5 @@ def _numbered(rows: Sequence[Hashable]) -> Ints:
 
 
 def _differ(numbers: Ints) -> Bools:
-    return numbers[:, None] != numbers
+    differ: Bools = numbers[:, None] != numbers
+    return differ

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -248,16 +248,19 @@ def _look_back(image: Image.Image, film: Film, t: int, spot: tuple[int, int], fo
         draw.rectangle(box, fill=MARK if s == best else INK if s == t else FAINT)
 
 
+def _frames(films: Sequence[Film], title: str) -> Iterator[Image.Image]:
+    """Draw the films' frames one by one: an episode of 1,500 steps would fill the memory."""
+    for number, film in enumerate(films, start=1):
+        for t in range(len(film.pictures)):
+            yield frame(film, t, f"{title}, episode {number}")
+
+
 def animation(films: Sequence[Film], title: str, fps: float) -> bytes:
     """Return the films, one after the other, as an animated GIF."""
     durations = []
     for film in films:
         durations += [1000 / fps] * len(film.reward) + [1000 * HOLD_S]
-    frames = (  # one by one: an episode of 1,500 steps would fill the memory
-        frame(film, t, f"{title}, episode {number}")
-        for number, film in enumerate(films, start=1)
-        for t in range(len(film.pictures))
-    )
+    frames = _frames(films, title)
     buffer = io.BytesIO()
     next(frames).save(
         buffer, "GIF", save_all=True, append_images=frames, duration=durations, loop=0
@@ -272,17 +275,13 @@ def video(films: Sequence[Film], title: str, fps: float) -> bytes:
         ConfigError: there is no ffmpeg.
         Failure: ffmpeg cannot do it.
     """
-    rate, pause = f"{fps:g}", max(round(fps * HOLD_S), 1)
-    shown = (
-        (frame(film, t, f"{title}, episode {number}"), pause if t == len(film.reward) else 1)
-        for number, film in enumerate(films, start=1)
-        for t in range(len(film.pictures))
-    )
+    pause = max(round(fps * HOLD_S), 1)
+    times = [n for film in films for n in [1] * len(film.reward) + [pause]]  # of each frame
     width, height = frame(films[0], 0, title).size
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         command = [_ffmpeg(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-        command += ["-s", f"{width}x{height}", "-r", rate, "-i", "-"]
+        command += ["-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
         # Players want even sizes and halved colours.
         command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white", "-pix_fmt", "yuv420p"]
         command += ["-fflags", "+bitexact", "-flags", "+bitexact", str(path)]
@@ -290,8 +289,8 @@ def video(films: Sequence[Film], title: str, fps: float) -> bytes:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said)
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-                for picture, times in shown:
-                    pipe.write(picture.tobytes() * times)
+                for picture, n in zip(_frames(films, title), times, strict=True):
+                    pipe.write(picture.tobytes() * n)
             if process.wait():
                 said.seek(0)
                 text = " ".join(said.read().decode(errors="replace").split())
