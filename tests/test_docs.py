@@ -53,7 +53,7 @@ BLOCKS = {
     "concepts/episodes.md": ["rollout(env, actor"],  # below
     "concepts/law.md": ["output_dim: int"],  # a signature
     "environments.md": ["class Delay"],  # test_readme.py
-    "lengths.md": ["class Umbrella"],  # test_lengths.py
+    "lengths.md": ["class Umbrella", "class RepeatPrevious"],  # test_lengths.py
     "results.md": ["scores.PROTOCOLS"],  # below
     "tasks.md": ["RecurrentPPO"],  # test_tmaze.py
     "tutorials/model.md": ["class Ema"],  # test_readme.py

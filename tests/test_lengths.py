@@ -366,7 +366,7 @@ def test_your_own_task(
 ) -> None:
     """The class in the documentation is the task whose lengths are computed, and can be played."""
     page = (ROOT / "docs" / "lengths.md").read_text()
-    (text,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    text = "\n\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
     (tmp_path / "mylab").mkdir()
     (tmp_path / "mylab" / "umbrella.py").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -375,6 +375,11 @@ def test_your_own_task(
     assert run_command(*words, "--json") == 0
     (row,) = json.loads(capfd.readouterr().out)
     assert (row["policy_memory"], row["reward_memory"], row["credit"]) == (1, 5, 5)
+    for name in ("RepeatFirst", "RepeatPrevious"):
+        words = ["env=gym", "env.module=mylab.umbrella", f"env.id={name}-v0", "+env.length=3"]
+        assert run_command(*words, "--json") == 0
+        (row,) = json.loads(capfd.readouterr().out)
+        assert (row["policy_memory"], row["credit"]) == (3, 1)
     env = gymnasium.make("mylab/Umbrella-v0", length=3)
     obs, _ = env.reset(seed=0)
     steps = [env.step(int(obs)) for _ in range(3)]
