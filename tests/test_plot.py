@@ -439,7 +439,7 @@ from memrl.results.scores import PROTOCOLS, score
 from memrl.run.learning_curve import learning_curve
 assert "matplotlib" not in sys.modules
 run = load(sys.argv[1])[0]
-learning_curve(run.eval, run.name, run.config["env"], Path(sys.argv[2]))
+learning_curve(run.eval, run.train, run.name, run.config["env"], Path(sys.argv[2]))
 assert draw("curves", score([run], PROTOCOLS["last"]), DEFAULTS, "png")
 import matplotlib.pyplot
 print(os.environ["MPLBACKEND"], matplotlib.pyplot.get_backend())

@@ -20,13 +20,17 @@ LEARNING_CURVE = "learning_curve.png"  # in the run's folder
 LINES = ("--", ":", "-.")  # of levels to compare with
 
 
-def learning_curve(table: Table, title: str, env: Mapping[str, Any], path: Path) -> Path:
-    """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG; return its path.
+def learning_curve(
+    table: Table, train: Table, title: str, env: Mapping[str, Any], path: Path
+) -> None:
+    """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG.
 
-    Lines show the levels that are known of the task, and the upper axis the training episodes.
+    Lines show the levels that are known of the task and the mean of the run's random episodes, and
+    the upper axis the training episodes.
 
     Args:
         table: what ``eval.csv`` holds.
+        train: what ``train.csv`` holds; its first row is that of the random episodes.
         title: of the picture.
         env: the section of the config.
         path: of the picture.
@@ -45,19 +49,25 @@ def learning_curve(table: Table, title: str, env: Mapping[str, Any], path: Path)
         axes.grid(alpha=0.3)
         if name == "eval/success":
             axes.set_ylim(-0.03, 1.03)
-        _draw_levels(axes, facts_of(env, name, shown[-1]))
+        levels = _levels(facts_of(env, name, shown[-1]))
+        metric = name.replace("eval/", "train/")
+        if len(train.get(metric, ())) and math.isfinite(train[metric][0]):
+            text = f"random actions: {train[metric][0]:.2g} (mean of {train['episodes'][0]:.0f})"
+            levels[text] = float(train[metric][0])
+        _draw(axes, levels)
         _add_episodes(axes, table)
     figure.suptitle(title, fontsize="small", wrap=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
-    return path
 
 
-def _draw_levels(axes: Any, facts: Facts) -> None:
-    levels = dict(facts.reference)
-    if facts.solved_at is not None:
-        levels = {f"solved: {facts.solved_at:g}": facts.solved_at, **levels}
+def _levels(facts: Facts) -> dict[str, float]:
+    levels = {} if facts.solved_at is None else {f"solved: {facts.solved_at:g}": facts.solved_at}
+    return levels | dict(facts.reference)
+
+
+def _draw(axes: Any, levels: Mapping[str, float]) -> None:
     for (text, level), line in zip(levels.items(), itertools.cycle(LINES)):
         axes.axhline(level, color="black", linewidth=1, linestyle=line, label=text)
     if levels:

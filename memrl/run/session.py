@@ -291,10 +291,12 @@ class Session:
         """Write learning curve and weights; with these the run is done, and its status says so."""
         trainer = self.trainer
         self.tables.sync()
-        table = read_table(self.folder / "eval.csv")
+        table, env = read_table(self.folder / "eval.csv"), self.config["env"]
+        path = self.folder / LEARNING_CURVE
+        picture: Path | None = path
         try:
-            path = self.folder / LEARNING_CURVE
-            picture: Path | None = learning_curve(table, self.folder.name, self.config["env"], path)
+            train = read_table(self.folder / "train.csv")
+            learning_curve(table, train, self.folder.name, env, path)
         except OSError:
             raise
         except Exception as error:  # a plot that fails must not lose a trained agent
