@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_every_command_can_be_parsed() -> None:
             parse([word for word in words if word != "LOGS..."] + ["x"] * ("LOGS..." in words))
         except (SystemExit, argparse.ArgumentError) as error:
             pytest.fail(f"{line}: {error}")
+
+
+def test_every_marker_that_a_command_names_exists() -> None:
+    """pytest takes an unknown word after -m for a marker that no test has."""
+    texts = [(ROOT / name).read_text() for name in ("Makefile", ".ci/run")]
+    chosen = re.findall(r'pytest[^"\n]* -m "?([a-z ]+)', "\n".join([*texts, *PAGES.values()]))
+    assert len(chosen) >= 3
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    markers = {marker.split(":")[0] for marker in declared["ini_options"]["markers"]}
+    assert {word for text in chosen for word in text.split()} <= markers | {"and", "or", "not"}
 
 
 # What each block of Python on the pages begins with, and the file of the tests that run it.
