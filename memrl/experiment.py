@@ -295,7 +295,8 @@ def build_agent(config: Config) -> tuple[Agent, TaskSpec, torch.device]:
             check_first_step(env)
     window = config["context_len"] or spec.horizon
     if window > spec.horizon:
-        raise ConfigError(f"context_len must be at most the horizon, {spec.horizon}, got {window}")
+        allowed = f"null (the whole episode) or at most the horizon, {spec.horizon}"
+        raise ConfigError(f"context_len must be {allowed}, got {window}")
     actions = actions_of(spec.action_space)
 
     def new_memory() -> Memory:
