@@ -5,7 +5,8 @@
 
 A run ends with the first evaluation, of 100 episodes, that solves the task. The steps until then
 are compared between the models by an exact permutation test of the difference in mean ranks,
-two-sided; a run that never solved its task ranks behind all others.
+two-sided; a run that never solved its task ranks behind all others. The figure has the median with
+a 95 % bootstrap interval.
 """
 
 from __future__ import annotations
@@ -19,15 +20,23 @@ import pandas
 from common import table
 from fidelity import SOLVED, p_value, steps_text
 
+from memrl.results.drawing import DEFAULTS, encode, in_style, series_styles
+
 FILE = Path(__file__).resolve().parents[1] / "docs" / "results" / "paper_small.csv"
 MODELS = ("lstm", "gpt")
+RESAMPLES = 10_000  # of the bootstrap
+
+
+def steps_of(runs: pandas.DataFrame) -> list[list[float]]:
+    """Return the steps until solved of the runs of each model; infinite where one never was."""
+    score = runs["eval/success"].fillna(runs["eval/return"])
+    steps = runs["env_steps"].where(score >= SOLVED, np.inf).astype(float)
+    return [steps[runs["seq_model.name"] == model].tolist() for model in MODELS]
 
 
 def row(name: str, length: float, runs: pandas.DataFrame) -> list[Any]:
     """Return one row of the table."""
-    score = runs["eval/success"].fillna(runs["eval/return"])
-    steps = runs["env_steps"].where(score >= SOLVED, np.inf).astype(float)
-    by_model = [steps[runs["seq_model.name"] == model].tolist() for model in MODELS]
+    by_model = steps_of(runs)
     minutes = [runs["time/seconds"][runs["seq_model.name"] == model] / 60 for model in MODELS]
     return [
         name,
@@ -43,11 +52,55 @@ def _p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
+def draw(path: Path, runs: pandas.DataFrame) -> None:
+    """Draw a panel for each task: steps until solved over length, each run and the median."""
+    tasks = sorted(runs["env.name"].unique())
+    styles = series_styles(MODELS)
+    rng = np.random.default_rng(0)
+    with in_style(DEFAULTS):
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
+
+        figure = Figure(figsize=(8, 2.8), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(tasks), sharey=True))
+        top = 2 * runs["env_steps"].max()  # where runs are drawn that solved nothing
+        for axes, task in zip(panels, tasks, strict=True):
+            cells = runs[runs["env.name"] == task].groupby("env.length")
+            for place, (_, some) in enumerate(cells):
+                for shift, model, steps in zip((-0.15, 0.15), MODELS, steps_of(some), strict=True):
+                    values, style = np.minimum(steps, top), styles[model]
+                    x = place + shift + rng.uniform(-0.07, 0.07, len(values))
+                    axes.plot(x, values, style["marker"], color=style["color"], alpha=0.4, ms=3)
+                    if steps:
+                        medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
+                        bars = [*np.quantile(medians, (0.025, 0.975))]
+                        axes.plot([place + shift] * 2, bars, color=style["color"], lw=1.5)
+                        middle = np.median(values)
+                        axes.plot(
+                            place + shift, middle, style["marker"], color=style["color"], ms=5
+                        )
+            axes.axhline(top, color="grey", lw=0.5)
+            axes.set(title=task.replace("_", " "), xlabel="length", yscale="log")
+            axes.set_xticks(range(len(cells)), [f"{length:g}" for length, _ in cells])
+            axes.set_xlim(-0.5, len(cells) - 0.5)
+        panels[0].yaxis.set_major_formatter(EngFormatter(sep=""))
+        panels[0].set_ylabel("environment steps until solved")
+        panels[0].text(-0.45, top, "not solved", va="bottom", fontsize="x-small", color="grey")
+        for model in MODELS:
+            style = {k: styles[model][k] for k in ("marker", "color")}
+            panels[-1].plot([], [], ls="", label=model.upper(), **style)
+        panels[-1].legend(loc="lower right", fontsize="small")
+        path.write_bytes(encode(figure, path.suffix.removeprefix("."), DEFAULTS))
+    print(path)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, default=FILE)
-    runs = pandas.read_csv(parser.parse_args().file)
+    parser.add_argument("--figure", type=Path, metavar="FILE", help=".png, .pdf or .svg")
+    given = parser.parse_args()
+    runs = pandas.read_csv(given.file)
     runs = runs[runs["state"] == "done"]
     head = ["task", "length", *(f"solved, {model.upper()}" for model in MODELS)]
     head += [*(f"steps, {model.upper()}" for model in MODELS), "p"]
@@ -56,6 +109,8 @@ def main() -> None:
     table(head, (row(*key, group) for key, group in cells))
     minutes = runs["time/seconds"].sum() / 60
     print(f"\n{len(runs)} runs, {minutes:.0f} minutes of training")
+    if given.figure:
+        draw(given.figure, runs)
 
 
 if __name__ == "__main__":
