@@ -766,6 +766,11 @@ def test_a_file_that_memrls_own_hides_is_refused(flags, launch, tmp_path):
     assert process.wait() == 2
     line = "error: mine/algo/dqn.yaml: memrl's own algo/dqn.yaml comes first, so this file has no "
     assert process.err == f"{line}effect; give it another name\n"
+    path.unlink()
+    (tmp_path / "mine" / "fast.yaml").write_text((ROOT / "sweeps" / "far.yaml").read_text())
+    process = launch(*flags, "-cn", "fast") if flags[0] == "-cd" else launch(*flags)
+    assert process.wait() == 2
+    assert process.err.startswith("error: mine/fast.yaml: memrl's own fast.yaml comes first, so ")
     assert not (tmp_path / "outputs").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import compose_quickly
+from gymnasium.envs.classic_control import CartPoleEnv
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -419,7 +420,11 @@ def test_environments_of_gymnasium_are_watched_if_they_can_draw(monkeypatch):
     cartpole = ["env=gym", "env.id=CartPole-v1", "env.horizon=5", "device=cpu"]
     config = resolve(compose_quickly(cartpole))
     with contextlib.closing(build(config)) as trainer:
+        monkeypatch.setattr(CartPoleEnv, "action_names", ("left", "right"), raising=False)
+        monkeypatch.setattr(CartPoleEnv, "legend", {"cart": (0, 0, 0)}, raising=False)
         (film,) = films.play(config, trainer.agent, 1, 0)
+        assert film.legend == {"cart": (0, 0, 0)}
+        assert [word.split()[0] for word in film.words[0]] == ["Q", "left", "right"]
         assert len(film.pictures) == 6 and film.reward.tolist() == [1] * 5
         assert film.pictures[0].shape[2] == 3 and (film.pictures[0] != film.pictures[5]).any()
         monkeypatch.setitem(sys.modules, "pygame", None)  # as if it were not installed

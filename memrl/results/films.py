@@ -87,8 +87,9 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
             raise ConfigError(f"{refusal} {error}") from None
         device = next(agent.memory.parameters()).device
         played, success = rollout(camera, agent, False, device, env.horizon)
-        legend = dict(getattr(env, "legend", {}))
-        names = _action_names(env)
+        task = env.envs[0].unwrapped if hasattr(env, "envs") else env
+        legend = dict(getattr(task, "legend", {}))
+        names = _action_names(task, env.single_action_space)
     attention = _attention(agent, played)
     words, chosen = _words(played.action.numpy(), names, _scores(agent, played))
     lengths = played.mask.sum(0).int().tolist()
@@ -109,12 +110,9 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
     ]
 
 
-def _action_names(env: Any) -> Sequence[str]:
+def _action_names(task: Any, space: Any) -> Sequence[str]:
     """Return the names of discrete actions; numbers, if the task gives them none."""
-    space = env.single_action_space
-    if not isinstance(space, Discrete):
-        return ()
-    return name_actions(env.envs[0].unwrapped if hasattr(env, "envs") else env, int(space.n))
+    return name_actions(task, int(space.n)) if isinstance(space, Discrete) else ()
 
 
 def _words(

@@ -211,13 +211,14 @@ def _search_path(args: argparse.Namespace) -> Any:
 
 def _refuse_hidden(folders: Sequence[Path]) -> None:
     """Raise ConfigError if one of memrl's own files hides one in a folder that comes later."""
-    after = folders[folders.index(CONF) + 1 :] if CONF in folders else []
-    for file in CONF.rglob("*.yaml"):
-        name = file.relative_to(CONF)
-        for folder in after:
-            if (folder / name).is_file() and (folder / name).read_bytes() != file.read_bytes():
-                text = f"memrl's own {name} comes first, so this file has no effect"
-                raise ConfigError(f"{below_cwd(folder / name)}: {text}; give it another name")
+    for own in (CONF, SWEEPS):
+        after = folders[folders.index(own) + 1 :] if own in folders else []
+        for file in own.rglob("*.yaml"):
+            name = file.relative_to(own)
+            for folder in after:
+                if (folder / name).is_file() and (folder / name).read_bytes() != file.read_bytes():
+                    text = f"memrl's own {name} comes first, so this file has no effect"
+                    raise ConfigError(f"{below_cwd(folder / name)}: {text}; give it another name")
 
 
 @contextlib.contextmanager
