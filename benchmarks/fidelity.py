@@ -94,7 +94,9 @@ def p_value(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def steps_text(values: Sequence[float]) -> str:
-    """Return ``median (smallest to largest)``, in steps."""
+    """Return ``median (smallest to largest)``, in steps; ``-`` if no run solved its task."""
+    if not np.isfinite(values).any():
+        return "-"
     low, middle, high = (
         f"{value:,.0f}" if np.isfinite(value) else "not"
         for value in (min(values), statistics.median(values), max(values))

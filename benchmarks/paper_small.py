@@ -30,7 +30,7 @@ RESAMPLES = 10_000  # of the bootstrap
 def steps_of(runs: pandas.DataFrame) -> list[list[float]]:
     """Return the steps until solved of the runs of each model; infinite where one never was."""
     score = runs["eval/success"].fillna(runs["eval/return"])
-    steps = runs["env_steps"].where(score >= SOLVED, np.inf).astype(float)
+    steps = runs["env_steps"].astype(float).where(score >= SOLVED, np.inf)
     return [steps[runs["seq_model.name"] == model].tolist() for model in MODELS]
 
 

@@ -70,6 +70,18 @@ def test_steps_until_solved_are_compared_exactly(monkeypatch):
     ]
 
 
+def test_the_page_has_the_table_of_the_recorded_runs(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    paper_small = importlib.import_module("paper_small")
+    monkeypatch.setattr(sys, "argv", ["paper_small.py", "--figure", str(tmp_path / "steps.png")])
+    paper_small.main()
+    printed = capsys.readouterr().out.splitlines()
+    page = (FOLDER.parent / "docs" / "reproduce.md").read_text().splitlines()
+    rows = [line for line in printed if line.startswith("|")]
+    assert len(rows) == 2 + 11 and set(rows) <= set(page)
+    assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_update_of_continuous_actions_and_its_reference_can_be_timed(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     continuous = importlib.import_module("continuous")
