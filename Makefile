@@ -14,7 +14,7 @@ run: ## Install, and train the default agent
 test: ## Install, and run the tests
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[test]' && .venv/bin/python -m pytest -n 2
 
-test-slurm: ## Run the tests with a real SLURM, which they start, and those that start many processes (after make install)
+test-slurm: ## Run the tests with a real SLURM, which they start, and those that start new processes (after make install)
 	.venv/bin/python -m pytest -m "processes or slurm"
 
 lint: ## Check the format, the code and the types (after make install)

@@ -12,6 +12,7 @@ a 95 % bootstrap interval.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pandas
 from common import table
 from fidelity import SOLVED, p_value, steps_text
 
+from memrl.commands.arguments import file_ending
 from memrl.results.drawing import DEFAULTS, encode, in_style, series_styles
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "results" / "paper_small.csv"
@@ -42,9 +44,9 @@ def row(name: str, length: float, runs: pandas.DataFrame) -> list[Any]:
         name,
         f"{length:g}",
         *(f"{sum(np.isfinite(values))} of {len(values)}" for values in by_model),
-        *(steps_text(values) if values else "" for values in by_model),
-        _p_text(p_value(*by_model)) if all(by_model) else "",
-        *(f"{values.median():.1f}" for values in minutes),
+        *(steps_text(values) if values else "-" for values in by_model),
+        _p_text(p_value(*by_model)) if all(by_model) else "-",
+        *(f"{values.median():.1f}" if len(values) else "-" for values in minutes),
     ]
 
 
@@ -55,7 +57,7 @@ def _p_text(p: float) -> str:
 def draw(path: Path, runs: pandas.DataFrame) -> None:
     """Draw a panel for each task: steps until solved over length, each run and the median."""
     tasks = sorted(runs["env.name"].unique())
-    styles = series_styles(MODELS)
+    styles = series_styles(sorted(MODELS))  # as in the figures of memrl plot
     rng = np.random.default_rng(0)
     with in_style(DEFAULTS):
         from matplotlib.figure import Figure
@@ -85,7 +87,8 @@ def draw(path: Path, runs: pandas.DataFrame) -> None:
             axes.set_xlim(-0.5, len(cells) - 0.5)
         panels[0].yaxis.set_major_formatter(EngFormatter(sep=""))
         panels[0].set_ylabel("environment steps until solved")
-        panels[0].text(-0.45, top, "not solved", va="bottom", fontsize="x-small", color="grey")
+        for axes in panels:
+            axes.text(-0.45, top, "not solved", va="bottom", fontsize="x-small", color="grey")
         for model in MODELS:
             style = {k: styles[model][k] for k in ("marker", "color")}
             panels[-1].plot([], [], ls="", label=model.upper(), **style)
@@ -98,10 +101,14 @@ def main() -> None:
     """Print the table, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, default=FILE)
-    parser.add_argument("--figure", type=Path, metavar="FILE", help=".png, .pdf or .svg")
+    figure = file_ending(".png", ".pdf", ".svg")
+    parser.add_argument("--figure", type=figure, metavar="FILE", help="draw the steps too")
     given = parser.parse_args()
-    runs = pandas.read_csv(given.file)
-    runs = runs[runs["state"] == "done"]
+    all_runs = pandas.read_csv(given.file)
+    all_runs = all_runs[all_runs["seq_model.name"].isin(MODELS)]
+    runs = all_runs[all_runs["state"] == "done"]
+    if not len(runs):
+        sys.exit(f"{given.file}: no run of {' or '.join(MODELS)} is done")
     head = ["task", "length", *(f"solved, {model.upper()}" for model in MODELS)]
     head += [*(f"steps, {model.upper()}" for model in MODELS), "p"]
     head += [f"minutes, {model.upper()}" for model in MODELS]
@@ -109,6 +116,8 @@ def main() -> None:
     table(head, (row(*key, group) for key, group in cells))
     minutes = runs["time/seconds"].sum() / 60
     print(f"\n{len(runs)} runs, {minutes:.0f} minutes of training")
+    if len(runs) < len(all_runs):
+        print(f"{len(all_runs) - len(runs)} more are not done: fast ones are done first")
     if given.figure:
         draw(given.figure, runs)
 

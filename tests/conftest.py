@@ -344,7 +344,12 @@ def _composer() -> Any:
 
 def compose_quickly(overrides: Sequence[str]) -> Any:
     """What ``compose_config`` gives: tests/test_sweep_compose.py compares the two."""
-    return _composer()(list(overrides))
+    from hydra.core.utils import JobRuntime
+
+    composer = _composer()
+    # A command that ran in this process may have set another one, in a global of Hydra's.
+    JobRuntime.instance().set("name", composer.master.hydra.job.name)
+    return composer(list(overrides))
 
 
 # --- moments of a run, exact ones ----------------------------------------------------------------

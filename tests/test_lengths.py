@@ -376,7 +376,7 @@ def test_your_own_task(
     (row,) = json.loads(capfd.readouterr().out)
     assert (row["policy_memory"], row["reward_memory"], row["credit"]) == (1, 5, 5)
     for name in ("RepeatFirst", "RepeatPrevious"):
-        words = ["env=gym", "env.module=mylab.umbrella", f"env.id={name}-v0", "+env.length=3"]
+        words = ["env=gym", "env.module=mylab.umbrella", f"env.id=mylab/{name}-v0", "+env.length=3"]
         assert run_command(*words, "--json") == 0
         (row,) = json.loads(capfd.readouterr().out)
         assert (row["policy_memory"], row["credit"]) == (3, 1)

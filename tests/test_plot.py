@@ -30,6 +30,7 @@ from memrl.results.figures import FIGURES, arrange, draw, write
 from memrl.results.runs import Run, load
 from memrl.results.scores import PROTOCOLS, Cell, score
 from memrl.run.facts import PYBULLET
+from memrl.run.learning_curve import random_episodes
 from memrl.run.outcome import ConfigError
 
 Launch = Callable[..., Process]
@@ -439,11 +440,27 @@ from memrl.results.scores import PROTOCOLS, score
 from memrl.run.learning_curve import learning_curve
 assert "matplotlib" not in sys.modules
 run = load(sys.argv[1])[0]
-learning_curve(run.eval, run.train, run.name, run.config["env"], Path(sys.argv[2]))
+learning_curve(run.eval, {}, run.name, run.config["env"], Path(sys.argv[2]))
 assert draw("curves", score([run], PROTOCOLS["last"]), DEFAULTS, "png")
 import matplotlib.pyplot
 print(os.environ["MPLBACKEND"], matplotlib.pyplot.get_backend())
 """
+
+
+def test_the_level_of_random_actions_is_that_of_the_warm_up() -> None:
+    """Its row is missing if it owed no update: the first one then has another round as well."""
+    table = {"episodes": np.array([16.0, 24.0]), "train/return": np.array([-0.5, 0.5])}
+    row = {"episodes": 16.0, "train/return": -0.5}
+    for warmup_episodes, num_envs, expected in (
+        (10, 8, row),
+        (16, 8, row),
+        (8, 8, {}),
+        (0, 16, row),
+        (0, 8, {}),
+        (None, 8, row),
+    ):
+        assert random_episodes(table, warmup_episodes, num_envs) == expected
+    assert random_episodes({}, 10, 8) == {}
 
 
 def test_pictures_need_no_backend_and_change_none(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
         device = next(agent.memory.parameters()).device
         played, success = rollout(camera, agent, False, device, env.horizon)
         task = env.envs[0].unwrapped if hasattr(env, "envs") else env
-        legend = dict(getattr(task, "legend", {}))
+        legend = getattr(task, "legend", None)
         names = _action_names(task, env.single_action_space)
     attention = _attention(agent, played)
     words, chosen = _words(played.action.numpy(), names, _scores(agent, played))
@@ -101,7 +101,7 @@ def play(config: Config, agent: Agent, episodes: int, seed: int) -> list[Film]:
             [words[t][b] for t in range(n)],
             chosen[:n, b].tolist(),
             widest,
-            legend,
+            dict(legend) if isinstance(legend, Mapping) else {},
             played.reward[:n, b].double().numpy(),
             None if attention is None else attention[b, :n, :n],
             None if success is None else bool(success[b]),

@@ -190,7 +190,8 @@ class CommandLine:
         for source in config.hydra.runtime.config_sources:
             path.append(source.provider, f"{source.schema}://{source.path}")
         sources = config.hydra.runtime.config_sources
-        _refuse_hidden([Path(source.path) for source in sources if source.schema == "file"])
+        folders = [Path(source.path) for source in sources if source.schema == "file"]
+        _refuse_hidden(folders, self.config_name)
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2("memrl", path)
 
@@ -209,11 +210,15 @@ def _search_path(args: argparse.Namespace) -> Any:
     return path
 
 
-def _refuse_hidden(folders: Sequence[Path]) -> None:
-    """Raise ConfigError if one of memrl's own files hides one in a folder that comes later."""
-    for own in (CONF, SWEEPS):
+def _refuse_hidden(folders: Sequence[Path], config_name: str) -> None:
+    """Raise ConfigError if one of memrl's own files hides one in a folder that comes later.
+
+    Of sweeps, only the one that is used: a folder may hold other programs' files of such names.
+    """
+    used = SWEEPS / f"{config_name.removesuffix('.yaml')}.yaml"
+    for own, files in ((CONF, CONF.rglob("*.yaml")), (SWEEPS, [used] if used.is_file() else [])):
         after = folders[folders.index(own) + 1 :] if own in folders else []
-        for file in own.rglob("*.yaml"):
+        for file in files:
             name = file.relative_to(own)
             for folder in after:
                 if (folder / name).is_file() and (folder / name).read_bytes() != file.read_bytes():

@@ -21,7 +21,7 @@ LINES = ("--", ":", "-.")  # of levels to compare with
 
 
 def learning_curve(
-    table: Table, train: Table, title: str, env: Mapping[str, Any], path: Path
+    table: Table, random: Mapping[str, float], title: str, env: Mapping[str, Any], path: Path
 ) -> None:
     """Plot the evaluations in ``eval.csv``, unsmoothed, as a PNG.
 
@@ -30,7 +30,7 @@ def learning_curve(
 
     Args:
         table: what ``eval.csv`` holds.
-        train: what ``train.csv`` holds; its first row is that of the random episodes.
+        random: the row of ``train.csv`` about random episodes, or nothing.
         title: of the picture.
         env: the section of the config.
         path: of the picture.
@@ -50,16 +50,26 @@ def learning_curve(
         if name == "eval/success":
             axes.set_ylim(-0.03, 1.03)
         levels = _levels(facts_of(env, name, shown[-1]))
-        metric = name.replace("eval/", "train/")
-        if len(train.get(metric, ())) and math.isfinite(train[metric][0]):
-            text = f"random actions: {train[metric][0]:.2g} (mean of {train['episodes'][0]:.0f})"
-            levels[text] = float(train[metric][0])
+        chance = random.get(name.replace("eval/", "train/"), math.nan)
+        if math.isfinite(chance):
+            levels[f"random actions: {chance:.3g} (mean of {random['episodes']:.0f})"] = chance
         _draw(axes, levels)
         _add_episodes(axes, table)
     figure.suptitle(title, fontsize="small", wrap=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
+
+
+def random_episodes(train: Table, warmup_episodes: int | None, num_envs: int) -> dict[str, float]:
+    """Return the first row of ``train.csv`` if it is about the random episodes of the warm-up.
+
+    They have no row if they owed no update; then the first one is of the episodes after them. A
+    warm-up in steps always owes one.
+    """
+    row = {name: float(column[0]) for name, column in train.items() if len(column)}
+    limit = math.inf if warmup_episodes is None else max(1, warmup_episodes) + num_envs
+    return row if row.get("episodes", math.inf) < limit else {}
 
 
 def _levels(facts: Facts) -> dict[str, float]:

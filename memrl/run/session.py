@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from memrl.interfaces import Logger
 from memrl.run import checkpoint, files
 from memrl.run.identity import differences, read_config
-from memrl.run.learning_curve import LEARNING_CURVE, learning_curve
+from memrl.run.learning_curve import LEARNING_CURVE, learning_curve, random_episodes
 from memrl.run.lock import Lock, locked
 from memrl.run.outcome import START_OVER, Busy, CannotContinue, ConfigError, in_one_line, show
 from memrl.run.progress import Progress, clock
@@ -296,7 +296,8 @@ class Session:
         picture: Path | None = path
         try:
             train = read_table(self.folder / "train.csv")
-            learning_curve(table, train, self.folder.name, env, path)
+            random = random_episodes(train, trainer.warmup_episodes, trainer.num_envs)
+            learning_curve(table, random, self.folder.name, env, path)
         except OSError:
             raise
         except Exception as error:  # a plot that fails must not lose a trained agent
