@@ -5,7 +5,8 @@
 
 Measured on one thread: an update of 64 windows of whole random episodes, and a step of acting in
 one environment. The rest is multiplication. Hours on a GPU are calculated, not measured: 1 ms for
-a step of acting, and for an update 1 ms or, if that is longer, 40 us for each step of an LSTM.
+a step of acting, and for an update the longest of 1 ms, 40 us for each step of an LSTM, and its
+counted operations at 100 TFLOP/s, a tenth of what an H100 does in bfloat16 at best.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from common import machine, table
 LAYERS = {"tmaze_active": (1, 2), "key_to_door": (2, 2)}  # of LSTM and GPT; else one
 TASKS = ("tmaze_passive", "visual_match", "tmaze_active", "key_to_door")
 MODELS = ("lstm", "gpt")
-GPU_CALL_S, GPU_LSTM_STEP_S = 1e-3, 40e-6
+GPU_CALL_S, GPU_LSTM_STEP_S, GPU_FLOPS = 1e-3, 40e-6, 1e14
 DAY_S, HOUR_S = 86_400, 3_600
 
 
@@ -62,8 +63,21 @@ def run_cost(task: str, length: int, model: str) -> tuple[int, float, float, flo
     budget = config["budget"]
     steps = spec.horizon * (budget["train_episodes"] + budget["warmup_episodes"])
     updates = config["updates_per_step"] * spec.horizon * budget["train_episodes"]
-    gpu = max(GPU_CALL_S, GPU_LSTM_STEP_S * n_layer * spec.horizon if model == "lstm" else 0)
+    recurrent = n_layer * spec.horizon if model == "lstm" else 0
+    products = operations(agent, config, n_layer if model == "gpt" else 0, spec.horizon)
+    gpu = max(GPU_CALL_S, GPU_LSTM_STEP_S * recurrent, products / GPU_FLOPS)
     return steps, update, steps * step + updates * update, steps * GPU_CALL_S + updates * gpu
+
+
+def operations(agent: Any, config: Any, n_attention: int, horizon: int) -> float:
+    """Count an update's operations: two forward passes and one backward pass.
+
+    Eight for each weight that a step meets, and the causal half of each layer's attention.
+    """
+    steps = config["batch_size"] * (horizon + 1)
+    weights = sum(weight.numel() for weight in dict(agent.named_parameters()).values())
+    width = agent.memory.output_dim
+    return steps * (8 * weights + 4 * n_attention * 2 * (horizon + 1) * width)
 
 
 def rows(task: str) -> Iterator[list[Any]]:

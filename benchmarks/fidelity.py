@@ -30,7 +30,7 @@ from memrl.run.tables import read_table
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
 SOLVED, EPISODES = 0.95, 100
-TRAINING = "visual_match, in training"  # evaluated with the doors of the training environment
+TRAINING = "visual_match 1, doors of training"  # evaluated in the training environment
 
 
 class Curve(NamedTuple):
@@ -167,8 +167,10 @@ def main() -> None:
     cells = {key: (theirs[key], ours[key]) for key in sorted(theirs) if key in ours}
     if not cells:
         sys.exit(f"{given.folder}: no run of these tasks: {', '.join(map(' '.join, theirs))}")
-    head = ["task", "model", "runs", "solved", "ours", "steps until solved", "ours", "p"]
-    table([*head, "mean of evaluations", "ours", "p"], (row(key, *cells[key]) for key in cells))
+    head = ["task", "model", "runs: original, memrl"]
+    for text in ("solved", "steps until solved", "mean of evaluations"):
+        head += [f"{text}: original", "memrl", *(["p"] if text != "solved" else [])]
+    table(head, (row(key, *cells[key]) for key in cells))
     draw(given.output, cells)
 
 

@@ -51,7 +51,7 @@ def row(name: str, length: float, runs: pandas.DataFrame) -> list[Any]:
 
 
 def _p_text(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+    return f"{p:.4f}" if p >= 0.00005 else "< 0.0001"
 
 
 def draw(path: Path, runs: pandas.DataFrame) -> None:

@@ -82,6 +82,14 @@ def test_the_page_has_the_table_of_the_recorded_runs(monkeypatch, capsys, tmp_pa
     assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_run_costs_can_be_computed(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    costs = importlib.import_module("costs")
+    for task, model in (("tmaze_passive", "gpt"), ("key_to_door", "lstm")):
+        steps, update, cpu, gpu = costs.run_cost(task, 5, model)
+        assert steps > 1_000 and 0 < update < cpu and 0 < gpu
+
+
 def test_an_update_of_continuous_actions_and_its_reference_can_be_timed(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     continuous = importlib.import_module("continuous")
