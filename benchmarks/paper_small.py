@@ -61,7 +61,7 @@ def draw(path: Path, runs: pandas.DataFrame) -> None:
     rng = np.random.default_rng(0)
     with in_style(DEFAULTS):
         from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter
+        from matplotlib.ticker import EngFormatter, NullFormatter
 
         figure = Figure(figsize=(8, 2.8), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(tasks), sharey=True))
@@ -86,6 +86,7 @@ def draw(path: Path, runs: pandas.DataFrame) -> None:
             axes.set_xticks(range(len(cells)), [f"{length:g}" for length, _ in cells])
             axes.set_xlim(-0.5, len(cells) - 0.5)
         panels[0].yaxis.set_major_formatter(EngFormatter(sep=""))
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("environment steps until solved")
         for axes in panels:
             axes.text(-0.45, top, "not solved", va="bottom", fontsize="x-small", color="grey")
@@ -104,8 +105,11 @@ def main() -> None:
     figure = file_ending(".png", ".pdf", ".svg")
     parser.add_argument("--figure", type=figure, metavar="FILE", help="draw the steps too")
     given = parser.parse_args()
-    all_runs = pandas.read_csv(given.file)
-    all_runs = all_runs[all_runs["seq_model.name"].isin(MODELS)]
+    try:
+        all_runs = pandas.read_csv(given.file)
+        all_runs = all_runs[all_runs["seq_model.name"].isin(MODELS)]
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"{given.file}: not what memrl export --last writes ({error})")
     runs = all_runs[all_runs["state"] == "done"]
     if not len(runs):
         sys.exit(f"{given.file}: no run of {' or '.join(MODELS)} is done")
@@ -117,7 +121,7 @@ def main() -> None:
     minutes = runs["time/seconds"].sum() / 60
     print(f"\n{len(runs)} runs, {minutes:.0f} minutes of training")
     if len(runs) < len(all_runs):
-        print(f"{len(all_runs) - len(runs)} more are not done: fast ones are done first")
+        print(f"{len(all_runs) - len(runs)} more are not done, and not counted")
     if given.figure:
         draw(given.figure, runs)
 

@@ -771,7 +771,14 @@ def test_a_file_that_memrls_own_hides_is_refused(flags, launch, tmp_path):
     if flags[0] == "-cd":
         process = launch(*flags, "-cn", "fast")
         assert process.wait() == 2
-        assert process.err.startswith("error: mine/fast.yaml: memrl's own fast.yaml comes first")
+        line = "error: mine/fast.yaml: memrl's own fast.yaml comes first"
+        assert process.err.startswith(line)
+        (tmp_path / "mine" / "other.yaml").write_text("defaults:\n  - fast\n  - _self_\n")
+        process = launch(*flags, "-cn", "other")
+        assert process.wait() == 2
+        assert process.err.startswith(line)
+        shown = launch(*flags, "--cfg", "job")  # neither is used
+        assert shown.wait() == 0, shown.err
     assert not (tmp_path / "outputs").exists()
 
 

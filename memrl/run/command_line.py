@@ -135,7 +135,7 @@ class CommandLine:
             _check_hydra_keys(config, typed, sweep)
         if stands_in:
             config.hydra.runtime.choices["hydra/launcher"] = "basic"
-        self._keep_search_path(config)
+        self._keep_search_path(config, choices)
         if sweep and not is_plain:
             self._refuse_late_sweeper(config)
         for override in values:
@@ -184,14 +184,19 @@ class CommandLine:
             self.config_name, [*overrides], RunMode.MULTIRUN, validate_sweep_overrides=False
         )
 
-    def _keep_search_path(self, config: DictConfig) -> None:
+    def _keep_search_path(self, config: DictConfig, choices: Sequence[str]) -> None:
         """Make ``hydra.searchpath`` part of the search path: a default's config has no such key."""
         path = ConfigSearchPathImpl()
         for source in config.hydra.runtime.config_sources:
             path.append(source.provider, f"{source.schema}://{source.path}")
         sources = config.hydra.runtime.config_sources
         folders = [Path(source.path) for source in sources if source.schema == "file"]
-        _refuse_hidden(folders, self.config_name)
+        for name, folder in _hidden(folders, CONF):
+            _refuse_hidden(name, folder)
+        for name, folder in _hidden(folders, SWEEPS):
+            # Those in use only: a folder may hold other programs' files of such names.
+            if name.stem in _files_of(self.hydra.config_loader, self.config_name, choices):
+                _refuse_hidden(name, folder)
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2("memrl", path)
 
@@ -210,20 +215,19 @@ def _search_path(args: argparse.Namespace) -> Any:
     return path
 
 
-def _refuse_hidden(folders: Sequence[Path], config_name: str) -> None:
-    """Raise ConfigError if one of memrl's own files hides one in a folder that comes later.
+def _hidden(folders: Sequence[Path], own: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the files of memrl's own that hide another one in a folder that comes later."""
+    after = folders[folders.index(own) + 1 :] if own in folders else []
+    for file in own.rglob("*.yaml"):
+        name = file.relative_to(own)
+        for folder in after:
+            if (folder / name).is_file() and (folder / name).read_bytes() != file.read_bytes():
+                yield name, folder
 
-    Of sweeps, only the one that is used: a folder may hold other programs' files of such names.
-    """
-    used = SWEEPS / f"{config_name.removesuffix('.yaml')}.yaml"
-    for own, files in ((CONF, CONF.rglob("*.yaml")), (SWEEPS, [used] if used.is_file() else [])):
-        after = folders[folders.index(own) + 1 :] if own in folders else []
-        for file in files:
-            name = file.relative_to(own)
-            for folder in after:
-                if (folder / name).is_file() and (folder / name).read_bytes() != file.read_bytes():
-                    text = f"memrl's own {name} comes first, so this file has no effect"
-                    raise ConfigError(f"{below_cwd(folder / name)}: {text}; give it another name")
+
+def _refuse_hidden(name: Path, folder: Path) -> None:
+    text = f"memrl's own {name} comes first, so this file has no effect"
+    raise ConfigError(f"{below_cwd(folder / name)}: {text}; give it another name")
 
 
 @contextlib.contextmanager
@@ -350,6 +354,12 @@ def refuse_own_hydra_keys(
     for key, value in differing.items():
         advice = "a sweep has one; give it on the command line"
         raise SweepError(f"{' '.join(choices)} sets {key}={show(value)}: {advice}")
+
+
+def _files_of(loader: ConfigLoader, config_name: str, overrides: Sequence[str]) -> set[str]:
+    """Return the primary config and the files that its defaults name, without their endings."""
+    defaults = loader.compute_defaults_list(config_name, [*overrides], RunMode.MULTIRUN)
+    return {str(default.config_path).removesuffix(".yaml") for default in defaults.defaults}
 
 
 def _launcher_of(loader: ConfigLoader, config_name: str, overrides: Sequence[str]) -> str | None:

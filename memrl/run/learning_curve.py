@@ -74,7 +74,7 @@ def random_episodes(train: Table, warmup_episodes: int | None, num_envs: int) ->
 
 def _levels(facts: Facts) -> dict[str, float]:
     levels = {} if facts.solved_at is None else {f"solved: {facts.solved_at:g}": facts.solved_at}
-    return levels | dict(facts.reference)
+    return levels | {f"{text}: {level:.3g}": level for text, level in facts.reference.items()}
 
 
 def _draw(axes: Any, levels: Mapping[str, float]) -> None:
