@@ -40,6 +40,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print("| " + " | ".join(map(str, line)) + " |", flush=True)
 
 
+def operations(steps: int, length: int, weights: int, n_attention: int, width: int) -> float:
+    """Count an update's operations: two forward passes and one backward pass.
+
+    Args:
+        steps: embedded ones, of all windows.
+        length: of a window, in embedded steps.
+        weights: parameters that each step meets.
+        n_attention: layers of attention, of which the causal half counts.
+        width: of the model.
+    """
+    return steps * (8 * weights + 4 * n_attention * 2 * length * width)
+
+
 def products_per_second(dtype: str, n: int = 2048) -> float:
     """Return the rate of one large matrix product in this process, in floating-point operations."""
     import torch

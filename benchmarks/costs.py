@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from common import machine, table
+from common import machine, operations, table
 
 LAYERS = {"tmaze_active": (1, 2), "key_to_door": (2, 2)}  # of LSTM and GPT; else one
 TASKS = ("tmaze_passive", "visual_match", "tmaze_active", "key_to_door")
@@ -63,21 +63,13 @@ def run_cost(task: str, length: int, model: str) -> tuple[int, float, float, flo
     budget = config["budget"]
     steps = spec.horizon * (budget["train_episodes"] + budget["warmup_episodes"])
     updates = config["updates_per_step"] * spec.horizon * budget["train_episodes"]
-    recurrent = n_layer * spec.horizon if model == "lstm" else 0
-    products = operations(agent, config, n_layer if model == "gpt" else 0, spec.horizon)
-    gpu = max(GPU_CALL_S, GPU_LSTM_STEP_S * recurrent, products / GPU_FLOPS)
+    n_recurrent, n_attention = (n_layer, 0) if model == "lstm" else (0, n_layer)
+    T, weights = spec.horizon + 1, sum(w.numel() for _, w in agent.named_parameters())
+    products = operations(
+        config["batch_size"] * T, T, weights, n_attention, agent.memory.output_dim
+    )
+    gpu = max(GPU_CALL_S, GPU_LSTM_STEP_S * n_recurrent * spec.horizon, products / GPU_FLOPS)
     return steps, update, steps * step + updates * update, steps * GPU_CALL_S + updates * gpu
-
-
-def operations(agent: Any, config: Any, n_attention: int, horizon: int) -> float:
-    """Count an update's operations: two forward passes and one backward pass.
-
-    Eight for each weight that a step meets, and the causal half of each layer's attention.
-    """
-    steps = config["batch_size"] * (horizon + 1)
-    weights = sum(weight.numel() for weight in dict(agent.named_parameters()).values())
-    width = agent.memory.output_dim
-    return steps * (8 * weights + 4 * n_attention * 2 * (horizon + 1) * width)
 
 
 def rows(task: str) -> Iterator[list[Any]]:

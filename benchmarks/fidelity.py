@@ -167,9 +167,9 @@ def main() -> None:
     cells = {key: (theirs[key], ours[key]) for key in sorted(theirs) if key in ours}
     if not cells:
         sys.exit(f"{given.folder}: no run of these tasks: {', '.join(map(' '.join, theirs))}")
-    head = ["task", "model", "runs: original, memrl"]
-    for text in ("solved", "steps until solved", "mean of evaluations"):
-        head += [f"{text}: original", "memrl", *(["p"] if text != "solved" else [])]
+    head = ["task", "model", "runs: original, memrl", "solved: original", "memrl"]
+    head += ["steps until solved: original", "memrl", "p"]
+    head += ["mean of evaluations: original", "memrl", "p"]
     table(head, (row(key, *cells[key]) for key in cells))
     draw(given.output, cells)
 

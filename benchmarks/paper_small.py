@@ -23,10 +23,10 @@ from fidelity import SOLVED, p_value, steps_text
 
 from memrl.commands.arguments import file_ending
 from memrl.results.drawing import DEFAULTS, encode, in_style, series_styles
+from memrl.results.stats import estimate
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "results" / "paper_small.csv"
 MODELS = ("lstm", "gpt")
-RESAMPLES = 10_000  # of the bootstrap
 
 
 def steps_of(runs: pandas.DataFrame) -> list[list[float]]:
@@ -73,14 +73,10 @@ def draw(path: Path, runs: pandas.DataFrame) -> None:
                     values, style = np.minimum(steps, top), styles[model]
                     x = place + shift + rng.uniform(-0.07, 0.07, len(values))
                     axes.plot(x, values, style["marker"], color=style["color"], alpha=0.4, ms=3)
-                    if steps:
-                        medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
-                        bars = [*np.quantile(medians, (0.025, 0.975))]
-                        axes.plot([place + shift] * 2, bars, color=style["color"], lw=1.5)
-                        middle = np.median(values)
-                        axes.plot(
-                            place + shift, middle, style["marker"], color=style["color"], ms=5
-                        )
+                    median = estimate([values], np.median)
+                    at, colour = place + shift, style["color"]
+                    axes.plot([at] * 2, [median.low, median.high], color=colour, lw=1.5)
+                    axes.plot(at, median.value, style["marker"], color=colour, ms=5)
             axes.axhline(top, color="grey", lw=0.5)
             axes.set(title=task.replace("_", " "), xlabel="length", yscale="log")
             axes.set_xticks(range(len(cells)), [f"{length:g}" for length, _ in cells])

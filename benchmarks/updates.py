@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import common
 from common import in_turn, machine, products_per_second, ratio, table
 
 BATCH = 64
@@ -72,11 +73,9 @@ def ours(model: str, length: int, threads: int, overrides: list[str]) -> Callabl
 
 
 def operations(model: str, length: int) -> float:
-    """Count an update's operations: two forward passes and one backward pass."""
-    tokens = BATCH * (length + 2)
-    # The causal half of one forward pass of attention.
-    attention = tokens * (length + 2) * WIDTH * 2 if model == "gpt" else 0
-    return tokens * 8 * WEIGHTS[model] + 4 * attention
+    """Count an update's operations."""
+    T = length + 2
+    return common.operations(BATCH * T, T, WEIGHTS[model], int(model == "gpt"), WIDTH)
 
 
 def measure(

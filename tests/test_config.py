@@ -380,7 +380,8 @@ REFUSED = {
     "algo.min_tries=-1": "algo.min_tries must be at least 0, got -1",
     "seq_model=gpt seq_model.attention_init=0": "seq_model.attention_init must be above 0, got 0",
     "algo.loss_steps=6": "algo.loss_steps must be null or a multiple of 4, got 6",
-    "context_len=12": "context_len must be null (the whole episode) or at most the horizon, 11",
+    "context_len=12": "context_len must be null (the whole episode) or at most the horizon, 11, "
+    "got 12",
     "context_len=0": "context_len must be null (the whole episode) or at least 1, got 0",
     "dropout=1": "dropout must be in [0, 1), got 1",
     "attention_dropout=-1": "attention_dropout must be in [0, 1), got -1",
